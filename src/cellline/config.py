@@ -1,0 +1,99 @@
+"""Every setting, with the reason for its default.
+
+The fields' docstrings become the command line's help. Every verb takes all of these, so that one
+`ARGS="..."` can go through `make folds train tune submit`; what only one verb needs is declared in
+that verb.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+# What training falls back to when neither the command line, the run nor `make tune` says otherwise.
+# 1e-3 and 64 are the known solution's; AdamW at 1e-3 is also where DenseNets from scratch do well.
+DEFAULT_LR = 1e-3
+DEFAULT_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things are read and written."""
+
+    input_dir: Path = Path("input")
+    """The competition's files as downloaded. Only read."""
+    oof_dir: Path = Path("oof")
+    """Folds, runs and tuning."""
+    submissions_dir: Path = Path("submissions")
+    """CSVs to upload, each with its record."""
+    cache_dir: Path = Path(".cache")
+    """Decoded images; can be deleted at any time."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied, beside the eight flips and rotations."""
+
+    rotate: float = 15.0
+    """Largest rotation in degrees; together with the quarter turns a third of all angles."""
+    scale: float = 0.07
+    """Largest relative change of size. Small, because a cell's size tells its line."""
+    translate: float = 0.06
+    """Largest shift, as a fraction of the side (4 of 64 pixels)."""
+    gain: float = 0.2
+    """Largest relative change of a channel's brightness, drawn a channel (staining differs)."""
+    offset: float = 0.02
+    """Largest shift of a channel's values, as a fraction of the full range (5 of 255)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What makes a run what it is: recorded in `oof/<run>/config.json`, the same for all folds."""
+
+    network: str = "densenet161"
+    """A torchvision classification model, or densenet_tiny (for tests)."""
+    weights: str = "imagenet"
+    """imagenet (looked for, then downloaded), none (from scratch), or a file of torchvision's."""
+    image_size: int | None = None
+    """Side in pixels that images are resized to on the device; by default they stay as they are."""
+    epochs: int = 20
+    """Passes over the training rows. Class-weighted DenseNets still gain after the known 7."""
+    lr: float | None = None
+    """Peak learning rate; by default the run's own, else what `make tune` found, else 1e-3."""
+    batch_size: int | None = None
+    """Samples a step; by default the run's own, else what `make tune` found, else 64."""
+    dropout: float = 0.5
+    """Before the new linear layer, as in the known solution."""
+    weight_decay: float = 0.05
+    """AdamW's, on weight matrices and kernels only (Loshchilov and Hutter 2019 use up to 0.05)."""
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises linearly; a cosine to zero follows."""
+    averaging: float = 0.1
+    """Length of the weights' moving average as a share of all steps, so that it suits any epochs."""
+    seed: int = 0
+    """Of the folds (`make folds`) and of everything random in training."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run may be computed on."""
+
+    device: str = "auto"
+    """auto (CUDA, else Apple's MPS, else CPU) or torch's name of one, such as cuda:1."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto takes the fastest that the device computes natively."""
+    workers: int | None = None
+    """Processes that augment images beside the training; by default 0 on CPU, else up to 8."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting that all verbs know."""
+
+    folders: Folders = field(default_factory=Folders)
+    training: Training = field(default_factory=Training)
+    machine: Machine = field(default_factory=Machine)
+    run: str = "densenet161"
+    """Name of the run: its folder under the OOF folder."""
+    fold: int | None = None
+    """One fold; by default every fold in turn."""

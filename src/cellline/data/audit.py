@@ -1,0 +1,107 @@
+"""The leak audit: which samples are one picture, and what that means for a split."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cellline.data.competition import Competition
+from cellline.data.copies import Copies, find_copies
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Groups of samples that show one picture, counted."""
+
+    group: np.ndarray
+    """int64 [n]: of each training sample the smallest id in its group."""
+    groups: int
+    """Groups with two training samples or more."""
+    grouped_samples: int
+    """Training samples in them."""
+    copies: int
+    """Training samples that have an exact copy, also flipped or rotated, among the others."""
+    overlapping: int
+    """Training samples that overlap with another one."""
+    test_copies: int
+    """Test samples with an exact copy in training."""
+    test_overlapping: int
+    """Test samples that overlap with a training sample."""
+    conflicts: tuple[tuple[int, ...], ...]
+    """The ids of each group whose samples have different labels."""
+
+    def record(self) -> dict[str, Any]:
+        """The counts, for folds.json."""
+        return {key: value for key, value in vars(self).items() if key != "group"}
+
+    def describe(self, n_train: int, n_test: int) -> list[str]:
+        """What was found, a line each."""
+        lines = [
+            f"{self.groups} groups of pictures that belong together hold {self.grouped_samples} of "
+            f"{n_train} training samples: {self.copies} have an exact copy, {self.overlapping} "
+            "overlap with another",
+            f"{self.test_copies} of {n_test} test samples have an exact copy in training, "
+            f"{self.test_overlapping} overlap with a training sample",
+        ]
+        if self.conflicts:
+            named = "; ".join(", ".join(map(str, ids)) for ids in self.conflicts[:10])
+            more = " ..." if len(self.conflicts) > 10 else ""
+            lines.append(
+                f"warning: {len(self.conflicts)} groups hold different labels: {named}{more}"
+            )
+        return lines
+
+
+def audit_copies(competition: Competition) -> Audit:
+    """Group the training samples, and count what they share with each other and the test set."""
+    ids, labels = competition.train_ids, competition.labels
+    n = len(ids)
+    copies = find_copies(competition.train_images, competition.test_images)
+    # Rows number the training samples first: a group with one of them is named by one of them.
+    group = ids[copies.group[:n]]
+    names, counts = np.unique(group, return_counts=True)
+    shared = names[counts > 1]
+    conflicts = tuple(
+        tuple(ids[group == name].tolist())
+        for name in shared
+        if len(np.unique(labels[group == name])) > 1
+    )
+    return Audit(
+        group=group,
+        groups=len(shared),
+        grouped_samples=int(counts[counts > 1].sum()),
+        copies=count_copied(copies, n, of_test=False),
+        overlapping=count_overlapping(copies, n, of_test=False),
+        test_copies=count_copied(copies, n, of_test=True),
+        test_overlapping=count_overlapping(copies, n, of_test=True),
+        conflicts=conflicts,
+    )
+
+
+def pictures(copies: Copies, n_rows: int) -> np.ndarray:
+    """int64 [n_rows]: the first row that is an exact copy of each row, its own when alone."""
+    picture = np.arange(n_rows)
+    picture[copies.exact[:, 1]] = copies.exact[:, 0]
+    return picture
+
+
+def count_copied(copies: Copies, n_train: int, *, of_test: bool) -> int:
+    """Samples of one part with an exact copy among the (other) training samples."""
+    picture = pictures(copies, len(copies.group))
+    in_training = np.bincount(picture[:n_train], minlength=len(picture))
+    rows = np.arange(n_train, len(picture)) if of_test else np.arange(n_train)
+    return int(np.sum(in_training[picture[rows]] > (0 if of_test else 1)))
+
+
+def count_overlapping(copies: Copies, n_train: int, *, of_test: bool) -> int:
+    """Samples of one part that overlap with a training sample that is not their copy.
+
+    Only the first of exact copies takes part in `copies.overlaps`: it stands for all of them.
+    """
+    picture = pictures(copies, len(copies.group))
+    in_training = np.bincount(picture[:n_train], minlength=len(picture)) > 0
+    touched = np.zeros(len(picture), dtype=bool)
+    for here, there in (copies.overlaps.T, copies.overlaps.T[::-1]):
+        touched[here[in_training[there]]] = True
+    rows = slice(n_train, None) if of_test else slice(0, n_train)
+    return int(touched[picture[rows]].sum())

@@ -1,0 +1,69 @@
+"""How a training image is varied, as a pure function of (seed, epoch, sample)."""
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellline.config import Augmentation
+from cellline.seeding import AUGMENT, derive_seed
+
+if TYPE_CHECKING:
+    import albumentations
+
+
+class Augmenter:
+    """albumentations' transforms, seeded anew for every image.
+
+    Loader workers that are forked repeat each other's draws in albumentations 2.0.8 unless each
+    call is seeded; seeding each makes the number of workers and their order irrelevant.
+    """
+
+    def __init__(self, settings: Augmentation, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.transforms: albumentations.Compose | None = None
+
+    def __call__(self, image: np.ndarray, epoch: int, sample: int) -> np.ndarray:
+        """Vary one image, uint8 [channel, height, width]; `sample` is its id."""
+        # Built at the first use, in the process that uses it: importing albumentations takes a
+        # second, and its objects need not travel to the loader's workers.
+        if self.transforms is None:
+            self.transforms = build_transforms(self.settings)
+        self.transforms.set_random_seed(derive_seed(self.seed, AUGMENT, epoch, sample))
+        varied = self.transforms(image=np.ascontiguousarray(image.transpose(1, 2, 0)))["image"]
+        result: np.ndarray = varied.transpose(2, 0, 1)
+        return result
+
+
+def build_transforms(settings: Augmentation) -> "albumentations.Compose":
+    """The transforms, on images uint8 [height, width, channel]."""
+    # It asks a server for newer versions when imported, unless told not to.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations as A  # noqa: N812 (its own documentation's name)
+    import cv2
+
+    # OpenCV's threads cost more than they bring at 64 pixels, and starve the training's.
+    cv2.setNumThreads(0)
+    return A.Compose(
+        [
+            A.D4(p=1),
+            A.Affine(
+                rotate=(-settings.rotate, settings.rotate),
+                scale=(1 - settings.scale, 1 + settings.scale),
+                translate_percent=(-settings.translate, settings.translate),
+                # Cells go on beyond the crop: a mirrored border looks like that, a black one not.
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=1,
+            ),
+            A.MultiplicativeNoise(
+                multiplier=(1 - settings.gain, 1 + settings.gain), per_channel=True, p=1
+            ),
+            A.AdditiveNoise(
+                noise_type="uniform",
+                spatial_mode="constant",
+                noise_params={"ranges": [(-settings.offset, settings.offset)]},
+                p=1,
+            ),
+        ]
+    )

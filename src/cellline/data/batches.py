@@ -1,0 +1,114 @@
+"""Batches of images: shuffled and augmented for training, in order for prediction."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cellline.data.augmentation import Augmenter
+from cellline.seeding import SHUFFLE, derive_seed
+
+# One batch: images uint8 [batch, channel, height, width] and labels int64 [batch].
+Batch = tuple[Tensor, Tensor]
+
+
+def steps_per_epoch(n_samples: int, batch_size: int) -> int:
+    """How many batches hold `n_samples`."""
+    return -(-n_samples // batch_size)
+
+
+def deal_batches(n_samples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The samples' positions, shuffled by (seed, epoch) and cut into batches.
+
+    Every sample occurs once. Batch sizes differ by one at most, where a short last batch would
+    weigh its samples more and, with a single sample, break batch normalization.
+    """
+    order = np.random.default_rng(derive_seed(seed, SHUFFLE, epoch)).permutation(n_samples)
+    return np.array_split(order, steps_per_epoch(n_samples, batch_size))
+
+
+class TrainingBatches:
+    """The training rows of a fold, anew shuffled and augmented each epoch."""
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        sample_ids: np.ndarray,
+        rows: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        augmenter: Augmenter,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        """`rows` of images [n, channel, height, width], labels [n] and sample_ids [n]."""
+        self.plan = EpochPlan(len(rows), batch_size, seed)
+        self.loader: DataLoader[Batch] = DataLoader(
+            AugmentedBatches(images, labels, sample_ids, rows, augmenter),
+            batch_size=None,
+            sampler=self.plan,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+        )
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch; a pure function of its number."""
+        self.plan.epoch = epoch
+        return iter(self.loader)
+
+
+class EpochPlan(Sampler[tuple[int, np.ndarray]]):
+    """What the loader asks the data set for: (epoch, positions) of each batch."""
+
+    def __init__(self, n_samples: int, batch_size: int, seed: int) -> None:
+        self.n_samples = n_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return steps_per_epoch(self.n_samples, self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for positions in deal_batches(self.n_samples, self.batch_size, self.seed, self.epoch):
+            yield self.epoch, positions
+
+
+class AugmentedBatches(Dataset[Batch]):
+    """Augmented batches by (epoch, positions among the fold's training rows)."""
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        sample_ids: np.ndarray,
+        rows: np.ndarray,
+        augmenter: Augmenter,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.sample_ids = sample_ids
+        self.rows = rows
+        self.augmenter = augmenter
+
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> Batch:
+        epoch, positions = key
+        rows = self.rows[positions]
+        images = np.stack(
+            [self.augmenter(self.images[row], epoch, int(self.sample_ids[row])) for row in rows]
+        )
+        return torch.from_numpy(images), torch.from_numpy(self.labels[rows])
+
+
+def in_order(images: np.ndarray, rows: np.ndarray, batch_size: int) -> Iterator[Tensor]:
+    """`rows` of images [n, channel, height, width] as they are, in batches."""
+    for start in range(0, len(rows), batch_size):
+        yield torch.from_numpy(images[rows[start : start + batch_size]])

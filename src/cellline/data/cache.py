@@ -1,0 +1,140 @@
+"""Decoded images on disk: found again by what they were decoded from, named by what they hold.
+
+`<cache_dir>/<digest>/` holds `train.npy`, `test.npy` (uint8 [sample, channel, height, width], C
+order, samples by ascending id) and `images.json`, which says what they are. The digest is of the
+pixels, so a folder, a tar and a zip of the same images share one entry. `<cache_dir>/<key>.json`
+leads to it from the files as the file system lists them, so that a later start reads none of them.
+"""
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellline.data.archives import fingerprint
+from cellline.data.listing import Listing
+from cellline.files import digest_file, digest_text, read_json, sync_folder, write_json
+
+SPLITS = ("train", "test")
+
+_TEMPORARY = ".decoding-"
+_STALE = 24 * 3600  # seconds; a decoding that was killed leaves its folder, none takes a day
+
+# What reading an entry that is absent, damaged or not ours raises.
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split's decoded images."""
+
+    ids: np.ndarray  # int64 [n], ascending
+    pixels: np.ndarray  # uint8 memory map [n, channel, height, width], read-only
+    blank: Mapping[str, Sequence[int]]  # channel -> ids of the samples whose image is all zero
+    digest: str  # of the channels' names, the ids and the pixels
+
+
+def cache_key(sources: Mapping[str, Path], channels: Sequence[str]) -> str:
+    """Return what changes when any of the sources' files does, without reading them."""
+    try:
+        listed = [[str(path.resolve()), fingerprint(path)] for path in sources.values()]
+    except OSError:
+        return secrets.token_hex(8)  # what can't be listed equals nothing
+    return digest_text(json.dumps([list(channels), listed]))[:16]
+
+
+def open_images(cache_dir: Path, key: str) -> dict[str, Images] | None:
+    """Open what an earlier `decode_images` left under this key; None if it isn't there whole."""
+    try:
+        return _open_entry(cache_dir / read_json(cache_dir / f"{key}.json")["entry"])
+    except _UNUSABLE:
+        return None
+
+
+def keep_images(
+    folder: Path,
+    cache_dir: Path,
+    key: str,
+    listings: Sequence[Listing],
+    blank: Mapping[str, Mapping[str, list[int]]],
+) -> dict[str, Images]:
+    """Describe the finished arrays in `folder` and make it the entry that its content names."""
+    record = {}
+    for listing in listings:
+        path = folder / f"{listing.split}.npy"
+        record[listing.split] = {
+            "channels": list(listing.channels),
+            "ids": listing.ids.tolist(),
+            "blank": {name: sorted(ids) for name, ids in sorted(blank[listing.split].items())},
+            "size": path.stat().st_size,
+            "mtime_ns": path.stat().st_mtime_ns,
+            "sha256": digest_file(path),
+        }
+    write_json(folder / "images.json", record)
+    entry = cache_dir / _name(record)
+    try:
+        folder.rename(entry)
+    except OSError:  # it exists: from another form of the input, by a faster process, or damaged
+        try:
+            _open_entry(entry)
+        except _UNUSABLE:
+            shutil.rmtree(entry)
+            folder.rename(entry)
+    sync_folder(cache_dir)
+    write_json(cache_dir / f"{key}.json", {"entry": entry.name})
+    return _open_entry(entry)
+
+
+@contextmanager
+def temporary_folder(cache_dir: Path) -> Iterator[Path]:
+    """Make a folder in `cache_dir` that is gone after it; an error undoes new parents, too."""
+    missing = [folder for folder in (cache_dir, *cache_dir.parents) if not folder.exists()]
+    folder = cache_dir / f"{_TEMPORARY}{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(parents=True)
+        for old in cache_dir.glob(f"{_TEMPORARY}*"):
+            with suppress(FileNotFoundError):  # another process is done with its own
+                if time.time() - old.stat().st_mtime > _STALE:
+                    shutil.rmtree(old, ignore_errors=True)
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in missing:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_entry(folder: Path) -> dict[str, Images]:
+    record = read_json(folder / "images.json")
+    if _name(record) != folder.name:
+        raise ValueError(f"{folder} holds something else than its name says")
+    return {split: _open_split(folder / f"{split}.npy", record[split]) for split in SPLITS}
+
+
+def _open_split(path: Path, record: Mapping[str, Any]) -> Images:
+    listed = path.stat()
+    # As in git's index, an unchanged listing stands for unchanged content; a copied file is read.
+    unchanged = (listed.st_size, listed.st_mtime_ns) == (record["size"], record["mtime_ns"])
+    if not unchanged and digest_file(path) != record["sha256"]:
+        raise ValueError(f"{path} is damaged")
+    pixels = np.load(path, mmap_mode="r")
+    ids = np.array(record["ids"], dtype=np.int64)
+    return Images(ids, pixels, record["blank"], _digest(record))
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    described = [record[key] for key in ("channels", "ids", "blank")]
+    return digest_text(json.dumps(described), record["sha256"])
+
+
+def _name(record: Mapping[str, Mapping[str, Any]]) -> str:
+    return digest_text(*(_digest(record[split]) for split in SPLITS))[:16]

@@ -1,0 +1,34 @@
+"""The loss: cross-entropy in which every class weighs the same."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Weights [n_classes] inverse to the classes' frequencies; their mean over `labels` is 1.
+
+    The rule is scikit-learn's "balanced" (King and Zeng 2001). Every class must occur.
+    """
+    return len(labels) / (n_classes * np.bincount(labels, minlength=n_classes))
+
+
+class BalancedCrossEntropy(nn.Module):
+    """Class-weighted cross-entropy, averaged over the samples of a batch.
+
+    torch's own weighted mean divides by the batch's weights, so that a sample counts for less the
+    more rare classes share its batch; dividing by the number of samples keeps the expectation,
+    however an epoch is cut into batches.
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of logits [batch, class] and labels [batch]."""
+        total = functional.cross_entropy(logits.float(), labels, self.weights, reduction="sum")
+        return total / len(labels)

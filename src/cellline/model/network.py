@@ -1,0 +1,131 @@
+"""The network: uint8 images in, logits out."""
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import DenseNet
+
+from cellline.config import Training
+from cellline.data.normalization import Normalization
+from cellline.device import first_line
+from cellline.errors import UserError
+from cellline.model.weights import load_backbone_weights
+
+
+class Classifier(nn.Module):
+    """A torchvision network between our normalization and our head.
+
+    The normalization is part of the network, and so of its checkpoint: whoever predicts with it
+    can't use another fold's statistics.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, normalization: Normalization, image_size: int | None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.image_size = image_size
+        for name, values in (("mean", normalization.mean), ("std", normalization.std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [batch, class] of images [batch, channel, height, width], uint8."""
+        x = (images.float() - self.mean) / self.std
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self.image_size is not None:
+            size = (self.image_size, self.image_size)
+            x = functional.interpolate(x, size, mode="bilinear", antialias=True)
+        logits: Tensor = self.backbone(x)
+        return logits
+
+
+def build_network(
+    training: Training,
+    n_classes: int,
+    image_shape: tuple[int, int, int],
+    normalization: Normalization,
+) -> Classifier:
+    """The network of a fold, on the CPU; random where `training.weights` doesn't say otherwise.
+
+    `image_shape` is (channel, height, width) of one image. The random numbers are torch's global
+    ones. Raises UserError for an unknown network, for weights that can't be had or don't fit, and
+    for a network that can't take images of this size.
+    """
+    backbone = build_backbone(training.network)
+    head = find_head(backbone, training.network)
+    load_backbone_weights(backbone, training.network, training.weights, head)
+    linear = backbone.get_submodule(head)
+    assert isinstance(linear, nn.Linear)
+    new_head = nn.Sequential(nn.Dropout(training.dropout), nn.Linear(linear.in_features, n_classes))
+    backbone.set_submodule(head, new_head)
+    adapt_first_convolution(backbone, image_shape[0])
+    network = Classifier(backbone, normalization, training.image_size)
+    check_image_size(network, training, image_shape)
+    return network
+
+
+def build_backbone(name: str) -> nn.Module:
+    """A torchvision classification model without trained weights, by torchvision's name for it."""
+    if name == "densenet_tiny":
+        tiny: nn.Module = DenseNet(4, block_config=(2, 2), num_init_features=8, bn_size=2)
+        return tiny
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UserError(
+            f"--network {name}: not a classification model of torchvision "
+            f"{torchvision.__version__}; known: densenet_tiny, {', '.join(known)}"
+        )
+    # These two have auxiliary classifiers, which belong to ImageNet's classes and image size.
+    has_auxiliary = name in ("googlenet", "inception_v3")
+    options = {"aux_logits": False, "init_weights": True} if has_auxiliary else {}
+    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return model
+
+
+def find_head(backbone: nn.Module, name: str) -> str:
+    """The dotted name of the last linear layer, which is the classifier in torchvision's models."""
+    linear = [key for key, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UserError(f"--network {name}: has no linear classifier that could be replaced")
+    last: str = linear[-1]
+    return last
+
+
+def adapt_first_convolution(backbone: nn.Module, n_channels: int) -> None:
+    """Let the first convolution take `n_channels`, keeping what its weights know.
+
+    The filters of the three colours are repeated in turn and scaled so that the response to
+    equal channels stays what it was; one channel gets their sum. The rule is timm's
+    `adapt_input_conv` (Wightman, pytorch-image-models).
+    """
+    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    if first.in_channels == n_channels:
+        return
+    weight = first.weight.detach()
+    if n_channels == 1:
+        adapted = weight.sum(1, keepdim=True)
+    else:
+        colours = torch.arange(n_channels) % first.in_channels
+        adapted = weight[:, colours] * (first.in_channels / n_channels)
+    first.in_channels = n_channels
+    first.weight = nn.Parameter(adapted)
+
+
+def check_image_size(
+    network: Classifier, training: Training, image_shape: tuple[int, int, int]
+) -> None:
+    """Raise UserError when the network can't take images of this size (some have a minimum)."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros((1, *image_shape), dtype=torch.uint8))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        size = training.image_size or "x".join(map(str, image_shape[1:]))
+        raise UserError(
+            f"--network {training.network} can't take images of {size} pixels "
+            f"({first_line(error)}); try --image-size 224"
+        ) from error

@@ -1,0 +1,116 @@
+"""Where a network's ImageNet weights are found, and how they get into it."""
+
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cellline.device import first_line
+from cellline.errors import UserError
+
+# Kaggle mounts the datasets that are attached to a notebook here.
+KAGGLE_INPUT = Path("/kaggle/input")
+
+
+def load_backbone_weights(backbone: nn.Module, network: str, weights: str, head: str) -> None:
+    """Load `weights` into everything of `backbone` but its head, which will be replaced.
+
+    `weights` is `none` (nothing is loaded), `imagenet`, or the path of a state dict that
+    torchvision's network `network` fits. Raises UserError when the weights can't be had, can't be
+    read or don't fit.
+    """
+    if weights == "none":
+        return
+    path = find_imagenet_weights(network) if weights == "imagenet" else Path(weights)
+    state = adapt_keys(read_state(path), head)
+    outcome = backbone.load_state_dict(
+        {key: value for key, value in state.items() if fits(backbone, key, value)}, strict=False
+    )
+    missing = [key for key in outcome.missing_keys if not key.startswith(f"{head}.")]
+    # Checkpoints from before torch 0.4.1 (densenet161-8d451a50.pth is one) have no such counter.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    foreign = [key for key, value in state.items() if not fits(backbone, key, value)]
+    if missing or foreign:
+        raise UserError(
+            f"{path}: not weights of {network}: {len(missing)} of its tensors are missing"
+            f"{example(missing)}, {len(foreign)} don't belong to it or have another shape"
+            f"{example(foreign)}"
+        )
+
+
+def find_imagenet_weights(network: str) -> Path:
+    """The file of torchvision's ImageNet weights for `network`.
+
+    Looked for among attached Kaggle datasets and in torch's cache, then downloaded into the latter.
+    Raises UserError that says where it looked.
+    """
+    if network == "densenet_tiny":
+        raise UserError("--network densenet_tiny has no ImageNet weights; add --weights none")
+    url: str = torchvision.models.get_model_weights(network).DEFAULT.url
+    name = url.rsplit("/", 1)[1]
+    attached = sorted(KAGGLE_INPUT.rglob(name))
+    if attached:
+        return attached[0]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / name
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    # torchvision's names end in the first digits of the file's SHA-256, which torch checks.
+    digits = re.search(r"-([0-9a-f]{8,})\.pth$", name)
+    try:
+        torch.hub.download_url_to_file(url, str(path), digits and digits[1], progress=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"no ImageNet weights for {network}: no {name} under {KAGGLE_INPUT} or in {folder}, "
+            f"and it could not be downloaded ({first_line(error)}).\n"
+            f"  Go on with --weights PATH (a copy of {url})\n"
+            "  or with --weights none (train from scratch)."
+        ) from error
+    return path
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, tensors only. Raises UserError when it can't be read as one."""
+    if not path.is_file():
+        raise UserError(
+            f"--weights {path}: no such file; give imagenet, none or the path of a state dict"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    # torch.load raises whatever its unpickler, zip reader or storage meets in a damaged file.
+    except Exception as error:
+        raise UserError(
+            f"{path}: can't be read as weights ({first_line(error)}); fetch it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: not a state dict of tensors")
+    return state
+
+
+def adapt_keys(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
+    """Drop what isn't used of a state dict, and give DenseNets' old keys their present names.
+
+    The published DenseNet files say `denselayer1.norm.1.weight` where today's module, which could
+    not have a dot in a name, says `denselayer1.norm1.weight`.
+    """
+    unused = (f"{head}.", "AuxLogits.", "aux1.", "aux2.")
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): value
+        for key, value in state.items()
+        if not key.startswith(unused)
+    }
+
+
+def fits(backbone: nn.Module, key: str, value: Tensor) -> bool:
+    """Whether the network has a tensor of this name and shape."""
+    own = backbone.state_dict().get(key)
+    return own is not None and own.shape == value.shape
+
+
+def example(keys: list[str]) -> str:
+    """The first of some names, in brackets; nothing when there are none."""
+    return f" ({keys[0]}{', ...' if len(keys) > 1 else ''})" if keys else ""

@@ -1,0 +1,143 @@
+"""What a run leaves on disk: its configuration, and the out-of-fold predictions of its folds."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellline.config import Training
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds
+from cellline.errors import UserError
+from cellline.files import read_json, write_arrays, write_json
+
+# Folders under the OOF folder that are not runs.
+RESERVED = ("tuning",)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of held-out samples by networks that never saw them."""
+
+    ids: np.ndarray
+    """int64 [n]"""
+    labels: np.ndarray
+    """int64 [n], index into the competition's classes"""
+    prob: np.ndarray
+    """float32 [n, class], averaged over the eight views"""
+    prob_plain: np.ndarray
+    """float32 [n, class], of the images as they are"""
+
+
+def run_folder(oof_dir: Path, run: str) -> Path:
+    """The folder of a run. Raises UserError for a name that isn't a plain folder name."""
+    plain = all(character.isalnum() or character in "._-" for character in run)
+    if not run or not plain or run.startswith(".") or run in RESERVED:
+        raise UserError(
+            f"--run {run!r}: a run's name may have letters, digits, '.', '_' and '-', can't begin "
+            f"with '.', and {', '.join(RESERVED)} is taken"
+        )
+    return oof_dir / run
+
+
+def describe_run(training: Training, competition: Competition, folds: Folds) -> dict[str, Any]:
+    """What config.json says, and what all that belongs to the run must agree with."""
+    return {
+        "settings": asdict(training),
+        "classes": list(competition.classes),
+        "channels": list(competition.channels),
+        "input_digest": competition.digest,
+        "folds_digest": folds.digest,
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The run's config.json; None when the run has not begun."""
+    path = folder / "config.json"
+    config: dict[str, Any] | None = read_json(path) if path.exists() else None
+    return config
+
+
+def claim_run(folder: Path, config: dict[str, Any]) -> None:
+    """Write the run's config.json unless it is there."""
+    if read_config(folder) is None:
+        write_json(folder / "config.json", config)
+
+
+def check_same_run(folder: Path, config: dict[str, Any]) -> None:
+    """Raise UserError that names what differs when the run was begun with another config."""
+    recorded = read_config(folder)
+    differences = [] if recorded is None else compare(flatten(recorded), flatten(config))
+    if differences:
+        raise UserError(
+            f"{folder} was begun with other settings: {'; '.join(differences)}. "
+            "Give those again, or another name (RUN=...)"
+        )
+
+
+def check_run(folder: Path, competition: Competition, folds: Folds) -> dict[str, Any]:
+    """The run's config.json. Raises UserError when there is none or it is of other data."""
+    config = read_config(folder)
+    if config is None:
+        raise UserError(f"no run in {folder}: train it first, `make train RUN={folder.name}`")
+    for key, now, what in (
+        ("input_digest", competition.digest, "input"),
+        ("folds_digest", folds.digest, "folds"),
+    ):
+        if config[key] != now:
+            raise UserError(
+                f"{folder} was trained on other {what} ({config[key][:12]}) than there is now "
+                f"({now[:12]}); train it again under another name (RUN=...)"
+            )
+    return config
+
+
+def flatten(value: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries as one, by innermost key: the names that the command line has."""
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        flat.update(flatten(entry) if isinstance(entry, dict) else {key: entry})
+    return flat
+
+
+def compare(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs, such as 'lr was 0.001 and is 0.0005 now'."""
+    return [
+        f"{key} was {shorten(then.get(key))} and is {shorten(now.get(key))} now"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    ]
+
+
+def shorten(value: Any) -> str:
+    """A value for a message; of a digest the beginning."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def write_out_of_fold(path: Path, predictions: OutOfFold) -> None:
+    """Write a fold's oof.npz."""
+    write_arrays(
+        path,
+        file_id=predictions.ids,
+        label=predictions.labels,
+        prob=predictions.prob,
+        prob_plain=predictions.prob_plain,
+    )
+
+
+def read_out_of_fold(folder: Path, folds: list[int]) -> OutOfFold:
+    """The predictions of several folds of a run, in ascending order of ids."""
+    parts = []
+    for fold in folds:
+        with np.load(folder / f"fold{fold}" / "oof.npz", allow_pickle=False) as file:
+            parts.append([file[key] for key in ("file_id", "label", "prob", "prob_plain")])
+    ids, labels, prob, plain = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.argsort(ids)
+    return OutOfFold(ids[order], labels[order], prob[order], plain[order])
+
+
+def finished_folds(folder: Path, n_folds: int) -> list[int]:
+    """The folds whose out-of-fold predictions are there: written last, they mean 'finished'."""
+    return [fold for fold in range(n_folds) if (folder / f"fold{fold}" / "oof.npz").exists()]

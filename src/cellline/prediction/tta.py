@@ -1,0 +1,62 @@
+"""Predictions, averaged over the eight views of a square (test-time augmentation)."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cellline.data.batches import in_order
+from cellline.device import Device
+from cellline.model.network import Classifier
+
+VIEWS = tuple(range(8))
+PLAIN = (0,)
+
+
+def see(images: Tensor, view: int) -> Tensor:
+    """View `view` of images [..., height, width]: `view % 4` quarter turns, from 4 on mirrored.
+
+    View 0 is the image itself; the eight are the dihedral group D4.
+    """
+    turned = torch.rot90(images, view % 4, (-2, -1))
+    return turned.flip(-1) if view >= 4 else turned
+
+
+def unsee(images: Tensor, view: int) -> Tensor:
+    """The inverse of `see`."""
+    turned = images.flip(-1) if view >= 4 else images
+    return torch.rot90(turned, -(view % 4), (-2, -1))
+
+
+@torch.inference_mode()
+def predict(
+    network: Classifier,
+    images: np.ndarray,
+    rows: np.ndarray,
+    device: Device,
+    *,
+    batch_size: int,
+    views: Sequence[int] = VIEWS,
+    progress: "tqdm[NoReturn] | None" = None,
+) -> np.ndarray:
+    """Class probabilities float32 [len(rows), class] of `rows` of images, uint8.
+
+    Probabilities, not logits, are averaged over the views. `network` must be on the device; it is
+    put into evaluation mode. `progress` is moved on by the samples predicted.
+    """
+    network.eval()
+    parts = []
+    for batch in in_order(images, rows, batch_size):
+        moved = batch.to(device.device, non_blocking=True)
+        total = torch.zeros((), device=device.device)
+        for view in views:
+            with device.autocast():
+                logits = network(see(moved, view))
+            total = total + torch.softmax(logits.float(), dim=1)
+        parts.append(total / len(views))
+        if progress is not None:
+            progress.update(len(batch))
+    return torch.cat(parts).cpu().numpy()

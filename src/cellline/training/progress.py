@@ -1,0 +1,108 @@
+"""What a person sees of a training: a line at its start, a bar, a line an epoch."""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from tqdm import tqdm
+
+from cellline.data.batches import Batch
+from cellline.device import Device
+from cellline.prediction.metrics import percent
+
+# The first step also builds kernels and fills caches; the second is timed.
+TIMED_STEP = 2
+# A forward pass takes about a third of a training step; the last epoch is followed by eight views.
+FORWARD_SHARE = 1 / 3
+VIEWS = 8
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """A row of history.csv."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    train_bac: float
+    """Of the augmented batches, as they were learned from."""
+    held_out_loss: float
+    held_out_bac: float
+    """Of the averaged weights, without test-time augmentation."""
+    lr: float
+    """At the epoch's last step."""
+    samples_per_second: float
+    """Training alone."""
+    seconds: float
+    """Training and evaluation."""
+
+
+@dataclass
+class Progress:
+    """Shows the training of one fold; draws bars only where stderr is a terminal."""
+
+    title: str
+    device: Device
+    n_train: int
+    n_held_out: int
+    epochs: range
+    """Those to be trained now; a resumed training has fewer."""
+    steps: int
+    """In an epoch."""
+    announced: bool = field(default=False, init=False)
+
+    def batches(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+        """Pass an epoch's batches on, showing a bar with the time left in the epoch."""
+        label = f"{self.title}, epoch {epoch + 1}/{self.epochs.stop}"
+        bar = tqdm(batches, label, self.steps, leave=False, disable=None, unit="step")
+        started = time.perf_counter()
+        for step, batch in enumerate(bar, start=1):
+            yield batch
+            if not self.announced and step == min(TIMED_STEP, self.steps):
+                self.announced = True
+                self.announce(time.perf_counter() - started)
+            if step < TIMED_STEP:
+                synchronize(self.device)
+                started = time.perf_counter()
+
+    def announce(self, seconds_a_step: float) -> None:
+        """The line at the start: what is trained, where, and for how long."""
+        held_out = FORWARD_SHARE * self.n_held_out / self.n_train
+        epochs = len(self.epochs) * (1 + held_out) + VIEWS * held_out
+        say(
+            f"{self.title}: {self.device.describe()}; {self.n_train} training and "
+            f"{self.n_held_out} held-out samples; {len(self.epochs)} epochs of {self.steps} steps; "
+            f"about {duration(seconds_a_step * self.steps * epochs)}"
+        )
+
+    def epoch(self, record: EpochRecord) -> None:
+        """The line at an epoch's end."""
+        left = duration(record.seconds * (self.epochs.stop - record.epoch))
+        say(
+            f"{self.title}, epoch {record.epoch}/{self.epochs.stop}: "
+            f"loss {record.train_loss:.3f}, held out {record.held_out_loss:.3f}; "
+            f"BAC {percent(record.train_bac)}, held out {percent(record.held_out_bac)}; "
+            f"lr {record.lr:.2g}; {record.samples_per_second:.0f} samples/s; {left} left"
+        )
+
+
+def say(line: str) -> None:
+    """Print a line without breaking a bar."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """Such as '12 s', '7 min' or '2 h 5 min'."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def synchronize(device: Device) -> None:
+    """Wait for what the device has been given, so that the clock sees it."""
+    if device.device.type == "cuda":
+        torch.cuda.synchronize(device.device)

@@ -1,0 +1,68 @@
+"""Training a run: its settings, then fold after fold."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cellline.config import Config
+from cellline.data.folds import open_folds
+from cellline.device import choose_device
+from cellline.errors import UserError
+from cellline.prediction.metrics import bac_interval, balanced_accuracy, percent
+from cellline.prediction.run_folder import (
+    OutOfFold,
+    check_same_run,
+    claim_run,
+    describe_run,
+    finished_folds,
+    read_config,
+    read_out_of_fold,
+    run_folder,
+)
+from cellline.training.loop import FoldTrainer, train_fold
+from cellline.training.settings import read_tuned, settle
+
+
+def train_run(config: Config, report: Callable[[str], None]) -> None:
+    """Train the fold that `config` names, or every fold; finished ones are skipped.
+
+    Raises UserError for settings that the run was not begun with, and everything that reading the
+    input and building the network can find wrong.
+    """
+    competition, folds = open_folds(config.folders)
+    folder = run_folder(config.folders.oof_dir, config.run)
+    if config.fold is not None and config.fold not in range(folds.n_folds):
+        raise UserError(f"--fold {config.fold}: folds are 0 to {folds.n_folds - 1}")
+    training, source = settle(
+        config.training, read_config(folder), read_tuned(config.folders.oof_dir)
+    )
+    record = describe_run(training, competition, folds)
+    check_same_run(folder, record)
+    device = choose_device(config.machine)
+    report(f"run {config.run}: {training.network}, {source}")
+    for fold in range(folds.n_folds) if config.fold is None else [config.fold]:
+        if fold in finished_folds(folder, folds.n_folds):
+            predictions = read_out_of_fold(folder, [fold])
+            report(f"fold {fold} is finished already: {describe_scores(predictions)}")
+            continue
+        trainer = FoldTrainer(competition, folds, fold, training, device)
+        # Only now, when the network could be built, does the run begin.
+        claim_run(folder, record)
+        predictions = train_fold(trainer, folder / f"fold{fold}", record, fold)
+        report(f"fold {fold} is finished: {describe_scores(predictions)}")
+    finished = finished_folds(folder, folds.n_folds)
+    if len(finished) > 1:
+        predictions = read_out_of_fold(folder, finished)
+        group = folds.group[np.searchsorted(competition.train_ids, predictions.ids)]
+        interval = bac_interval(predictions.labels, predictions.prob.argmax(1), group)
+        report(
+            f"folds {', '.join(map(str, finished))}: {describe_scores(predictions)}; "
+            f"95 % interval {percent(interval[0])} to {percent(interval[1])}"
+        )
+
+
+def describe_scores(predictions: OutOfFold) -> str:
+    """The balanced accuracy with and without test-time augmentation."""
+    with_tta = balanced_accuracy(predictions.labels, predictions.prob.argmax(1))
+    plain = balanced_accuracy(predictions.labels, predictions.prob_plain.argmax(1))
+    return f"OOF BAC {percent(with_tta)} with eight views, {percent(plain)} with one"

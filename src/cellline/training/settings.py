@@ -1,0 +1,69 @@
+"""Where a run's learning rate and batch size come from."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Training
+from cellline.files import read_json
+
+# A rate that suits one network, its start or its image size says little about another's.
+TUNED_FOR = ("network", "weights", "image_size")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `make tune` found: the content of best.json."""
+
+    lr: float
+    batch_size: int
+    bac: float
+    """Held-out, after the trial's last epoch."""
+    fold: int
+    """The fold whose held-out part was looked at."""
+    trials: int
+    """How many times it was looked at."""
+    settings: dict[str, Any]
+    """The other settings of the trials."""
+
+
+def read_tuned(oof_dir: Path) -> Tuned | None:
+    """What `make tune` left in the OOF folder; None when it has not run."""
+    path = oof_dir / "tuning" / "best.json"
+    return Tuned(**read_json(path)) if path.exists() else None
+
+
+def settle(
+    training: Training, recorded: dict[str, Any] | None, tuned: Tuned | None
+) -> tuple[Training, str]:
+    """The settings with a learning rate and a batch size, and a line that says whence.
+
+    What the command line gives goes first, then what the run's config.json `recorded`, then what
+    was tuned for the same network, weights and image size, then the defaults.
+    """
+    if recorded is not None:
+        found, source = recorded["settings"], "as the run began"
+    elif tuned is not None and suits(tuned, training):
+        found = asdict(tuned)
+        source = f"tuned: {tuned.trials} trials looked at fold {tuned.fold}"
+    else:
+        found = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
+        source = "default" if tuned is None else "default; what was tuned is for other settings"
+    settled = replace(
+        training,
+        lr=found["lr"] if training.lr is None else training.lr,
+        batch_size=found["batch_size"] if training.batch_size is None else training.batch_size,
+    )
+
+    def whence(given: float | None) -> str:
+        return source if given is None else "given"
+
+    return settled, (
+        f"learning rate {settled.lr:g} ({whence(training.lr)}), "
+        f"batch size {settled.batch_size} ({whence(training.batch_size)})"
+    )
+
+
+def suits(tuned: Tuned, training: Training) -> bool:
+    """Whether what was tuned is for the same network, weights and image size."""
+    return all(tuned.settings[name] == getattr(training, name) for name in TUNED_FOR)

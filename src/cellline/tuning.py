@@ -1,0 +1,187 @@
+"""Tuning the learning rate and the batch size with Optuna, on one held-out fold."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds, open_folds
+from cellline.device import Device, choose_device
+from cellline.errors import UserError
+from cellline.files import write_json
+from cellline.prediction.metrics import percent
+from cellline.prediction.run_folder import compare, flatten
+from cellline.seeding import TUNING, derive_seed
+from cellline.training.loop import DivergedError, FoldTrainer
+from cellline.training.progress import Progress
+from cellline.training.settings import Tuned
+
+STUDY = "lr-and-batch-size"
+# A decade and a half each side of 1e-3; from scratch the good rates are higher than fine-tuning's.
+LR_RANGE = (3e-5, 1e-2)
+BATCH_SIZES = (16, 32, 64, 128)
+# A trial is pruned when after an epoch it is below the median of the earlier ones. Four trials
+# must have ended before, and the first epoch, in which the rate still rises, does not count.
+PRUNE_AFTER_TRIALS = 4
+PRUNE_AFTER_EPOCHS = 1
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def tune(
+    competition: Competition,
+    folds: Folds,
+    training: Training,
+    device: Device,
+    *,
+    fold: int,
+    trials: int,
+    folder: Path,
+    report: Callable[[str], None],
+) -> Tuned:
+    """Run trials until `trials` have finished in the study kept in `folder`; the best settings.
+
+    A trial trains fold `fold` for `training.epochs` epochs and is scored by the balanced accuracy
+    of the held-out rows after the last (not the best) epoch. A trial that was under way when an
+    earlier process died is marked failed and its settings are tried again. Raises UserError when
+    the study there is of other settings or data.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    settings = describe_study(competition, folds, training, fold)
+    study = open_study(folder, settings, starting_point(training))
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    while len(study.get_trials(states=FINISHED)) < trials:
+        # TPE's draws depend on the seed, the trial's number and the trials before: a study that
+        # was interrupted draws what it would have drawn, not the first trials' numbers again.
+        number = len(study.get_trials(deepcopy=False))
+        study.sampler = optuna.samplers.TPESampler(
+            seed=derive_seed(training.seed, TUNING, number), n_startup_trials=PRUNE_AFTER_TRIALS
+        )
+        run_trial(study, competition, folds, training, device, fold, report)
+    best = study.best_trial
+    tuned = Tuned(
+        best.params["lr"],
+        best.params["batch_size"],
+        float(best.value or 0.0),
+        fold,
+        len(study.get_trials(states=FINISHED)),
+        settings["settings"],
+    )
+    write_json(folder / "best.json", asdict(tuned))
+    return tuned
+
+
+def starting_point(training: Training) -> dict[str, float | int]:
+    """The parameters of the first trial: what training would use today."""
+    return {
+        "lr": training.lr or DEFAULT_LR,
+        "batch_size": training.batch_size or DEFAULT_BATCH_SIZE,
+    }
+
+
+def open_study(folder: Path, settings: dict[str, Any], first: dict[str, Any]) -> optuna.Study:
+    """The study kept in `folder`: to be continued, or new with `first` as its first trial."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+        study_name=STUDY,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS),
+    )
+    if not study.trials:
+        study.set_user_attr("settings", settings)
+        study.enqueue_trial(first)
+    differences = compare(flatten(study.user_attrs["settings"]), flatten(settings))
+    if differences:
+        raise UserError(
+            f"the study in {folder} has other settings: {'; '.join(differences)}. "
+            f"Give those again, or move {folder} away to start another"
+        )
+    return study
+
+
+def describe_study(
+    competition: Competition, folds: Folds, training: Training, fold: int
+) -> dict[str, Any]:
+    """What trials must have in common to be compared."""
+    settings = asdict(training)
+    del settings["lr"], settings["batch_size"]
+    return {
+        "settings": settings,
+        "fold": fold,
+        "input_digest": competition.digest,
+        "folds_digest": folds.digest,
+    }
+
+
+def run_trial(
+    study: optuna.Study,
+    competition: Competition,
+    folds: Folds,
+    training: Training,
+    device: Device,
+    fold: int,
+    report: Callable[[str], None],
+) -> None:
+    """Train with the study's next parameters and tell it the result."""
+    trial = study.ask()
+    lr = trial.suggest_float("lr", *LR_RANGE, log=True)
+    batch_size = trial.suggest_categorical("batch_size", BATCH_SIZES)
+    trainer = FoldTrainer(
+        competition, folds, fold, replace(training, lr=lr, batch_size=batch_size), device
+    )
+    title = f"trial {trial.number}: lr {lr:.2g}, batch size {batch_size}"
+    epochs = range(training.epochs)
+    progress = Progress(
+        title, device, trainer.n_train, len(trainer.held_out), epochs, len(trainer.batches)
+    )
+    for epoch in epochs:
+        try:
+            bac = trainer.train_epoch(epoch, progress).held_out_bac
+        except DivergedError:
+            study.tell(trial, state=TrialState.PRUNED)
+            report(f"{title}: the loss is no longer a number")
+            return
+        trial.report(bac, epoch)
+        if trial.should_prune() and epoch + 1 < training.epochs:
+            study.tell(trial, state=TrialState.PRUNED)
+            report(f"{title}: pruned after epoch {epoch + 1} at {percent(bac)}")
+            return
+    study.tell(trial, bac)
+    report(f"{title}: held-out BAC {percent(bac)}; best so far {percent(study.best_value)}")
+
+
+def tune_run(config: Config, trials: int, report: Callable[[str], None]) -> None:
+    """Tune on the fold that `config` names (by default 0), with its epochs for a trial."""
+    competition, folds = open_folds(config.folders)
+    fold = config.fold or 0
+    if fold not in range(folds.n_folds):
+        raise UserError(f"--fold {fold}: folds are 0 to {folds.n_folds - 1}")
+    if trials < 1:
+        raise UserError(f"--trials {trials}: at least 1 is needed")
+    folder = config.folders.oof_dir / "tuning"
+    device = choose_device(config.machine)
+    tuned = tune(
+        competition,
+        folds,
+        config.training,
+        device,
+        fold=fold,
+        trials=trials,
+        folder=folder,
+        report=report,
+    )
+    report(
+        f"best of {tuned.trials} trials on fold {fold}: learning rate {tuned.lr:.3g}, batch size "
+        f"{tuned.batch_size} (held-out BAC {percent(tuned.bac)} after {config.training.epochs} "
+        f"epochs). New runs of {config.training.network} use them; {folder / 'best.json'} says so"
+    )

@@ -1,0 +1,28 @@
+"""make folds: check the input, decode it once, find copies, deal samples into folds."""
+
+from dataclasses import dataclass
+
+from cellline.cli import run_verb
+from cellline.config import Config
+from cellline.data.folds import make_folds
+
+
+@dataclass(frozen=True)
+class FoldsConfig(Config):
+    """Settings of `make folds`."""
+
+    folds: int = 5
+    """Number of folds (K)."""
+    channels: tuple[str, ...] = ("blue", "red", "yellow")
+    """Channels by their suffix in the image files' names, in the order that the network sees."""
+
+
+def main(config: FoldsConfig) -> None:
+    """Check the input, decode it once, find copies, and deal the samples into folds."""
+    seed = config.training.seed
+    for line in make_folds(config.folders, config.channels, config.folds, seed):
+        print(line)
+
+
+if __name__ == "__main__":
+    run_verb(main, FoldsConfig)

@@ -1,0 +1,26 @@
+"""make submit: predict the test set with every fold, blend, validate, write."""
+
+from dataclasses import dataclass
+
+from cellline.cli import run_verb
+from cellline.config import Config
+from cellline.submitting import submit
+
+
+@dataclass(frozen=True)
+class SubmitConfig(Config):
+    """Settings of `make submit`."""
+
+    runs: tuple[str, ...] = ()
+    """Runs to blend; by default --run alone."""
+    partial: bool = False
+    """Blend the folds that are finished, where some are missing."""
+
+
+def main(config: SubmitConfig) -> None:
+    """Predict the test set with every fold of every run, blend, validate and write the CSV."""
+    submit(config, config.runs or (config.run,), config.partial, print)
+
+
+if __name__ == "__main__":
+    run_verb(main, SubmitConfig)

@@ -1,0 +1,28 @@
+"""make tune: search learning rate and batch size with Optuna."""
+
+from dataclasses import dataclass, replace
+
+from cellline.cli import run_verb
+from cellline.config import Config
+from cellline.tuning import tune_run
+
+
+@dataclass(frozen=True)
+class TuneConfig(Config):
+    """Settings of `make tune`."""
+
+    trials: int = 20
+    """Finished trials that the study shall have, those of earlier calls included."""
+    tune_epochs: int = 4
+    """Epochs of a trial; the learning rate's whole course is fitted into them."""
+
+
+def main(config: TuneConfig) -> None:
+    """Search learning rate and batch size on one held-out fold (--fold, by default 0)."""
+    # A trial is a short training: --epochs is for `make train`.
+    training = replace(config.training, epochs=config.tune_epochs)
+    tune_run(replace(config, training=training), config.trials, print)
+
+
+if __name__ == "__main__":
+    run_verb(main, TuneConfig)

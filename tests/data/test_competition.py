@@ -1,0 +1,547 @@
+"""The input folder: what is read from it, and everything that can be wrong with it."""
+
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_input import CHANNELS, Input, make_input, png, tar
+
+from cellline.data import competition
+from cellline.data.competition import Competition, load_competition
+from cellline.errors import UserError
+
+SMALL = Path(__file__).resolve().parents[2].parent / "shared/data/cell-lines-small"
+
+Change = Callable[[Input], None]
+
+
+def listing(folder: Path) -> list[tuple[str, int, int]]:
+    return sorted(
+        (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")
+    )
+
+
+def assert_same(one: Competition, other: Competition) -> None:
+    assert one.digest == other.digest
+    assert one.test_digest == other.test_digest
+    for name in ("train_ids", "labels", "test_ids", "train_images", "test_images"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def refusal(folder: Path, cache_dir: Path) -> list[str]:
+    """Load what must be refused; return the message's lines, having seen that nothing is left."""
+    before = listing(folder)
+    with pytest.raises(UserError) as raised:
+        load_competition(folder, cache_dir)
+    assert listing(folder) == before
+    assert not cache_dir.parent.exists()
+    lines = str(raised.value).splitlines()
+    problems = [line for line in lines if line.startswith("  ")]
+    plural = "" if len(problems) == 1 else "s"
+    assert lines[0] == f"The input in {folder} has {len(problems)} problem{plural}:"
+    return lines[1:]
+
+
+def test_reads_all_parts(given: Input, cache_dir: Path) -> None:
+    given.y_train = b"file_id,cell_line\n30,A549\n1,RT4\n17,RT4\n2,HeLa\n"
+    given.sample_submission = b"file_id,cell_line\n00901,RT4\n5,RT4\n"
+    loaded = load_competition(given.write(), cache_dir)
+    assert (loaded.id_column, loaded.label_column) == ("file_id", "cell_line")
+    assert loaded.classes == ("A549", "HeLa", "RT4")
+    assert loaded.channels == CHANNELS
+    assert loaded.template == ("00901", "5")
+    assert loaded.warnings == ()
+    assert loaded.train_ids.dtype == loaded.test_ids.dtype == loaded.labels.dtype == np.int64
+    assert loaded.train_ids.tolist() == [1, 2, 17, 30]
+    assert loaded.labels.tolist() == [2, 1, 2, 0]
+    assert loaded.test_ids.tolist() == [5, 901]
+    for ids, images in (
+        (loaded.train_ids, loaded.train_images),
+        (loaded.test_ids, loaded.test_images),
+    ):
+        assert isinstance(images, np.memmap)
+        assert images.dtype == np.uint8
+        assert images.flags.c_contiguous
+        assert not images.flags.writeable
+        np.testing.assert_array_equal(images, np.stack([given.pixels[i] for i in ids.tolist()]))
+
+
+@pytest.mark.parametrize("form", [".tar", ".tar.gz", ".tgz", ".zip"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_all_forms_are_the_same(
+    given: Input, tmp_path: Path, cache_dir: Path, form: str, prefix: bool
+) -> None:
+    folder = load_competition(given.write(), cache_dir)
+    given.folder = tmp_path / "other"
+    other = load_competition(given.write(form, prefix=prefix, reverse=True), tmp_path / "cache")
+    assert_same(folder, other)
+
+
+def test_input_is_only_read(given: Input, cache_dir: Path) -> None:
+    before = listing(given.write(".tar"))
+    load_competition(given.folder, cache_dir)
+    assert listing(given.folder) == before
+
+
+def test_zero_padding_means_nothing(given: Input, tmp_path: Path, cache_dir: Path) -> None:
+    padded = load_competition(given.write(), cache_dir)
+    for split, images in given.images.items():
+        given.images[split] = {name.lstrip("0"): data for name, data in images.items()}
+    given.y_train = re.sub(rb"\n(\d)", rb"\n000\1", given.y_train)
+    given.folder = tmp_path / "bare"
+    bare = load_competition(given.write(), tmp_path / "cache")
+    assert "1_red.png" in given.images["train"]
+    assert b"\n00017,RT4" in given.y_train
+    assert_same(padded, bare)
+
+
+@pytest.mark.parametrize("channels", [("dna",), ("er", "nucleus_2")])
+def test_other_channels(tmp_path: Path, cache_dir: Path, channels: tuple[str, ...]) -> None:
+    given = make_input(tmp_path / "input", channels)
+    loaded = load_competition(given.write(), cache_dir, channels)
+    assert loaded.channels == channels
+    np.testing.assert_array_equal(loaded.test_images[0], given.pixels[5])
+
+
+def test_channel_order_is_the_arrays(given: Input, cache_dir: Path) -> None:
+    one = load_competition(given.write(), cache_dir)
+    two = load_competition(given.folder, cache_dir, ("yellow", "red", "blue"))
+    np.testing.assert_array_equal(one.train_images[:, ::-1], two.train_images)
+    assert one.digest != two.digest
+    assert one.test_digest != two.test_digest
+
+
+def test_litter_is_skipped(given: Input, cache_dir: Path) -> None:
+    for name in (".DS_Store", "._00001_red.png", "__MACOSX/00001_red.png", ".cache/x.png"):
+        given.images["train"][name] = b"x"
+    assert load_competition(given.write(), cache_dir).train_ids.tolist() == [1, 2, 17, 30]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbffile_id,cell_line\n1,NA\n2,HEK 293\n17,NA\n30,NA\n",
+        b"file_id,cell_line\r\n1,NA\r\n2,HEK 293\r\n17,NA\r\n30,NA",
+        b'"file_id","cell_line"\n1,NA\n"2","HEK 293"\n17, "NA"\n"30" ,NA\n',
+        b" file_id , cell_line\n\n 1 , NA\n2,HEK 293\t\n17,NA\n30,NA\n , \n",
+        b"cell_line,file_id\nNA,1\nHEK 293,2\nNA,17\nNA,30\n",
+    ],
+)
+def test_csv_dialects(given: Input, cache_dir: Path, text: bytes) -> None:
+    given.y_train = text
+    loaded = load_competition(given.write(), cache_dir)
+    assert loaded.classes == ("HEK 293", "NA")
+    assert loaded.labels.tolist() == [1, 0, 1, 1]
+
+
+def test_digests_cover_what_they_say(given: Input, cache_dir: Path) -> None:
+    before = load_competition(given.write(), cache_dir)
+    (given.folder / "y_train.csv").write_bytes(given.y_train.replace(b"17,RT4", b"17,HeLa"))
+    relabelled = load_competition(given.folder, cache_dir)
+    assert relabelled.digest != before.digest
+    assert relabelled.test_digest == before.test_digest
+    given.images["train"]["00017_red.png"] = png(given.pixels[1][0])
+    repainted = load_competition(given.write(), cache_dir)
+    assert repainted.digest != before.digest
+    assert repainted.test_digest == before.test_digest
+
+
+def test_blank_images_are_a_warning(given: Input, cache_dir: Path) -> None:
+    blank = png(np.zeros((8, 6), np.uint8))
+    given.images["train"] |= {"00017_blue.png": blank, "00002_blue.png": blank}
+    given.images["test"]["00901_red.png"] = blank
+    expected = (
+        "images_train: 2 blue images are all zero: 2, 17",
+        "images_test: 1 red image is all zero: 901",
+    )
+    assert load_competition(given.write(), cache_dir).warnings == expected
+    assert load_competition(given.folder, cache_dir).warnings == expected
+
+
+# Below: what is wrong.
+
+
+def in_images(split: str, **changes: bytes | None) -> Change:
+    """Replace or add (`_00017_red=...`) or remove (None) images."""
+
+    def change(given: Input) -> None:
+        for name, data in changes.items():
+            name = f"{name.removeprefix('_')}.png"
+            if data is None:
+                del given.images[split][name]
+            else:
+                given.images[split][name] = data
+
+    return change
+
+
+def in_csv(name: str, old: bytes, new: bytes) -> Change:
+    def change(given: Input) -> None:
+        assert old in getattr(given, name)
+        setattr(given, name, getattr(given, name).replace(old, new))
+
+    return change
+
+
+def rename(split: str, old: str, new: str) -> Change:
+    def change(given: Input) -> None:
+        images = given.images[split]
+        given.images[split] = {name.replace(old, new): data for name, data in images.items()}
+
+    return change
+
+
+GOOD = png(np.full((8, 6), 9, np.uint8))
+FLIPPED = bytearray(GOOD)
+FLIPPED[-6] ^= 1  # in the checksum of the last chunk
+HUGE = bytearray(GOOD)
+HUGE[16:20] = (5000).to_bytes(4, "big")
+
+AGAIN = "Download or copy what is damaged again."
+NAMES = "<id>_<channel>.png"
+
+FAULTS: list[tuple[Change, list[str]]] = [
+    (
+        in_images("train", _00017_red=None, _00001_red=None, _00002_blue=None),
+        [
+            "  images_train: 1 sample lacks channel blue: 2",
+            "  images_train: 2 samples lack channel red: 1, 17",
+        ],
+    ),
+    (
+        in_images("train", _00017_red=GOOD[:-20], _00001_red=GOOD[:10]),
+        [
+            "  images_train: 1 image is damaged or truncated: 00001_red.png",
+            "  images_train: 1 image is damaged or truncated: 00017_red.png",
+            AGAIN,
+        ],
+    ),
+    (
+        in_images("test", _00005_red=bytes(FLIPPED), _00005_blue=b""),
+        [
+            "  images_test: 1 image is damaged or truncated: 00005_blue.png",
+            "  images_test: 1 image is damaged or truncated: 00005_red.png",
+            AGAIN,
+        ],
+    ),
+    (
+        in_images("test", _00005_red=b"GIF89a"),
+        ["  images_test: 1 file is not a PNG image: 00005_red.png"],
+    ),
+    (
+        in_images("test", _00005_red=GOOD[:8] + b"\0\0\0\rJUNK" + GOOD[16:]),
+        ["  images_test: 1 image is damaged or truncated: 00005_red.png", AGAIN],
+    ),
+    (
+        in_images(
+            "train",
+            _00017_red=png(np.zeros((8, 6), np.uint8), "RGB"),
+            _00002_red=png(np.zeros((8, 6), np.uint8), "RGB"),
+            _00001_red=png(np.zeros((8, 6), np.uint8), "1"),
+        ),
+        [
+            "  images_train: 1 image is not 8-bit grayscale but 1-bit grayscale: 00001_red.png",
+            "  images_train: 2 images are not 8-bit grayscale but 8-bit RGB: "
+            "00002_red.png, 00017_red.png",
+        ],
+    ),
+    (
+        in_images("train", _00017_red=png(np.zeros((6, 8), np.uint8))),
+        ["  images_train: 1 image is not 6 x 8 pixels like most: 00017_red.png (8 x 6)"],
+    ),
+    (
+        in_images("train", _00017_red=bytes(HUGE)),
+        ["  images_train: 1 image is larger than 4096 x 4096 pixels or 64 MiB: 00017_red.png"],
+    ),
+    (
+        in_images("train", notes=b"", _17=GOOD, _x_red=GOOD, **{"9" * 20 + "_red": GOOD}),
+        [
+            f"  images_train: 4 files belong to nothing, expected files named {NAMES}: "
+            f"17.png, {'9' * 20}_red.png, notes.png, x_red.png"
+        ],
+    ),
+    (
+        in_images("train", **{"sub/00017_red": GOOD, "a\x1b\n_b": GOOD}),
+        [
+            f"  images_train: 2 files belong to nothing, expected files named {NAMES}: "
+            "a\\x1b\\n_b.png, sub/00017_red.png"
+        ],
+    ),
+    (
+        rename("test", "_red", "_green"),
+        [
+            "  images_test: 2 images are of unknown channels: 00005_green.png, 00901_green.png",
+            "  images_test: 2 samples lack channel red: 5, 901",
+            "The channels are blue, red, yellow; if they have other names, set --channels.",
+        ],
+    ),
+    (
+        in_images("train", _17_red=GOOD),
+        ["  images_train: 1 image is there twice: 00017_red.png and 17_red.png"],
+    ),
+    (
+        rename("train", "00017", "00018"),
+        [
+            "  images_train: 1 sample has no row in y_train.csv: 18",
+            "  y_train.csv: 1 row has no images in images_train: 17",
+        ],
+    ),
+    (
+        rename("test", "00901", "00902"),
+        [
+            "  images_test: 1 sample has no row in sample_submission.csv: 902",
+            "  sample_submission.csv: 1 row has no images in images_test: 901",
+        ],
+    ),
+    (
+        lambda given: given.images["test"].update(given.images["train"]),
+        [
+            "  images_test: 4 samples have no row in sample_submission.csv: 1, 2, 17, 30",
+            "  images_test: 4 ids are in images_train as well: 1, 2, 17, 30",
+        ],
+    ),
+    (
+        in_csv("sample_submission", b"901,", b"901,RT4\n0017,"),
+        [
+            "  sample_submission.csv: 1 row has no images in images_test: 17",
+            "  sample_submission.csv: 1 id is in y_train.csv as well: 17",
+        ],
+    ),
+    (
+        lambda given: given.images["test"].clear(),
+        [
+            "  images_test: missing",
+            competition._EXPECTED,
+        ],
+    ),
+    (
+        in_csv("y_train", b"17,RT4", b"17,RT4\n00017,HeLa\n30,RT4"),
+        ["  y_train.csv: 2 ids are duplicate: 17, 30"],
+    ),
+    (
+        in_csv("sample_submission", b"5,RT4", b"5,RT4\n05,RT4"),
+        ["  sample_submission.csv: 1 id is duplicate: 5"],
+    ),
+    (
+        in_csv("y_train", b"\n17,RT4", b"\n17,RT4\n-3,RT4\n1.0,RT4\n,RT4\n\xc2\xb2,RT4"),
+        [
+            "  y_train.csv: 4 ids are not non-negative integers: "
+            "'' in line 7, '-3' in line 5, '1.0' in line 6, '²' in line 8"
+        ],
+    ),
+    (
+        in_csv("y_train", b"\n17,RT4", b"\n17,\n30,RT4,RT4\n31"),
+        [
+            "  y_train.csv: 2 lines have not two fields: 5, 6",
+            "  y_train.csv: 1 id has an empty label: 17",
+        ],
+    ),
+    (
+        lambda given: setattr(given, "y_train", re.sub(rb",(HeLa|A549)", b",RT4", given.y_train)),
+        ["  y_train.csv: fewer than two classes: found 'RT4'"],
+    ),
+    (
+        in_csv("y_train", b"file_id,", b"id,"),
+        [
+            "  y_train.csv: wrong header: found 'id,cell_line', "
+            "expected 'file_id,cell_line' as in sample_submission.csv"
+        ],
+    ),
+    (
+        in_csv("sample_submission", b"file_id,cell_line\n", b""),
+        [
+            "  sample_submission.csv: wrong header: found '5,RT4', expected the names of two "
+            "columns, first the id, then the label, such as 'file_id,cell_line'"
+        ],
+    ),
+    (
+        lambda given: setattr(given, "sample_submission", b"file_id,cell_line\n"),
+        [
+            "  images_test: 2 samples have no row in sample_submission.csv: 5, 901",
+            "  sample_submission.csv: no rows below the header",
+        ],
+    ),
+    (
+        lambda given: setattr(given, "y_train", b"\n"),
+        ["  y_train.csv: empty, expected a header such as 'file_id,cell_line'"],
+    ),
+    (
+        in_csv("y_train", b"HeLa", b"HeL\xe4"),
+        ["  y_train.csv: not UTF-8 text", "Save y_train.csv as CSV in the encoding UTF-8."],
+    ),
+    (
+        in_csv("y_train", b"HeLa", b'"HeLa'),
+        ["  y_train.csv: not a CSV: line 5: a line break or zero byte within a field"],
+    ),
+    (
+        in_csv("y_train", b"HeLa", b"He\0La"),
+        ["  y_train.csv: not a CSV: line 3: a line break or zero byte within a field"],
+    ),
+    (
+        in_csv("y_train", b"HeLa", b"x" * 200_000),
+        ["  y_train.csv: not a CSV: line 3: field larger than field limit (131072)"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), FAULTS, ids=[str(fault[1][0]) for fault in FAULTS])
+def test_every_fault_is_named(
+    given: Input, cache_dir: Path, change: Change, expected: list[str]
+) -> None:
+    change(given)
+    assert refusal(given.write(), cache_dir) == expected
+
+
+def test_all_faults_are_reported_at_once(given: Input, cache_dir: Path) -> None:
+    in_images("train", _00017_red=None, notes=b"x", _00030_red=bytes(FLIPPED))(given)
+    in_csv("y_train", b"HeLa", b"")(given)
+    in_csv("sample_submission", b"901", b"902")(given)
+    assert refusal(given.write(".tar"), cache_dir) == [
+        "  images_test.tar: 1 sample has no row in sample_submission.csv: 901",
+        "  images_train.tar: 1 file belongs to nothing, expected files named "
+        "<id>_<channel>.png: notes.png",
+        "  images_train.tar: 1 sample lacks channel red: 17",
+        "  images_train.tar: 1 image is damaged or truncated: 00030_red.png",
+        "  sample_submission.csv: 1 row has no images in images_test.tar: 902",
+        "  y_train.csv: 1 id has an empty label: 2",
+        AGAIN,
+    ]
+
+
+def test_many_culprits_are_counted(tmp_path: Path, cache_dir: Path) -> None:
+    given = make_input(tmp_path / "input", labels={i: f"class {i % 3}" for i in range(1, 18)})
+    rename("train", "_red", "_green")(given)
+    assert "  images_train: 17 samples lack channel red: 1, 2, 3, 4, 5 and 12 more" in refusal(
+        given.write(), cache_dir
+    )
+
+
+def test_missing_folder(tmp_path: Path, cache_dir: Path) -> None:
+    with pytest.raises(UserError, match=r"absent has 1 problem:\n  .*absent: no such folder\n.*as"):
+        load_competition(tmp_path / "absent", cache_dir)
+
+
+def test_missing_files(given: Input, cache_dir: Path) -> None:
+    given.folder.mkdir()
+    lines = refusal(given.folder, cache_dir)
+    files = ("images_test", "images_train", "sample_submission.csv", "y_train.csv")
+    assert lines == [*(f"  {name}: missing" for name in files), competition._EXPECTED]
+    assert all(name in competition._EXPECTED for name in files)
+
+
+def test_several_forms(given: Input, cache_dir: Path) -> None:
+    given.write()
+    given.write(".zip")
+    assert refusal(given.folder, cache_dir) == [
+        "  images_test: there 2 times: images_test and images_test.zip",
+        "  images_train: there 2 times: images_train and images_train.zip",
+        "Keep one form of the images.",
+    ]
+
+
+def test_neither_folder_nor_archive(given: Input, cache_dir: Path) -> None:
+    shutil.rmtree(given.write() / "images_test")
+    (given.folder / "images_test").write_bytes(b"")
+    line = "  images_test: neither a folder nor an archive"
+    assert refusal(given.folder, cache_dir) == [line, competition._EXPECTED]
+
+
+def test_empty_folder(given: Input, cache_dir: Path) -> None:
+    shutil.rmtree(given.write() / "images_test")
+    (given.folder / "images_test").mkdir()
+    assert refusal(given.folder, cache_dir) == [
+        f"  images_test: no images, expected files named {NAMES}",
+        "  sample_submission.csv: 2 rows have no images in images_test: 5, 901",
+    ]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.4, 0.47, 0.5])
+@pytest.mark.parametrize("form", [".tar", ".tar.gz", ".zip"])
+def test_truncated_archive(given: Input, cache_dir: Path, form: str, part: float) -> None:
+    archive = given.write(form) / f"images_train{form}"
+    os.truncate(archive, int(archive.stat().st_size * part))
+    in_csv("sample_submission", b"901", b"902")(given)
+    (given.folder / "sample_submission.csv").write_bytes(given.sample_submission)
+    lines = refusal(given.folder, cache_dir)
+    # The member in which a tar breaks off may be named, but not all that the archive lacks.
+    named = rf"  images_train{form}: 1 (image is|file can't be read).*damaged or truncated.*"
+    assert [line for line in lines if not re.fullmatch(named, line)] == [
+        f"  images_test{form}: 1 sample has no row in sample_submission.csv: 901",
+        f"  images_train{form}: can't be read: damaged or truncated",
+        f"  sample_submission.csv: 1 row has no images in images_test{form}: 902",
+        AGAIN,
+    ]
+
+
+def test_tar_broken_in_the_middle(given: Input, cache_dir: Path) -> None:
+    archive = given.write(".tar") / "images_train.tar"
+    data = bytearray(archive.read_bytes())
+    data[1024 * 3 : 1024 * 3 + 512] = (
+        b"x" * 512
+    )  # a member's header, which tarfile takes for the end
+    archive.write_bytes(data)
+    line = "  images_train.tar: can't be read: damaged or truncated"
+    assert refusal(given.folder, cache_dir) == [line, AGAIN]
+
+
+def test_links_are_not_followed(given: Input, cache_dir: Path) -> None:
+    image = given.write() / "images_train/images_train/00017_red.png"
+    image.rename(given.folder.parent / "elsewhere.png")
+    image.symlink_to(given.folder.parent / "elsewhere.png")
+    (image.parent / "more").symlink_to(given.folder.parent)
+    assert refusal(given.folder, cache_dir) == [
+        "  images_train: 2 are links or devices, not files: 00017_red.png, more",
+        "  images_train: 1 sample lacks channel red: 17",
+    ]
+
+
+def test_unreadable_members(given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = io.FileIO
+
+    def refusing(path: Path) -> object:
+        if path.name == "00017_red.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(path)
+
+    monkeypatch.setattr("cellline.data.archives.FileIO", refusing)
+    line = "  images_train: 1 file can't be read (Permission denied): 00017_red.png"
+    assert refusal(given.write(), cache_dir) == [line, AGAIN]
+
+
+def test_encrypted_zip(given: Input, cache_dir: Path) -> None:
+    archive = given.write(".zip") / "images_test.zip"
+    data = archive.read_bytes()
+    name = data.index(b"images_test/00005_red.png", data.index(b"PK\x01\x02"))
+    flags = name - 46 + 8  # in the member's record of the central directory
+    archive.write_bytes(data[:flags] + b"\x01" + data[flags + 1 :])
+    line = "  images_test.zip: 1 file can't be read (encrypted): 00005_red.png"
+    assert refusal(given.folder, cache_dir) == [line, AGAIN]
+
+
+@pytest.mark.parametrize("channels", [(), ("red", "red")])
+def test_channels_must_differ(given: Input, cache_dir: Path, channels: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="--channels"):
+        load_competition(given.write(), cache_dir, channels)
+
+
+def test_duplicate_member(given: Input, cache_dir: Path) -> None:
+    archive = given.write(".tar") / "images_test.tar"
+    named = [*given.images["test"].items(), ("images_test/00005_red.png", GOOD)]
+    archive.write_bytes(tar(named))
+    line = "  images_test.tar: 1 image is there twice: 00005_red.png and 00005_red.png"
+    assert refusal(given.folder, cache_dir) == [line]
+
+
+@pytest.mark.skipif(not SMALL.is_dir(), reason="the real data may not be redistributed")
+def test_real_data(cache_dir: Path) -> None:
+    loaded = load_competition(SMALL, cache_dir)
+    assert loaded.train_images.shape == (564, 3, 64, 64)
+    assert loaded.test_images.shape == (126, 3, 64, 64)
+    assert len(loaded.classes) == 9
+    assert len(loaded.template) == 126
+    assert 20 < loaded.train_images.mean() < 50  # the original's channel means are 33 to 37

@@ -1,0 +1,93 @@
+"""A tiny competition input in the making."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CHANNELS = ("blue", "red", "yellow")
+LABELS = {1: "RT4", 2: "HeLa", 17: "RT4", 30: "A549"}
+TEST_IDS = (5, 901)
+
+
+def png(pixels: np.ndarray, mode: str = "L") -> bytes:
+    """Encode pixels, uint8 [height, width]."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(data, "PNG")
+    return data.getvalue()
+
+
+@dataclass
+class Input:
+    """The input folder's content: change it, then write it."""
+
+    folder: Path
+    pixels: dict[int, np.ndarray]  # id -> uint8 [channel, 8, 6], what the images were made from
+    images: dict[str, dict[str, bytes]] = field(default_factory=dict)  # split -> name -> PNG
+    y_train: bytes = b""
+    sample_submission: bytes = b""
+
+    def write(self, form: str = "", *, prefix: bool = True, reverse: bool = False) -> Path:
+        """Write the four files; `form` is the images' suffix, "" is a folder."""
+        self.folder.mkdir(exist_ok=True)
+        for split, images in self.images.items():
+            stem = f"images_{split}"
+            named = [(f"{stem}/{name}" if prefix else name, png) for name, png in images.items()]
+            if reverse:
+                named.reverse()
+            path = self.folder / f"{stem}{form}"
+            if form == ".zip":
+                with zipfile.ZipFile(path, "w") as archive:
+                    archive.mkdir(stem)
+                    for name, data in named:
+                        archive.writestr(name, data)
+            elif form:
+                path.write_bytes(tar(named, "w" if form == ".tar" else "w:gz"))
+            else:
+                for name, data in images.items():
+                    target = path / stem / name if prefix else path / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(data)
+        (self.folder / "y_train.csv").write_bytes(self.y_train)
+        (self.folder / "sample_submission.csv").write_bytes(self.sample_submission)
+        return self.folder
+
+
+def tar(named: Sequence[tuple[str, bytes]], mode: str = "w") -> bytes:
+    """Pack files."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in named:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def make_input(
+    folder: Path,
+    channels: Sequence[str] = CHANNELS,
+    labels: dict[int, str] = LABELS,
+    test_ids: Sequence[int] = TEST_IDS,
+) -> Input:
+    """Draw a sound input of random 8 x 6 images, its ids zero-padded in the images' names."""
+    rng = np.random.default_rng(0)
+    ids = [*labels, *test_ids]
+    pixels = {i: rng.integers(0, 256, (len(channels), 8, 6), dtype=np.uint8) for i in ids}
+    made = Input(folder, pixels)
+    for split, members in (("train", labels), ("test", test_ids)):
+        made.images[split] = {
+            f"{i:05d}_{channel}.png": png(plane)
+            for i in members
+            for channel, plane in zip(channels, pixels[i], strict=True)
+        }
+    rows = [f"{i},{label}\n" for i, label in labels.items()]
+    made.y_train = "".join(["file_id,cell_line\n", *rows]).encode()
+    rows = [f"{i},RT4\n" for i in test_ids]
+    made.sample_submission = "".join(["file_id,cell_line\n", *rows]).encode()
+    return made
