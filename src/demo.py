@@ -1,36 +1,31 @@
 """make demo: the whole pipeline on a small synthetic competition."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cellline.cli import run_verb
-from cellline.config import Config, Folders, Training
+from cellline.config import Config, Folders
 from cellline.demo import demo
 
 
 @dataclass(frozen=True)
-class DemoConfig:
-    """Settings of `make demo`; the defaults take about four minutes on two cores."""
+class DemoConfig(Config):
+    """Settings of `make demo`; its folders and weights are its own."""
 
-    folder: Path = Path("demo")
+    demo_dir: Path = Path("demo")
     """Where the competition is drawn, and all that is made of it is kept."""
-    network: str = "densenet161"
-    """See `make train`."""
-    epochs: int = 6
-    """Of training; a tuning trial takes two."""
     folds: int = 3
-    """Number of folds."""
-    seed: int = 0
-    """Of the drawing, the folds and training."""
+    """Number of folds (K)."""
+    demo_epochs: int = 6
+    """Of training; a tuning trial takes two."""
 
 
 def main(config: DemoConfig) -> None:
     """Draw a small competition, then folds, tune, train, submit; score it against the truth."""
-    folders = Folders(*(config.folder / name for name in ("input", "oof", "submissions", "cache")))
-    training = Training(
-        network=config.network, weights="none", epochs=config.epochs, seed=config.seed
-    )
-    demo(config.folder, Config(folders, training), config.folds, print)
+    names = ("input", "oof", "submissions", "cache")
+    folders = Folders(*(config.demo_dir / name for name in names))
+    training = replace(config.training, weights="none", epochs=config.demo_epochs)
+    demo(replace(config, folders=folders, training=training), config.folds, print)
 
 
 if __name__ == "__main__":

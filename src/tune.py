@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from cellline.cli import run_verb
-from cellline.config import Config
+from cellline.config import Config, check_settings
 from cellline.tuning import tune_run
 
 
@@ -20,8 +20,9 @@ class TuneConfig(Config):
 def main(config: TuneConfig) -> None:
     """Search learning rate and batch size on one held-out fold (--fold, by default 0)."""
     # A trial is a short training: --epochs is for `make train`.
-    training = replace(config.training, epochs=config.tune_epochs)
-    tune_run(replace(config, training=training), config.trials, print)
+    config = replace(config, training=replace(config.training, epochs=config.tune_epochs))
+    check_settings(config)
+    tune_run(config, config.trials, print)
 
 
 if __name__ == "__main__":

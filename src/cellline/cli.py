@@ -6,9 +6,10 @@ from typing import TypeVar
 
 import tyro
 
+from cellline.config import Config, check_settings
 from cellline.errors import UserError
 
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", bound=Config)
 
 
 def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None:
@@ -25,6 +26,7 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     try:
+        check_settings(parsed)
         verb(parsed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,7 +7,12 @@ that verb.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from cellline.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 # What training falls back to when neither the command line, the run nor `make tune` says otherwise.
 # 1e-3 and 64 are the known solution's; AdamW at 1e-3 is also where DenseNets from scratch do well.
@@ -36,7 +41,7 @@ class Augmentation:
     rotate: float = 15.0
     """Largest rotation in degrees; together with the quarter turns a third of all angles."""
     scale: float = 0.07
-    """Largest relative change of size. Small, because a cell's size tells its line."""
+    """Largest relative change of width and of height. Small: a cell's size tells its line."""
     translate: float = 0.06
     """Largest shift, as a fraction of the side (4 of 64 pixels)."""
     gain: float = 0.2
@@ -56,7 +61,7 @@ class Training:
     image_size: int | None = None
     """Side in pixels that images are resized to on the device; by default they stay as they are."""
     epochs: int = 20
-    """Passes over the training rows. Class-weighted DenseNets still gain after the known 7."""
+    """Passes over the training rows; the known solution's 7 end before the loss is flat."""
     lr: float | None = None
     """Peak learning rate; by default the run's own, else what `make tune` found, else 1e-3."""
     batch_size: int | None = None
@@ -68,7 +73,7 @@ class Training:
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises linearly; a cosine to zero follows."""
     averaging: float = 0.1
-    """Length of the weights' moving average as a share of all steps, so that it suits any epochs."""
+    """Length of the moving average of the weights, as a share of all steps."""
     seed: int = 0
     """Of the folds (`make folds`) and of everything random in training."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -81,7 +86,7 @@ class Machine:
     device: str = "auto"
     """auto (CUDA, else Apple's MPS, else CPU) or torch's name of one, such as cuda:1."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto takes the fastest that the device computes natively."""
+    """auto: bfloat16 or float16 on CUDA GPUs, bfloat16 on CPUs that have it, else float32."""
     workers: int | None = None
     """Processes that augment images beside the training; by default 0 on CPU, else up to 8."""
 
@@ -97,3 +102,37 @@ class Config:
     """Name of the run: its folder under the OOF folder."""
     fold: int | None = None
     """One fold; by default every fold in turn."""
+
+
+def check_settings(config: Config) -> None:
+    """Raise UserError for a setting out of its range."""
+    training, augmentation = config.training, config.training.augmentation
+    at_least_one = {"--epochs": training.epochs, "--image-size": training.image_size}
+    # Batch normalization has nothing to average over in a batch of one.
+    at_least_two = {"--batch-size": training.batch_size}
+    positive = {"--lr": training.lr, "--averaging": training.averaging}
+    not_negative = {
+        "--seed": training.seed,
+        "--weight-decay": training.weight_decay,
+        "--rotate": augmentation.rotate,
+        "--workers": config.machine.workers,
+    }
+    below_one = {
+        "--dropout": training.dropout,
+        "--warmup": training.warmup,
+        "--scale": augmentation.scale,
+        "--translate": augmentation.translate,
+        "--gain": augmentation.gain,
+        "--offset": augmentation.offset,
+    }
+    ranges: tuple[tuple[Mapping[str, float | None], Callable[[float], bool], str], ...] = (
+        (at_least_one, lambda value: value >= 1, "at least 1"),
+        (at_least_two, lambda value: value >= 2, "at least 2"),
+        (positive, lambda value: 0 < value < float("inf"), "more than 0"),
+        (not_negative, lambda value: 0 <= value < float("inf"), "0 or more"),
+        (below_one, lambda value: 0 <= value < 1, "0 or more and less than 1"),
+    )
+    for settings, is_right, rule in ranges:
+        for name, value in settings.items():
+            if value is not None and not is_right(value):
+                raise UserError(f"{name} {value:g}: must be {rule}")

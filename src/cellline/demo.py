@@ -1,6 +1,7 @@
 """The pipeline on a competition whose truth is known."""
 
 import csv
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from cellline.config import Config
 from cellline.data.folds import make_folds
 from cellline.data.synthetic import draw_competition
+from cellline.data.synthetic_cells import contact_sheet
 from cellline.files import write_csv
 from cellline.prediction.metrics import balanced_accuracy, percent
 from cellline.submitting import submit
@@ -22,25 +24,30 @@ TUNE_EPOCHS = 2
 FIRST_LR, FIRST_BATCH_SIZE = 1e-3, 16
 
 
-def demo(folder: Path, config: Config, n_folds: int, report: Callable[[str], None]) -> float:
+def demo(config: Config, n_folds: int, report: Callable[[str], None]) -> float:
     """Draw the competition into `config.folders`, run every verb on it; the test set's BAC.
 
     What is there already is not made again, as with the verbs themselves.
     """
+    folder = config.folders.input_dir.parent
     truth = folder / "truth.csv"
-    if not truth.exists():
+    if not config.folders.input_dir.exists():
         report(f"== drawing a competition into {config.folders.input_dir}")
-        labels = draw_competition(config.folders.input_dir, seed=config.training.seed)
-        write_csv(truth, ("file_id", "cell_line"), labels.items())
+        folder.mkdir(parents=True, exist_ok=True)
+        contact_sheet(8).save(folder / "cells.png")
+        # Renamed when it is whole, so that an interrupted demo can be started again.
+        with tempfile.TemporaryDirectory(dir=folder) as drawing:
+            drawn = Path(drawing) / "input"
+            labels = draw_competition(drawn, seed=config.training.seed)
+            write_csv(truth, ("file_id", "cell_line"), list(labels.items()))
+            drawn.rename(config.folders.input_dir)
     report("== make folds")
     for line in make_folds(
         config.folders, ("blue", "red", "yellow"), n_folds, config.training.seed
     ):
         report(line)
     report("== make tune")
-    first = replace(
-        config.training, epochs=TUNE_EPOCHS, lr=FIRST_LR, batch_size=FIRST_BATCH_SIZE
-    )
+    first = replace(config.training, epochs=TUNE_EPOCHS, lr=FIRST_LR, batch_size=FIRST_BATCH_SIZE)
     tune_run(replace(config, training=first), TRIALS, report)
     report("== make train")
     train_run(config, report)

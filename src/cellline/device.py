@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cellline.config import Machine
-from cellline.errors import UserError
+from cellline.errors import UserError, first_line
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -95,8 +95,3 @@ def choose_workers(machine: Machine, device: torch.device) -> int:
     if device.type == "cpu":
         return 0
     return min(8, (os.cpu_count() or 1) - 1)
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's first line, for a message."""
-    return (str(error) or type(error).__name__).splitlines()[0]

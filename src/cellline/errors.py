@@ -7,3 +7,8 @@ class UserError(Exception):
     A verb prints the message on stderr and ends with exit status 2, without a traceback. Anything
     else that is raised is a fault of ours and keeps its traceback.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's first line, to be part of a message."""
+    return (str(error) or type(error).__name__).splitlines()[0]

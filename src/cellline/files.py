@@ -33,7 +33,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
         sync_folder(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)

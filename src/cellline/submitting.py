@@ -54,10 +54,13 @@ def submit(
     if untrained:
         raise UserError(f"no fold of {', '.join(untrained)} is finished: there is nothing to blend")
 
+    if not set.intersection(*map(set, finished)):
+        raise UserError("the runs have no finished fold in common; train one with all of them")
+
     device = choose_device(config.machine)
     of_runs, described = [], []
     for folder, run_config, there in zip(folders, configs, finished, strict=True):
-        predictions, checkpoints = zip(
+        predictions, models = zip(
             *(predict_test(folder / f"fold{k}", run_config, competition, device) for k in there),
             strict=True,
         )
@@ -66,7 +69,7 @@ def submit(
             {
                 "run": folder.name,
                 "settings": run_config["settings"],
-                "checkpoints": {str(k): c for k, c in zip(there, checkpoints, strict=True)},
+                "models": {str(k): digest for k, digest in zip(there, models, strict=True)},
             }
         )
     prob = blend(of_runs)
@@ -75,8 +78,6 @@ def submit(
     held_out = blend_out_of_fold(
         [read_out_of_fold(folder, there) for folder, there in zip(folders, finished, strict=True)]
     )
-    if not len(held_out.ids):
-        raise UserError("the runs have no finished fold in common; train one of all of them")
     group = folds.group[np.searchsorted(competition.train_ids, held_out.ids)]
     chosen = held_out.prob.argmax(1)
     bac = balanced_accuracy(held_out.labels, chosen)

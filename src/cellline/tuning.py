@@ -59,13 +59,15 @@ def tune(
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
     while len(study.get_trials(states=FINISHED)) < trials:
-        # TPE's draws depend on the seed, the trial's number and the trials before: a study that
-        # was interrupted draws what it would have drawn, not the first trials' numbers again.
-        number = len(study.get_trials(deepcopy=False))
+        # TPE's draws depend on the seed and on the finished trials alone: a study that was
+        # interrupted draws what it would have drawn, not the first trials' numbers again.
+        finished = len(study.get_trials(states=FINISHED))
         study.sampler = optuna.samplers.TPESampler(
-            seed=derive_seed(training.seed, TUNING, number), n_startup_trials=PRUNE_AFTER_TRIALS
+            seed=derive_seed(training.seed, TUNING, finished), n_startup_trials=PRUNE_AFTER_TRIALS
         )
         run_trial(study, competition, folds, training, device, fold, report)
+    if not study.get_trials(states=(TrialState.COMPLETE,)):
+        raise UserError(f"no trial came to its end; move {folder} away and start with a lower --lr")
     best = study.best_trial
     tuned = Tuned(
         best.params["lr"],
@@ -99,6 +101,7 @@ def open_study(folder: Path, settings: dict[str, Any], first: dict[str, Any]) ->
     )
     if not study.trials:
         study.set_user_attr("settings", settings)
+        study.set_user_attr("first", first)
         study.enqueue_trial(first)
     differences = compare(flatten(study.user_attrs["settings"]), flatten(settings))
     if differences:
@@ -134,8 +137,12 @@ def run_trial(
 ) -> None:
     """Train with the study's next parameters and tell it the result."""
     trial = study.ask()
-    lr = trial.suggest_float("lr", *LR_RANGE, log=True)
-    batch_size = trial.suggest_categorical("batch_size", BATCH_SIZES)
+    # What the study began with may lie outside of what is searched otherwise.
+    first = study.user_attrs["first"]
+    low, high = min(LR_RANGE[0], first["lr"]), max(LR_RANGE[1], first["lr"])
+    lr = trial.suggest_float("lr", low, high, log=True)
+    sizes = sorted({*BATCH_SIZES, first["batch_size"]})
+    batch_size = trial.suggest_categorical("batch_size", sizes)
     trainer = FoldTrainer(
         competition, folds, fold, replace(training, lr=lr, batch_size=batch_size), device
     )

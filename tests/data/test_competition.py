@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,10 @@ def test_other_channels(tmp_path: Path, cache_dir: Path, channels: tuple[str, ..
     loaded = load_competition(given.write(), cache_dir, channels)
     assert loaded.channels == channels
     np.testing.assert_array_equal(loaded.test_images[0], given.pixels[5])
+    given = make_input(tmp_path / "renamed", [name.upper() for name in channels])
+    renamed = load_competition(given.write(), cache_dir, [name.upper() for name in channels])
+    np.testing.assert_array_equal(loaded.test_images, renamed.test_images)
+    assert loaded.test_digest != renamed.test_digest
 
 
 def test_channel_order_is_the_arrays(given: Input, cache_dir: Path) -> None:
@@ -234,7 +239,7 @@ FAULTS: list[tuple[Change, list[str]]] = [
         ["  images_test: 1 file is not a PNG image: 00005_red.png"],
     ),
     (
-        in_images("test", _00005_red=GOOD[:8] + b"\0\0\0\rJUNK" + GOOD[16:]),
+        in_images("test", _00005_red=GOOD[:8] + b"\0\0\0\rJUNK" + b"\7" * 17),
         ["  images_test: 1 image is damaged or truncated: 00005_red.png", AGAIN],
     ),
     (
@@ -277,6 +282,15 @@ FAULTS: list[tuple[Change, list[str]]] = [
         [
             "  images_test: 2 images are of unknown channels: 00005_green.png, 00901_green.png",
             "  images_test: 2 samples lack channel red: 5, 901",
+            "The channels are blue, red, yellow; if they have other names, set --channels.",
+        ],
+    ),
+    (
+        in_images("test", _00777_dna=GOOD),
+        [
+            "  images_test: 1 image is of an unknown channel: 00777_dna.png",
+            *(f"  images_test: 1 sample lacks channel {channel}: 777" for channel in CHANNELS),
+            "  images_test: 1 sample has no row in sample_submission.csv: 777",
             "The channels are blue, red, yellow; if they have other names, set --channels.",
         ],
     ),
@@ -495,7 +509,7 @@ def test_links_are_not_followed(given: Input, cache_dir: Path) -> None:
     image.symlink_to(given.folder.parent / "elsewhere.png")
     (image.parent / "more").symlink_to(given.folder.parent)
     assert refusal(given.folder, cache_dir) == [
-        "  images_train: 2 are links or devices, not files: 00017_red.png, more",
+        "  images_train: 2 entries are links or devices, not files: 00017_red.png, more",
         "  images_train: 1 sample lacks channel red: 17",
     ]
 
@@ -535,6 +549,25 @@ def test_duplicate_member(given: Input, cache_dir: Path) -> None:
     archive.write_bytes(tar(named))
     line = "  images_test.tar: 1 image is there twice: 00005_red.png and 00005_red.png"
     assert refusal(given.folder, cache_dir) == [line]
+
+
+def test_link_beside_an_image(given: Input, cache_dir: Path) -> None:
+    path = given.write(".tar") / "images_test.tar"
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("images_test/00005_red.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "../y_train.csv"
+        archive.addfile(link)
+    line = "  images_test.tar: 1 entry is a link or device, not a file: 00005_red.png"
+    assert refusal(given.folder, cache_dir) == [line]
+
+
+def test_large_files_are_not_read(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given.images["test"]["00005_red.png"] = GOOD + bytes(1000)
+    monkeypatch.setattr("cellline.data.listing.MAX_BYTES", 1000)
+    line = "  images_test: 1 image is larger than 4096 x 4096 pixels or 64 MiB: 00005_red.png"
+    assert refusal(given.write(), cache_dir) == [line]
 
 
 @pytest.mark.skipif(not SMALL.is_dir(), reason="the real data may not be redistributed")

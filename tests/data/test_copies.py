@@ -222,7 +222,7 @@ def test_pattern_in_all_samples_is_compared_with_few_neighbours(
         looks += 1
         return 0.0
 
-    monkeypatch.setattr("cellline.data.copies._shared_area", look)
+    monkeypatch.setattr("cellline.data.overlaps.shared_area", look)
     find_copies(images)
     assert 0 < looks < 400 * 8 * 12
 

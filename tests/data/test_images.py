@@ -48,7 +48,7 @@ def test_damage_of_any_byte_is_noticed() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_decode_keeps_the_order(workers: int) -> None:
-    planes = [np.full((8, 6), i % 251, np.uint8) for i in range(2 * CHUNK_IMAGES + 3)]
+    planes = [np.full((8, 6), i % 251, np.uint8) for i in range(5 * CHUNK_IMAGES + 3)]
     encoded = [Encoded("train", str(i), png(plane)) for i, plane in enumerate(planes)]
     encoded[300] = Encoded("train", "300", b"")
     decoded = list(decode(encoded, (8, 6), workers))
@@ -109,14 +109,19 @@ def test_forms_share_one_entry(given: Input, tmp_path: Path, cache_dir: Path) ->
 
 
 @pytest.mark.parametrize("form", ["", ".tar"])
-def test_changed_image_is_decoded_again(given: Input, cache_dir: Path, form: str) -> None:
+def test_changed_image_is_decoded_again(
+    given: Input, tmp_path: Path, cache_dir: Path, form: str
+) -> None:
     first = load_competition(given.write(form), cache_dir)
     path = given.folder / ("images_test.tar" if form else "images_test/images_test/00005_red.png")
     times = path.stat()
     given.images["test"]["00005_red.png"] = png(given.pixels[5][1][::-1])
-    given.write(form)
+    given.folder = tmp_path / "other"
+    path.write_bytes((given.write(form) / path.relative_to(tmp_path / "input")).read_bytes())
+    given.folder = tmp_path / "input"
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # a copy that keeps the time
     second = load_competition(given.folder, cache_dir)
+    assert path.stat().st_size == times.st_size
     assert second.test_digest != first.test_digest
     np.testing.assert_array_equal(second.test_images[0, 1], first.test_images[0, 1][::-1])
 

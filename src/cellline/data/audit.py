@@ -27,6 +27,8 @@ class Audit:
     """Test samples with an exact copy in training."""
     test_overlapping: int
     """Test samples that overlap with a training sample."""
+    test_grouped: int
+    """Test samples in a group with a training sample."""
     conflicts: tuple[tuple[int, ...], ...]
     """The ids of each group whose samples have different labels."""
 
@@ -40,9 +42,13 @@ class Audit:
             f"{self.groups} groups of pictures that belong together hold {self.grouped_samples} of "
             f"{n_train} training samples: {self.copies} have an exact copy, {self.overlapping} "
             "overlap with another",
-            f"{self.test_copies} of {n_test} test samples have an exact copy in training, "
-            f"{self.test_overlapping} overlap with a training sample",
+            f"{self.test_grouped} of {n_test} test samples belong together with training samples: "
+            f"{self.test_copies} have an exact copy there, {self.test_overlapping} overlap",
         ]
+        if self.test_grouped:
+            lines.append(
+                "on those a leaderboard is kinder than the OOF score, which keeps them apart"
+            )
         if self.conflicts:
             named = "; ".join(", ".join(map(str, ids)) for ids in self.conflicts[:10])
             more = " ..." if len(self.conflicts) > 10 else ""
@@ -74,6 +80,8 @@ def audit_copies(competition: Competition) -> Audit:
         overlapping=count_overlapping(copies, n, of_test=False),
         test_copies=count_copied(copies, n, of_test=True),
         test_overlapping=count_overlapping(copies, n, of_test=True),
+        # A group with a training sample is named by its first one, whose row is below n.
+        test_grouped=int(np.sum(copies.group[n:] < n)),
         conflicts=conflicts,
     )
 

@@ -1,6 +1,7 @@
 """How a training image is varied, as a pure function of (seed, epoch, sample)."""
 
 import os
+import random
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,9 @@ class Augmenter:
     """albumentations' transforms, seeded anew for every image.
 
     Loader workers that are forked repeat each other's draws in albumentations 2.0.8 unless each
-    call is seeded; seeding each makes the number of workers and their order irrelevant.
+    call is seeded; seeding each makes the number of workers and their order irrelevant. Its
+    `set_random_seed` gives every transform a generator of the same seed, so that the angle would
+    tell the gain; `set_random_state` lets them draw from one, one after the other.
     """
 
     def __init__(self, settings: Augmentation, seed: int) -> None:
@@ -29,15 +32,20 @@ class Augmenter:
         # Built at the first use, in the process that uses it: importing albumentations takes a
         # second, and its objects need not travel to the loader's workers.
         if self.transforms is None:
-            self.transforms = build_transforms(self.settings)
-        self.transforms.set_random_seed(derive_seed(self.seed, AUGMENT, epoch, sample))
+            square = image.shape[1] == image.shape[2]
+            self.transforms = build_transforms(self.settings, square=square)
+        seed = derive_seed(self.seed, AUGMENT, epoch, sample)
+        self.transforms.set_random_state(np.random.default_rng(seed), random.Random(seed))
         varied = self.transforms(image=np.ascontiguousarray(image.transpose(1, 2, 0)))["image"]
         result: np.ndarray = varied.transpose(2, 0, 1)
         return result
 
 
-def build_transforms(settings: Augmentation) -> "albumentations.Compose":
-    """The transforms, on images uint8 [height, width, channel]."""
+def build_transforms(settings: Augmentation, *, square: bool) -> "albumentations.Compose":
+    """The transforms, on images uint8 [height, width, channel] of one shape.
+
+    Images that are not square are mirrored only: quarter turns would change their shape.
+    """
     # It asks a server for newer versions when imported, unless told not to.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations as A  # noqa: N812 (its own documentation's name)
@@ -47,7 +55,7 @@ def build_transforms(settings: Augmentation) -> "albumentations.Compose":
     cv2.setNumThreads(0)
     return A.Compose(
         [
-            A.D4(p=1),
+            *([A.D4(p=1)] if square else [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]),
             A.Affine(
                 rotate=(-settings.rotate, settings.rotate),
                 scale=(1 - settings.scale, 1 + settings.scale),

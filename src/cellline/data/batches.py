@@ -54,6 +54,9 @@ class TrainingBatches:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
+            # Its own, unused: else it draws seeds for its workers from the generator that dropout
+            # draws from, more or fewer of them with their number.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:

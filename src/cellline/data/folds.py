@@ -40,15 +40,14 @@ def check_groups(
     labels: np.ndarray, group: np.ndarray, classes: tuple[str, ...], n_folds: int
 ) -> None:
     """Raise UserError when there are classes with fewer groups than folds."""
-    if n_folds < 2:
-        raise UserError(f"--folds {n_folds}: at least 2 are needed")
     groups = {name: len(np.unique(group[labels == index])) for index, name in enumerate(classes)}
     few = [f"{name} has {count}" for name, count in groups.items() if count < n_folds]
     if few:
+        enough = min(groups.values())
+        advice = "add samples" if enough < 2 else f"deal fewer folds (FOLDS={enough})"
         raise UserError(
             f"{n_folds} folds need {n_folds} different pictures of every class (copies count "
-            f"once), but {', '.join(few)}; deal fewer folds (FOLDS={min(groups.values())}) or add "
-            "samples"
+            f"once), but {', '.join(few)}; {advice}"
         )
 
 
@@ -71,12 +70,13 @@ def write_folds(
     group: np.ndarray,
     record: dict[str, Any],
 ) -> None:
-    """Write folds.csv and, last, folds.json: `record`, which says what they were made from."""
+    """Write folds.csv and, last, folds.json: `record` of what they were made from, and a digest."""
     header = (competition.id_column, competition.label_column, "group", "fold")
     labels = [competition.classes[label] for label in competition.labels]
     rows = zip(competition.train_ids, labels, group, fold, strict=True)
     write_csv(oof_dir / "folds.csv", header, list(rows))
-    write_json(oof_dir / "folds.json", record)
+    digest = digest_file(oof_dir / "folds.csv")
+    write_json(oof_dir / "folds.json", {**record, "folds_digest": digest})
 
 
 def read_record(oof_dir: Path) -> dict[str, Any]:
@@ -105,12 +105,13 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
             f"now ({competition.digest[:12]}); put the old input back, or start over with "
             "`make folds OOF=another-folder`"
         )
+    digest = digest_file(path)
+    if digest != record["folds_digest"]:
+        raise UserError(f"{path} is not what was dealt: run `make folds`, which restores it")
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
-    table = np.array([(row[0], row[2], row[3]) for row in rows], dtype=np.int64)
-    if not np.array_equal(table[:, 0], competition.train_ids):
-        raise UserError(f"{path} has other samples than the input; run `make folds` again")
-    return Folds(table[:, 2], table[:, 1], record["n_folds"], digest_file(path))
+    group, fold = np.array([row[2:] for row in rows], dtype=np.int64).T
+    return Folds(fold, group, record["n_folds"], digest)
 
 
 def make_folds(
@@ -121,6 +122,8 @@ def make_folds(
     Does nothing when the folds there were made from the same input with the same settings.
     Raises UserError for bad input, and when folds that runs or tuning depend on would change.
     """
+    if n_folds < 2:
+        raise UserError(f"--folds {n_folds}: at least 2 are needed")
     competition = load_competition(folders.input_dir, folders.cache_dir, channels)
     yield from (f"warning: {line}" for line in competition.warnings)
     record = {
@@ -131,17 +134,18 @@ def make_folds(
         "input_digest": competition.digest,
     }
     path = folders.oof_dir / "folds.json"
-    recorded = read_json(path) if path.exists() else None
-    if recorded is not None and record.items() <= recorded.items():
-        yield f"{folders.oof_dir / 'folds.csv'} is up to date"
+    recorded: dict[str, Any] = read_json(path) if path.exists() else {}
+    csv_path = folders.oof_dir / "folds.csv"
+    same = record.items() <= recorded.items()
+    if same and csv_path.exists() and digest_file(csv_path) == recorded["folds_digest"]:
+        yield f"{csv_path} is up to date"
         yield from describe_folds(competition, read_folds(folders.oof_dir, competition))
         return
     dependents = find_dependents(folders.oof_dir)
-    if dependents:
+    if dependents and not same:
         raise UserError(
-            f"{folders.oof_dir / 'folds.csv'} would change, and {', '.join(dependents)} in "
-            f"{folders.oof_dir} depend on it; keep it, move them away, or deal into another folder "
-            "(OOF=another-folder)"
+            f"{csv_path} would change, and {', '.join(dependents)} in {folders.oof_dir} depend on "
+            "it; keep it, move them away, or deal into another folder (OOF=another-folder)"
         )
     audit = audit_copies(competition)
     check_groups(competition.labels, audit.group, competition.classes, n_folds)
@@ -163,10 +167,13 @@ def find_dependents(oof_dir: Path) -> list[str]:
 
 
 def describe_folds(competition: Competition, folds: Folds) -> list[str]:
-    """A table of classes by folds, a line each."""
+    """A table of classes by folds, a line each; groups count copies and overlaps once."""
     width = max(map(len, competition.classes))
-    lines = [" " * width + "".join(f"{f'fold {k}':>8}" for k in range(folds.n_folds)) + "     all"]
+    heads = [*(f"fold {k}" for k in range(folds.n_folds)), "samples", "groups"]
+    lines = [" " * width + "".join(f"{head:>9}" for head in heads)]
     for index, name in enumerate(competition.classes):
-        counts = np.bincount(folds.fold[competition.labels == index], minlength=folds.n_folds)
-        lines.append(f"{name:<{width}}" + "".join(f"{c:8d}" for c in (*counts, counts.sum())))
+        rows = competition.labels == index
+        counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
+        cells = [*counts, counts.sum(), len(np.unique(folds.group[rows]))]
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:9d}" for cell in cells))
     return lines

@@ -34,7 +34,7 @@ _STRAY = Fault(
     f"file belongs to nothing, expected {_EXPECTED}",
     f"files belong to nothing, expected {_EXPECTED}",
 )
-_LINK = Fault("is a link or device, not a file", "are links or devices, not files")
+_LINK = Fault("entry is a link or device, not a file", "entries are links or devices, not files")
 _TWICE = Fault("image is there twice", "images are there twice")
 _NOT_PNG = Fault("file is not a PNG image", "files are not PNG images")
 _TOO_LARGE = Fault(

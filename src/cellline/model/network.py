@@ -8,8 +8,7 @@ from torchvision.models import DenseNet
 
 from cellline.config import Training
 from cellline.data.normalization import Normalization
-from cellline.device import first_line
-from cellline.errors import UserError
+from cellline.errors import UserError, first_line
 from cellline.model.weights import load_backbone_weights
 
 

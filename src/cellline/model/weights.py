@@ -8,8 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from cellline.device import first_line
-from cellline.errors import UserError
+from cellline.errors import UserError, first_line
 
 # Kaggle mounts the datasets that are attached to a notebook here.
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -58,10 +57,10 @@ def find_imagenet_weights(network: str) -> Path:
     path = folder / name
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
     # torchvision's names end in the first digits of the file's SHA-256, which torch checks.
     digits = re.search(r"-([0-9a-f]{8,})\.pth$", name)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), digits and digits[1], progress=True)
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(

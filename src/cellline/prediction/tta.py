@@ -1,19 +1,28 @@
 """Predictions, averaged over the eight views of a square (test-time augmentation)."""
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cellline.data.batches import in_order
 from cellline.device import Device
 from cellline.model.network import Classifier
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 VIEWS = tuple(range(8))
+# Those that keep the shape of an image that isn't square: half turns and mirror images.
+FLAT_VIEWS = (0, 2, 4, 6)
 PLAIN = (0,)
+
+
+def all_views(images: np.ndarray) -> tuple[int, ...]:
+    """The views of images [..., height, width] that have their shape: eight for a square."""
+    return VIEWS if images.shape[-1] == images.shape[-2] else FLAT_VIEWS
 
 
 def see(images: Tensor, view: int) -> Tensor:
@@ -39,7 +48,7 @@ def predict(
     device: Device,
     *,
     batch_size: int,
-    views: Sequence[int] = VIEWS,
+    views: Sequence[int],
     progress: "tqdm[NoReturn] | None" = None,
 ) -> np.ndarray:
     """Class probabilities float32 [len(rows), class] of `rows` of images, uint8.

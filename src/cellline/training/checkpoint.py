@@ -1,5 +1,6 @@
 """A fold's checkpoint: tensors and plain values, enough to go on or to predict."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellline.device import first_line
-from cellline.errors import UserError
+from cellline.errors import UserError, first_line
 from cellline.files import atomic
 
 
@@ -28,6 +28,14 @@ class Checkpoint:
     resume: dict[str, Any] | None
     """What training goes on with; None once the fold is finished."""
 
+    def digest(self) -> str:
+        """SHA-256 of the model: names and values of its tensors, not the clock in the history."""
+        whole = hashlib.sha256()
+        for name, tensor in self.network.items():
+            whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            whole.update(tensor.contiguous().numpy().data)
+        return whole.hexdigest()
+
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all."""
@@ -37,7 +45,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint into the CPU's memory. Raises UserError when it is damaged."""
+    """Read a checkpoint into the CPU's memory. Raises UserError when it is missing or damaged."""
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing; to train the fold again, delete what else is in {path.parent}"
+        )
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises whatever its unpickler, zip reader or storage meets in a damaged file.

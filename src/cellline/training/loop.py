@@ -24,7 +24,7 @@ from cellline.model.loss import BalancedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.prediction.metrics import balanced_accuracy
 from cellline.prediction.run_folder import OutOfFold, write_out_of_fold
-from cellline.prediction.tta import PLAIN, VIEWS, predict
+from cellline.prediction.tta import PLAIN, all_views, predict
 from cellline.seeding import DROPOUT, derive_seed
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from cellline.training.progress import EpochRecord, Progress
@@ -118,11 +118,12 @@ class FoldTrainer:
         for step, batch in enumerate(
             progress.batches(self.batches.epoch(epoch), epoch), start=first_step
         ):
-            # Nothing here waits for the device: what is reported is fetched after the epoch.
+            # What is reported is fetched from the device after the epoch, not here.
             loss, logits = self.train_step(step, *batch)
             losses.append(loss * len(logits))
             predicted.append(logits.argmax(1))
-            labels.append(batch[1])
+            # A copy: what loader processes hand over is shared memory, one open file a batch.
+            labels.append(batch[1].clone())
         train_loss = float(torch.stack(losses).sum()) / self.n_train
         seconds = time.perf_counter() - started
         if not math.isfinite(train_loss):
@@ -181,7 +182,7 @@ class FoldTrainer:
         return OutOfFold(
             self.competition.train_ids[self.held_out],
             self.competition.labels[self.held_out],
-            self.predict(VIEWS),
+            self.predict(all_views(self.competition.train_images)),
             self.predict(PLAIN),
         )
 
@@ -201,7 +202,9 @@ class FoldTrainer:
             self.network.load_state_dict(checkpoint.resume["network"])
             self.averaged.n_averaged.fill_(checkpoint.resume["n_averaged"])
             self.optimizer.load_state_dict(checkpoint.resume["optimizer"])
-            self.scaler.load_state_dict(checkpoint.resume["scaler"])
+            # Empty when it was trained in a precision that needs no scaling of the loss.
+            if checkpoint.resume["scaler"] and self.scaler.is_enabled():
+                self.scaler.load_state_dict(checkpoint.resume["scaler"])
 
 
 def train_fold(trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold: int) -> OutOfFold:
@@ -233,10 +236,11 @@ def train_fold(trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold:
         last = record.epoch == trainer.training.epochs
         weights = trainer.model.state_dict()
         resume = None if last else trainer.resume_state()
-        write_checkpoint(path, Checkpoint(config, fold, record.epoch, weights, history, resume))
+        # The checkpoint last: an epoch whose history alone was written is trained again.
         write_csv(
             folder / "history.csv", tuple(history[0]), [tuple(row.values()) for row in history]
         )
+        write_checkpoint(path, Checkpoint(config, fold, record.epoch, weights, history, resume))
         progress.epoch(record)
     predictions = trainer.out_of_fold()
     write_out_of_fold(folder / "oof.npz", predictions)

@@ -11,12 +11,12 @@ from tqdm import tqdm
 from cellline.data.batches import Batch
 from cellline.device import Device
 from cellline.prediction.metrics import percent
+from cellline.prediction.tta import VIEWS
 
 # The first step also builds kernels and fills caches; the second is timed.
 TIMED_STEP = 2
 # A forward pass takes about a third of a training step; the last epoch is followed by eight views.
 FORWARD_SHARE = 1 / 3
-VIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Progress:
             yield batch
             if not self.announced and step == min(TIMED_STEP, self.steps):
                 self.announced = True
+                synchronize(self.device)
                 self.announce(time.perf_counter() - started)
             if step < TIMED_STEP:
                 synchronize(self.device)
@@ -70,7 +71,7 @@ class Progress:
     def announce(self, seconds_a_step: float) -> None:
         """The line at the start: what is trained, where, and for how long."""
         held_out = FORWARD_SHARE * self.n_held_out / self.n_train
-        epochs = len(self.epochs) * (1 + held_out) + VIEWS * held_out
+        epochs = len(self.epochs) * (1 + held_out) + len(VIEWS) * held_out
         say(
             f"{self.title}: {self.device.describe()}; {self.n_train} training and "
             f"{self.n_held_out} held-out samples; {len(self.epochs)} epochs of {self.steps} steps; "
@@ -106,3 +107,5 @@ def synchronize(device: Device) -> None:
     """Wait for what the device has been given, so that the clock sees it."""
     if device.device.type == "cuda":
         torch.cuda.synchronize(device.device)
+    elif device.device.type == "mps":
+        torch.mps.synchronize()

@@ -11,30 +11,30 @@ from cellline.data.competition import Competition
 from cellline.data.normalization import Normalization
 from cellline.device import Device
 from cellline.errors import UserError
-from cellline.files import digest_file, digest_text, write_arrays
+from cellline.files import digest_text, write_arrays
 from cellline.model.network import Classifier, build_network
-from cellline.prediction.tta import predict
+from cellline.prediction.tta import all_views, predict
 from cellline.training.checkpoint import Checkpoint, read_checkpoint
 
 
 def predict_test(
     folder: Path, config: dict[str, Any], competition: Competition, device: Device
 ) -> tuple[np.ndarray, str]:
-    """Probabilities [test sample, class] by the fold in `folder`, and its checkpoint's digest.
+    """Probabilities [test sample, class] by the fold in `folder`, and its model's digest.
 
-    Written to test.npz there, and read from it while checkpoint, test images and precision are
-    what they were. Raises UserError for a checkpoint that isn't of the run `config` describes.
+    Written to test.npz there, and read from it while model, test images and precision are what
+    they were. Raises UserError for a checkpoint that isn't of the run `config` describes.
     """
     path = folder / "test.npz"
-    checkpoint_digest = digest_file(folder / "checkpoint.pt")
-    made_from = digest_text(checkpoint_digest, competition.test_digest, device.precision)
-    if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            if file["made_from"] == made_from:
-                return file["prob"], checkpoint_digest
     checkpoint = read_checkpoint(folder / "checkpoint.pt")
     if checkpoint.config != config:
         raise UserError(f"{folder / 'checkpoint.pt'} does not belong to the run in {folder.parent}")
+    model_digest = checkpoint.digest()
+    made_from = digest_text(model_digest, competition.test_digest, device.precision)
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            if file["made_from"] == made_from:
+                return file["prob"], model_digest
     network = restore_network(checkpoint, competition)
     device.place(network)
     rows = np.arange(len(competition.test_ids))
@@ -46,10 +46,11 @@ def predict_test(
             rows,
             device,
             batch_size=training_of(config).batch_size or 1,
+            views=all_views(competition.test_images),
             progress=bar,
         )
     write_arrays(path, file_id=competition.test_ids, prob=prob, made_from=np.array(made_from))
-    return prob, checkpoint_digest
+    return prob, model_digest
 
 
 def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classifier:

@@ -1,0 +1,115 @@
+# `make` shows this file's table of contents.
+
+SHELL := /bin/bash
+
+INPUT ?= input
+OOF ?= oof
+SUBMISSIONS ?= submissions
+RUN ?= densenet161
+ARGS ?=
+FOLDS ?= 5
+TRIALS ?= 20
+TUNE_EPOCHS ?= 4
+
+# Where packages are installed; empty to use the Python that is active (Kaggle, Colab, conda).
+VENV ?= .venv
+PYTHON ?= python3
+
+ifeq ($(strip $(VENV)),)
+PY := $(PYTHON)
+READY := check-active
+READY_DEV := check-active-dev
+else
+PY := $(VENV)/bin/python
+READY := $(VENV)/installed
+READY_DEV := $(VENV)/installed-dev
+endif
+
+COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" --run "$(RUN)"
+FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
+RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
+
+.PHONY: help setup folds train tune submit demo test lint format lock check-active check-active-dev
+
+# `make folds train submit` means one after the other, whatever -j says.
+.NOTPARALLEL:
+
+help:
+	@echo 'Usage: make VERB [VARIABLE=value ...]'
+	@echo
+	@echo '  make demo      the whole pipeline on a small synthetic competition, a few minutes'
+	@echo '  make folds     check the input, find copies, deal samples into folds    FOLDS=5'
+	@echo '  make tune      search learning rate and batch size                      TRIALS=20 TUNE_EPOCHS=4 FOLD=0'
+	@echo '  make train     train one fold, or every fold that is not finished       FOLD=0'
+	@echo '  make submit    predict the test set, blend, write the CSV               RUNS="a b"'
+	@echo
+	@echo '  make setup     install what is needed into .venv (the others do, too)   VENV=.venv PYTHON=python3'
+	@echo '  make test      run the tests             make lint     ruff and mypy'
+	@echo '  make format    format the code           make lock     renew requirements*.txt'
+	@echo
+	@echo 'Every verb takes INPUT=input OOF=oof SUBMISSIONS=submissions RUN=densenet161 and'
+	@echo 'ARGS="...", which goes to the script as it is; ARGS=--help lists its settings.'
+	@echo 'VENV= (empty) uses the Python that is active, as on Kaggle or in a conda environment.'
+	@echo
+	@echo 'Example: make train FOLD=0 RUN=large ARGS="--epochs 30 --image-size 128"'
+
+folds: $(READY)
+	@$(PY) src/folds.py $(COMMON) --folds $(FOLDS) $(ARGS)
+
+tune: $(READY)
+	@$(PY) src/tune.py $(COMMON) $(FOLD_OPTION) --trials $(TRIALS) --tune-epochs $(TUNE_EPOCHS) $(ARGS)
+
+train: $(READY)
+	@$(PY) src/train.py $(COMMON) $(FOLD_OPTION) $(ARGS)
+
+submit: $(READY)
+	@$(PY) src/submit.py $(COMMON) $(RUNS_OPTION) $(ARGS)
+
+demo: $(READY)
+	@$(PY) src/demo.py $(ARGS)
+
+setup: $(READY)
+
+test: $(READY_DEV)
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(READY_DEV)
+	@$(PY) -m ruff check src tests
+	@$(PY) -m ruff format --check src tests
+	@$(PY) -m mypy
+
+format: $(READY_DEV)
+	@$(PY) -m ruff check --fix src tests
+	@$(PY) -m ruff format src tests
+
+# uv resolves for every platform at once and writes the markers; pip installs what it wrote.
+lock: $(READY_DEV)
+	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
+	    pyproject.toml --output-file requirements.txt
+	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
+	    --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo 'error: $(PYTHON) is not Python 3.11 or newer ('"$$($(PYTHON) --version 2>&1)"');' \
+	'name one that is, such as: make setup PYTHON=python3.12' >&2; exit 2; }
+
+check-active:
+	@$(CHECK_PYTHON)
+	@$(PY) src/environment.py
+
+check-active-dev:
+	@$(CHECK_PYTHON)
+	@$(PY) src/environment.py dev
+
+ifneq ($(strip $(VENV)),)
+# A stamp is touched only after pip has succeeded, so an interrupted setup is taken up again.
+$(VENV)/installed: requirements.txt
+	@$(PY) -m pip --version >/dev/null 2>&1 || { $(CHECK_PYTHON); $(PYTHON) -m venv --clear $(VENV); }
+	@echo 'installing requirements.txt into $(VENV) ...'
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+endif

@@ -1,0 +1,58 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cellline.data.audit import audit_copies
+from cellline.data.competition import Competition
+
+
+@pytest.fixture
+def clean(competition: Competition) -> Competition:
+    """Noise, in which nothing is a copy of anything."""
+    generator = np.random.default_rng(1)
+    train, test = (generator.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8) for n in (48, 9))
+    return replace(competition, train_images=train, test_images=test)
+
+
+def test_nothing_is_found_where_nothing_is(clean: Competition) -> None:
+    audit = audit_copies(clean)
+    np.testing.assert_array_equal(audit.group, clean.train_ids)
+    assert audit.record() == {
+        "groups": 0,
+        "grouped_samples": 0,
+        "copies": 0,
+        "overlapping": 0,
+        "test_copies": 0,
+        "test_overlapping": 0,
+        "test_grouped": 0,
+        "conflicts": (),
+    }
+    assert not any("warning" in line or "kinder" in line for line in audit.describe(48, 9))
+
+
+def test_copies_are_counted_and_grouped(clean: Competition) -> None:
+    images = clean.train_images
+    images[7] = images[3]
+    images[9] = np.rot90(images[3], 1, (1, 2))
+    clean.test_images[0] = images[3]
+    clean.test_images[1] = clean.test_images[2]
+    audit = audit_copies(clean)
+    assert set(audit.group[[3, 7, 9]]) == {clean.train_ids[3]}
+    assert (audit.groups, audit.grouped_samples, audit.copies) == (1, 3, 3)
+    assert (audit.test_copies, audit.test_grouped) == (1, 1)
+    assert any("leaderboard is kinder" in line for line in audit.describe(48, 9))
+    assert audit.conflicts == ()
+
+
+def test_one_test_copy_of_one_sample_makes_no_training_copy(clean: Competition) -> None:
+    clean.test_images[4] = clean.train_images[20]
+    audit = audit_copies(clean)
+    assert (audit.copies, audit.groups, audit.test_copies) == (0, 0, 1)
+
+
+def test_copies_with_different_labels_are_named(clean: Competition) -> None:
+    clean.train_images[40] = clean.train_images[2]
+    audit = audit_copies(clean)
+    assert audit.conflicts == ((9, 123),)
+    assert "warning: 1 groups hold different labels: 9, 123" in audit.describe(48, 9)

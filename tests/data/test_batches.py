@@ -1,0 +1,78 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellline.config import Augmentation
+from cellline.data.augmentation import Augmenter
+from cellline.data.batches import TrainingBatches, deal_batches, in_order
+from cellline.data.competition import Competition
+
+
+@given(st.integers(1, 200), st.integers(1, 64), st.integers(0, 5), st.integers(0, 3))
+def test_an_epoch_holds_every_sample_once_in_even_batches(
+    n_samples: int, batch_size: int, seed: int, epoch: int
+) -> None:
+    batches = deal_batches(n_samples, batch_size, seed, epoch)
+    assert sorted(np.concatenate(batches)) == list(range(n_samples))
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_epochs_and_seeds_shuffle_differently() -> None:
+    orders = {
+        tuple(np.concatenate(deal_batches(50, 8, seed, epoch)))
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(orders) == 9
+
+
+def collect(competition: Competition, workers: int, epochs: list[int]) -> dict[int, bytes]:
+    batches = TrainingBatches(
+        competition.train_images,
+        competition.labels,
+        competition.train_ids,
+        np.arange(5, 40),
+        batch_size=8,
+        seed=1,
+        augmenter=Augmenter(Augmentation(), 1),
+        workers=workers,
+        pin_memory=False,
+    )
+    return {
+        epoch: b"".join(part.numpy().tobytes() for batch in batches.epoch(epoch) for part in batch)
+        for epoch in epochs
+    }
+
+
+def test_neither_workers_nor_the_order_of_epochs_matter(competition: Competition) -> None:
+    expected = collect(competition, 0, [0, 1, 2])
+    assert len(set(expected.values())) == 3
+    assert collect(competition, 2, [2, 0, 1]) == expected
+
+
+def test_labels_stay_with_their_images(competition: Competition) -> None:
+    """The classes differ in brightness, which augmentation changes by a fifth at most."""
+    batches = TrainingBatches(
+        competition.train_images,
+        competition.labels,
+        competition.train_ids,
+        np.arange(48),
+        batch_size=48,
+        seed=0,
+        augmenter=Augmenter(Augmentation(gain=0.05), 0),
+        workers=0,
+        pin_memory=False,
+    )
+    [(images, labels)] = list(batches.epoch(0))
+    brightness = images.float().mean((1, 2, 3))
+    assert torch.equal((brightness / 60).floor().clamp(0, 2).long(), labels)
+
+
+def test_prediction_batches_are_the_rows_in_order(competition: Competition) -> None:
+    rows = np.array([40, 3, 4, 17, 0])
+    batches = list(in_order(competition.train_images, rows, 2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    np.testing.assert_array_equal(torch.cat(batches).numpy(), competition.train_images[rows])

@@ -1,0 +1,79 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from cellline.config import Training
+from cellline.data.normalization import Normalization
+from cellline.errors import UserError
+from cellline.model.network import Classifier, adapt_first_convolution, build_network
+
+RGB = Normalization((10.0, 20.0, 30.0), (2.0, 4.0, 5.0))
+
+
+def test_normalization_and_head_are_part_of_the_network(training: Training) -> None:
+    network = build_network(training, 7, (3, 16, 16), RGB).eval()
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    logits = network(images)
+    assert logits.shape == (4, 7)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (RGB.mean, RGB.std))
+    assert torch.allclose(logits, network.backbone((images.float() - mean) / std), atol=1e-5)
+    assert {"mean", "std"} <= network.state_dict().keys()
+    head = network.backbone.get_submodule("classifier")
+    assert isinstance(head, nn.Sequential)
+    assert isinstance(head[0], nn.Dropout)
+    assert head[0].p == training.dropout
+
+
+def test_images_are_resized(training: Training) -> None:
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.shape)
+            return x.mean((2, 3))
+
+    images = torch.zeros((2, 3, 16, 12), dtype=torch.uint8)
+    Classifier(Spy(), RGB, 24)(images)
+    Classifier(Spy(), RGB, None)(images)
+    assert seen == [(2, 3, 24, 24), (2, 3, 16, 12)]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_the_first_convolution_keeps_what_it_knows(training: Training, channels: int) -> None:
+    colour, adapted = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+    adapted.load_state_dict(colour.state_dict())
+    adapt_first_convolution(nn.Sequential(adapted), channels)
+    for channel in range(channels):
+        expected = colour.weight.sum(1) if channels == 1 else colour.weight[:, channel % 3]
+        scale = 1 if channels == 1 else 3 / channels
+        assert torch.allclose(adapted.weight[:, channel], scale * expected)
+    if channels == 1:
+        gray = torch.rand(1, 1, 8, 8)
+        assert torch.allclose(adapted(gray), colour(gray.expand(1, 3, 8, 8)), atol=1e-5)
+    normalization = Normalization((0.0,) * channels, (1.0,) * channels)
+    network = build_network(training, 2, (channels, 16, 16), normalization).eval()
+    assert network(torch.zeros((1, channels, 16, 16), dtype=torch.uint8)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "googlenet"])
+def test_other_networks_of_torchvision(training: Training, name: str) -> None:
+    network = build_network(replace(training, network=name), 5, (3, 64, 64), RGB).eval()
+    assert network(torch.zeros((1, 3, 64, 64), dtype=torch.uint8)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "densenet1610"}, "not a classification model .* known: .*densenet161"),
+        ({"network": "squeezenet1_0"}, "no linear classifier"),
+        ({"network": "vit_b_16"}, "can't take images of 16x16 pixels .* try --image-size 224"),
+        ({"network": "vit_b_16", "image_size": 64}, "can't take images of 64 pixels"),
+    ],
+)
+def test_networks_that_cannot_be_used_are_refused(
+    training: Training, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build_network(replace(training, **change), 5, (3, 16, 16), RGB)

@@ -1,0 +1,131 @@
+import re
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from cellline.config import Training
+from cellline.data.normalization import Normalization
+from cellline.errors import UserError
+from cellline.model import weights
+from cellline.model.network import build_network
+
+RESNET_FILE = "resnet18-f37072fd.pth"
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty torch cache, no attached data sets, no network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(weights, "KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    return torchvision.models.resnet18(weights=None)
+
+
+def build(path: str, network: str = "resnet18") -> nn.Module:
+    training = Training(network=network, weights=path)
+    normalization = Normalization((0.0,) * 3, (1.0,) * 3)
+    return build_network(training, 4, (3, 64, 64), normalization).backbone
+
+
+def assert_loaded(loaded: nn.Module, source: nn.Module) -> None:
+    own = loaded.state_dict()
+    for key, value in source.state_dict().items():
+        if not key.startswith(("fc.", "classifier.")):
+            assert torch.equal(own[key], value), key
+
+
+def test_a_file_of_torchvisions_is_loaded(resnet: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save(resnet.state_dict(), path)
+    assert_loaded(build(str(path)), resnet)
+
+
+@pytest.mark.parametrize("folder", ["kaggle/some-data-set/v1", "torch/hub/checkpoints"])
+def test_imagenet_weights_are_found(resnet: nn.Module, tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    torch.save(resnet.state_dict(), tmp_path / folder / RESNET_FILE)
+    assert_loaded(build("imagenet"), resnet)
+
+
+def test_the_published_densenet_keys_are_understood(tmp_path: Path) -> None:
+    """They say `norm.1` for `norm1` and have no num_batches_tracked."""
+    network = torchvision.models.densenet161(weights=None)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.uniform_(-0.1, 0.1)
+    old = {
+        re.sub(r"(denselayer\d+)\.(norm|conv)(\d)", r"\1.\2.\3", key): value
+        for key, value in network.state_dict().items()
+        if "num_batches_tracked" not in key
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "old.pth")
+    assert_loaded(build(str(tmp_path / "old.pth"), "densenet161"), network)
+
+
+def test_when_they_cannot_be_had_it_says_where_it_looked_and_how_to_go_on() -> None:
+    with pytest.raises(UserError) as caught:
+        build("imagenet")
+    message = str(caught.value)
+    for part in (
+        "kaggle",
+        "torch/hub/checkpoints",
+        "no network",
+        RESNET_FILE,
+        "--weights PATH",
+        "--weights none",
+    ):
+        assert part in message
+
+
+def test_the_tiny_network_has_none() -> None:
+    with pytest.raises(UserError, match="add --weights none"):
+        build("imagenet", "densenet_tiny")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"not weights", "can't be read as weights"),
+        ([1, 2], "not a state dict"),
+        (
+            {"conv1.weight": torch.zeros(64, 3, 7, 7)},
+            r"99 of its tensors are missing \(bn1.weight",
+        ),
+        ({"conv1.weight": torch.zeros(1)}, r"1 don't belong to it .*conv1\.weight"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, content: object, message: str) -> None:
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        build(str(path))
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "exploded",)
+
+    torch.save({"conv1.weight": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(UserError, match="can't be read as weights"):
+        build(str(tmp_path / "bomb.pth"))
+    assert not (tmp_path / "exploded").exists()

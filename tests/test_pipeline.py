@@ -1,0 +1,253 @@
+"""The verbs as a user calls them: through make and the scripts, end to end."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT.parent / "shared" / "data" / "cell-lines-small"
+TINY = "--network densenet_tiny --weights none --epochs 2 --batch-size 16 --device cpu"
+
+needs_real_data = pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")
+
+
+def make(*arguments: str, status: int = 0) -> str:
+    """Run make with this Python in the current folder; what it printed."""
+    # As from a fresh shell: not as a part of the make that may have started the tests.
+    outer = ("MAKE", "MFLAGS", "ARGS", "RUN", "FOLD", "INPUT", "OOF", "SUBMISSIONS")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
+    done = subprocess.run(
+        ["make", "-f", str(ROOT / "Makefile"), *arguments, "VENV=", f"PYTHON={sys.executable}"],
+        env={**environment, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    printed = done.stdout + done.stderr
+    # make itself ends with 2 when a script has failed, and says the script's status.
+    assert done.returncode == (2 if status else 0), printed
+    if status:
+        assert f"Error {status}" in printed
+        assert "Traceback" not in printed
+    return printed
+
+
+@pytest.fixture(autouse=True)
+def sources() -> None:
+    """The scripts are called as `src/...`, relative to the folder that make runs in."""
+    Path("src").symlink_to(ROOT / "src")
+    Path("pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+
+
+def read(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def only(pattern: str) -> Path:
+    [path] = Path().glob(pattern)
+    return path
+
+
+def test_from_four_files_to_a_submission(drawn: Path) -> None:
+    shutil.copytree(drawn, "input")
+    printed = make(
+        "folds", "tune", "train", "submit", "FOLDS=3", "TRIALS=1", "TUNE_EPOCHS=1", f"ARGS={TINY}"
+    )
+    for part in ("have an exact copy", "best of 1 trials", "fold 2 is finished", "wrote "):
+        assert part in printed
+
+    submission = only("submissions/densenet161-*.csv")
+    rows = read(submission)
+    template = read(Path("input/sample_submission.csv"))
+    assert [row[0] for row in rows] == [row[0] for row in template]
+    record = json.loads(submission.with_suffix(".json").read_text())
+    assert record["oof"]["samples"] == 90
+    assert record["oof"]["interval"][0] <= record["oof"]["bac"] <= record["oof"]["interval"][1]
+    assert list(record["runs"][0]["models"]) == ["0", "1", "2"]
+
+    kept = {
+        path: path.read_bytes()
+        for pattern in ("oof/*/fold*/*.npz", "submissions/*")
+        for path in Path().glob(pattern)
+    }
+    stamps = {path: path.stat().st_mtime_ns for path in Path().glob("oof/*/fold*/*")}
+    again = make("train", "submit", f"ARGS={TINY}")
+    assert again.count("is finished already") == 3
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+    for folder in ("oof", "submissions"):
+        shutil.rmtree(folder)
+    make("folds", "train", "submit", "FOLDS=3", f"ARGS={TINY} --workers 2")
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_missing_folds_are_named_and_can_be_left_out(drawn: Path) -> None:
+    make("folds", "train", f"INPUT={drawn}", "FOLDS=3", "FOLD=1", f"ARGS={TINY}")
+    refused = make("submit", f"INPUT={drawn}", f"ARGS={TINY}", status=2)
+    assert "make train RUN=densenet161 FOLD=0" in refused
+    assert "make train RUN=densenet161 FOLD=1" not in refused
+    assert not Path("submissions").exists()
+    printed = make("submit", f"INPUT={drawn}", f"ARGS={TINY} --partial")
+    held_out = len(np.load("oof/densenet161/fold1/oof.npz")["file_id"])
+    assert f"on {held_out} of 90 training samples" in printed
+    assert only("submissions/*.csv").name.startswith("densenet161-partial-")
+
+
+def test_runs_are_blended(drawn: Path) -> None:
+    make("folds", f"INPUT={drawn}", "FOLDS=3")
+    for run, seed in (("a", 0), ("b", 1)):
+        make("train", f"INPUT={drawn}", f"RUN={run}", "FOLD=0", f"ARGS={TINY} --seed {seed}")
+    make("submit", f"INPUT={drawn}", "RUNS=a b", "ARGS=--partial")
+    both = only("submissions/a+b-*.json")
+    assert [run["run"] for run in json.loads(both.read_text())["runs"]] == ["a", "b"]
+    parts = [np.load(f"oof/{run}/fold0/test.npz")["prob"] for run in "ab"]
+    assert not np.array_equal(*parts)
+    classes = json.loads(Path("oof/folds.json").read_text())["classes"]
+    expected = [classes[k] for k in ((parts[0] + parts[1]) / 2).argmax(1)]
+    rows = read(both.with_suffix(".csv"))[1:]
+    assert [label for _, label in sorted((int(i), label) for i, label in rows)] == expected
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "message"),
+    [
+        ("train", ["FOLD=7"], "--fold 7: folds are 0 to 2"),
+        ("train", ["RUN=../x"], "a run's name may have"),
+        ("train", ["ARGS=--weights imagenet --network densenet_tiny"], "add --weights none"),
+        ("train", ["ARGS=--weights nowhere.pth"], "no such file"),
+        ("train", ["ARGS=--epochs many"], "--epochs"),
+        ("train", ["ARGS=--epochs 0"], "--epochs 0: must be at least 1"),
+        ("tune", ["ARGS=--dropout 2"], "--dropout 2: must be 0 or more and less than 1"),
+        ("tune", ["TUNE_EPOCHS=0"], "--epochs 0: must be at least 1"),
+        ("train", ["ARGS=--no-such-setting"], "no-such-setting"),
+        ("submit", ["RUN=never"], "train it first"),
+        ("tune", ["TRIALS=0"], "--trials 0"),
+        ("folds", ["FOLDS=40"], "different pictures of every class"),
+        ("folds", ["ARGS=--seed 5", "INPUT=nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_message(
+    dealt: Path, verb: str, arguments: list[str], message: str
+) -> None:
+    before = sorted(dealt.rglob("*"))
+    assert message in make(
+        verb, f"INPUT={dealt / 'input'}", f"OOF={dealt / 'oof'}", *arguments, status=2
+    )
+    assert sorted(dealt.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def dealt(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with input and folds."""
+    folder = tmp_path_factory.mktemp("dealt")
+    shutil.copytree(drawn, folder / "input")
+    command = [sys.executable, str(ROOT / "src/folds.py"), "--folds", "3"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_an_interrupted_training_says_so_and_goes_on(dealt: Path) -> None:
+    arguments = [
+        "--input-dir",
+        str(dealt / "input"),
+        "--oof-dir",
+        str(dealt / "oof"),
+        "--fold",
+        "0",
+    ]
+    script = [sys.executable, str(ROOT / "src/train.py"), *arguments, "--run", "stopped"]
+    settings = [*TINY.replace("--epochs 2", "--epochs 40").split()]
+    process = subprocess.Popen(
+        [*script, *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while "epoch 2/" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in printed
+    done = subprocess.run([*script, *settings], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/" not in done.stdout
+    assert "epoch 40/40" in done.stdout
+
+
+def test_help_lists_every_verb() -> None:
+    printed = make()
+    for verb in ("demo", "folds", "tune", "train", "submit", "setup", "test", "lint"):
+        assert f"make {verb} " in printed
+    scripts = {path.stem for path in (ROOT / "src").glob("*.py")} - {"environment"}
+    assert all(f"make {name} " in printed for name in scripts)
+
+
+def test_an_active_python_is_told_what_it_lacks(tmp_path: Path) -> None:
+    Path("pyproject.toml").unlink()
+    folder = tmp_path / "elsewhere"
+    (folder / "src").mkdir(parents=True)
+    shutil.copy(ROOT / "src/environment.py", folder / "src")
+    (folder / "pyproject.toml").write_text(
+        '[project]\ndependencies = ["numpy>=99,<100", "no-such-package>=1", "pillow>=1,<99"]\n'
+        '[dependency-groups]\ndev = ["pytest>=999"]\n'
+    )
+    done = subprocess.run(
+        [sys.executable, str(folder / "src/environment.py")], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert f"numpy>=99,<100 ({np.__version__} is installed)" in done.stderr
+    assert "no-such-package>=1 (not installed)" in done.stderr
+    assert "pillow" not in done.stderr
+    assert "pytest" not in done.stderr
+    assert "-m pip install 'numpy>=99,<100' 'no-such-package>=1'" in done.stderr
+
+
+def rewrite(archive: Path, drop: str = "", truncate: str = "") -> None:
+    """Copy a tar without one member, or with one cut off."""
+    old = archive.with_suffix(".old")
+    archive.rename(old)
+    with tarfile.open(old) as source, tarfile.open(archive, "w") as target:
+        for member in source:
+            file = source.extractfile(member) if member.isfile() else None
+            if member.name.endswith(truncate) and truncate:
+                member.size //= 2
+            if not (drop and member.name.endswith(drop)):
+                target.addfile(member, file)
+    old.unlink()
+
+
+@needs_real_data
+def test_the_real_competition(tmp_path: Path) -> None:
+    shutil.copytree(REAL, "input")
+    for path in [Path("input"), *Path("input").iterdir()]:
+        path.chmod(0o755)
+    rows = Path("input/y_train.csv").read_text().splitlines()
+    first = rows[1].split(",")[0]
+
+    whole = Path("input/images_train.tar").read_bytes()
+    rewrite(Path("input/images_train.tar"), drop=f"{int(first):05d}_red.png")
+    assert "red" in (printed := make("folds", status=2))
+    assert first in printed
+    Path("input/images_train.tar").write_bytes(whole)
+    rewrite(Path("input/images_train.tar"), truncate=f"{int(first):05d}_red.png")
+    assert first in make("folds", status=2)
+    Path("input/images_train.tar").write_bytes(whole)
+    Path("input/y_train.csv").write_text("\n".join([rows[0], *rows[2:]]) + "\n")
+    printed = make("folds", status=2)
+    assert "no row in y_train.csv" in printed
+    assert not any(Path(name).exists() for name in ("oof", ".cache"))
+
+    Path("input/y_train.csv").write_text("\n".join(rows) + "\n")
+    printed = make("folds", "train", "submit", "FOLD=0", f"ARGS={TINY}", status=2)
+    assert "make train RUN=densenet161 FOLD=4" in printed
+    printed = make("submit", "ARGS=--partial")
+    assert "(126 rows)" in printed

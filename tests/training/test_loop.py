@@ -1,0 +1,219 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellline.config import Machine, Training
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds
+from cellline.device import Device, choose_device
+from cellline.errors import UserError
+from cellline.prediction.metrics import balanced_accuracy
+from cellline.prediction.run_folder import describe_run
+from cellline.training.checkpoint import read_checkpoint
+from cellline.training.loop import DivergedError, FoldTrainer, learning_rate, train_fold
+
+
+@given(st.integers(1, 500), st.floats(0, 0.9), st.floats(1e-5, 1))
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(
+    n_steps: int, warmup: float, peak: float
+) -> None:
+    rates = [learning_rate(step, n_steps, warmup, peak) for step in range(n_steps)]
+    assert 0 < min(rates) <= max(rates) <= peak
+    top = int(np.argmax(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    if n_steps >= 100 and warmup <= 0.5:
+        assert max(rates) > 0.99 * peak
+        assert rates[-1] < 0.01 * peak
+
+
+def run(
+    competition: Competition,
+    folds: Folds,
+    training: Training,
+    device: Device,
+    folder: str,
+    fold: int = 0,
+) -> dict[str, Any]:
+    """Train a fold; what it left, without what depends on the clock."""
+    trainer = FoldTrainer(competition, folds, fold, training, device)
+    config = describe_run(training, competition, folds)
+    train_fold(trainer, Path(folder), config, fold)
+    checkpoint = read_checkpoint(Path(folder) / "checkpoint.pt")
+    timed = ("samples_per_second", "seconds")
+    return {
+        "oof": (Path(folder) / "oof.npz").read_bytes(),
+        "weights": {key: value.numpy().tobytes() for key, value in checkpoint.network.items()},
+        "history": [
+            {key: value for key, value in row.items() if key not in timed}
+            for row in checkpoint.history
+        ],
+    }
+
+
+def test_it_learns_and_leaves_what_the_contracts_promise(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    longer = replace(training, epochs=10)
+    left = run(competition, folds, longer, device, "fold0")
+    with np.load("fold0/oof.npz") as oof:
+        held_out = folds.held_out_rows(0)
+        np.testing.assert_array_equal(oof["file_id"], competition.train_ids[held_out])
+        np.testing.assert_array_equal(oof["label"], competition.labels[held_out])
+        np.testing.assert_allclose(oof["prob"].sum(1), 1, atol=1e-5)
+        assert balanced_accuracy(oof["label"], oof["prob"].argmax(1)) > 0.7
+    history = Path("fold0/history.csv").read_text().splitlines()
+    assert len(history) == 11
+    assert history[0].split(",") == [*left["history"][0], "samples_per_second", "seconds"]
+    assert left["history"][-1]["train_loss"] < left["history"][0]["train_loss"]
+    finished = read_checkpoint(Path("fold0/checkpoint.pt"))
+    assert finished.resume is None
+    assert finished.epoch == 10
+    assert {path.name for path in Path("fold0").iterdir()} == {
+        "checkpoint.pt",
+        "history.csv",
+        "oof.npz",
+    }
+
+
+def test_the_same_training_twice_is_the_same_to_the_bit(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    first = run(competition, folds, training, device, "a")
+    assert run(competition, folds, training, device, "b") == first
+    assert run(competition, folds, training, replace(device, workers=2), "c") == first
+    assert run(competition, folds, replace(training, seed=1), device, "d") != first
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a training between two epochs."""
+
+
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
+    competition: Competition,
+    folds: Folds,
+    training: Training,
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = run(competition, folds, training, device, "whole")
+    trained = FoldTrainer.train_epoch
+
+    def stop_in_epoch(number: int) -> Any:
+        def train_epoch(self: FoldTrainer, epoch: int, progress: Any) -> Any:
+            if epoch == number:
+                raise StoppedError
+            return trained(self, epoch, progress)
+
+        return train_epoch
+
+    # The number of loader processes may change in between.
+    for number, workers in ((0, 0), (1, 2), (2, 0)):
+        device = replace(device, workers=workers)
+        with monkeypatch.context() as patch, pytest.raises(StoppedError):
+            patch.setattr(FoldTrainer, "train_epoch", stop_in_epoch(number))
+            run(competition, folds, training, device, "parts")
+        assert not Path("parts/oof.npz").exists()
+    assert run(competition, folds, training, device, "parts") == expected
+
+
+@pytest.mark.parametrize("changed", ["images", "labels"])
+def test_held_out_rows_move_nothing_that_is_learned(
+    competition: Competition, folds: Folds, training: Training, device: Device, changed: str
+) -> None:
+    expected = run(competition, folds, training, device, "a")
+    held_out = folds.held_out_rows(0)
+    if changed == "images":
+        images = competition.train_images.copy()
+        images[held_out] = 255 - images[held_out]
+        other = replace(competition, train_images=images)
+    else:
+        labels = competition.labels.copy()
+        labels[held_out] = (labels[held_out] + 1) % 3
+        other = replace(competition, labels=labels)
+    found = run(other, folds, training, device, "b")
+    assert found["weights"] == expected["weights"]
+    assert found["oof"] != expected["oof"]
+
+
+def test_a_training_row_does_move_what_is_learned(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    expected = run(competition, folds, training, device, "a")
+    images = competition.train_images.copy()
+    images[folds.training_rows(0)[0]] = 200
+    found = run(replace(competition, train_images=images), folds, training, device, "b")
+    assert found["weights"] != expected["weights"]
+
+
+def test_a_loss_that_is_no_number_stops_at_once(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    with pytest.raises(DivergedError, match=r"try a lower --lr than 1e\+30"):
+        run(competition, folds, replace(training, lr=1e30), device, "a")
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    run(competition, folds, training, device, "a")
+    with pytest.raises(UserError, match="belongs to another run or fold"):
+        run(competition, folds, training, device, "a", fold=1)
+
+
+def test_a_damaged_checkpoint_is_reported(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    run(competition, folds, training, device, "a")
+    path = Path("a/checkpoint.pt")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"a/checkpoint\.pt is damaged"):
+        run(competition, folds, training, device, "a")
+
+
+def test_the_model_is_the_moving_average_of_the_weights(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    trainer = FoldTrainer(competition, folds, 0, replace(training, averaging=0.25), device)
+    decay = 1 - 1 / (0.25 * 12)  # of 3 epochs of 4 steps
+    images = torch.from_numpy(competition.train_images[:8])
+    labels = torch.from_numpy(competition.labels[:8])
+    trainer.network.train()
+    key, statistic = "backbone.features.conv0.weight", "backbone.features.norm0.running_mean"
+    expected: dict[str, torch.Tensor] = {}
+    for step in range(4):
+        trainer.train_step(step, images, labels)
+        now = {name: trainer.network.state_dict()[name].clone() for name in (key, statistic)}
+        expected = {
+            name: decay * expected[name] + (1 - decay) * now[name] if expected else now[name]
+            for name in now
+        }
+    for name, value in expected.items():
+        assert torch.allclose(trainer.model.state_dict()[name], value, atol=1e-6)
+
+
+def test_images_that_are_not_square_are_trained_on(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    cut = replace(competition, train_images=competition.train_images[:, :, :12])
+    run(cut, folds, training, device, "a")
+    assert Path("a/oof.npz").exists()
+    run(cut, folds, replace(training, image_size=24), device, "b")
+    assert Path("b/oof.npz").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_it_learns_on_a_gpu(
+    competition: Competition, folds: Folds, training: Training, precision: Any
+) -> None:
+    device = choose_device(Machine(device="cuda", precision=precision, workers=2))
+    run(competition, folds, replace(training, epochs=10), device, "fold0")
+    with np.load("fold0/oof.npz") as oof:
+        assert balanced_accuracy(oof["label"], oof["prob"].argmax(1)) > 0.7

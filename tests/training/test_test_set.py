@@ -1,0 +1,80 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellline.config import Training
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds
+from cellline.device import Device
+from cellline.errors import UserError
+from cellline.prediction.run_folder import describe_run
+from cellline.prediction.tta import VIEWS, predict
+from cellline.training.checkpoint import read_checkpoint, write_checkpoint
+from cellline.training.loop import FoldTrainer, train_fold
+from cellline.training.test_set import predict_test
+
+FOLDER = Path("oof/run/fold0")
+
+
+@pytest.fixture
+def config(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> dict[str, Any]:
+    """The configuration of a run whose fold 0 is trained; its network keeps `trainer`'s weights."""
+    trainer = FoldTrainer(competition, folds, 0, training, device)
+    config = describe_run(training, competition, folds)
+    train_fold(trainer, FOLDER, config, 0)
+    rows = np.arange(9)
+    config["expected"] = predict(
+        trainer.model, competition.test_images, rows, device, batch_size=8, views=VIEWS
+    )
+    return config
+
+
+def test_the_restored_network_predicts_as_the_trained_one_did(
+    config: dict[str, Any], competition: Competition, device: Device
+) -> None:
+    expected = config.pop("expected")
+    prob, _ = predict_test(FOLDER, config, competition, device)
+    np.testing.assert_array_equal(prob, expected)
+    with np.load(FOLDER / "test.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["file_id"], competition.test_ids)
+        np.testing.assert_array_equal(file["prob"], expected)
+        assert file["prob"].dtype == np.float32
+
+
+def test_predictions_are_kept_while_model_and_images_are_unchanged(
+    config: dict[str, Any], competition: Competition, device: Device
+) -> None:
+    del config["expected"]
+    path = FOLDER / "test.npz"
+    prob, digest = predict_test(FOLDER, config, competition, device)
+    before = path.stat()
+    again, same = predict_test(FOLDER, config, competition, device)
+    np.testing.assert_array_equal(again, prob)
+    assert (path.stat(), same) == (before, digest)
+
+    other_images = competition.test_images[::-1].copy()
+    other = replace(competition, test_images=other_images, test_digest="8" * 64)
+    np.testing.assert_allclose(
+        predict_test(FOLDER, config, other, device)[0], prob[::-1], atol=1e-5
+    )
+
+    checkpoint = read_checkpoint(FOLDER / "checkpoint.pt")
+    checkpoint.network["backbone.classifier.1.bias"] += 1
+    checkpoint.network["backbone.classifier.1.bias"][0] -= 3
+    write_checkpoint(FOLDER / "checkpoint.pt", checkpoint)
+    changed, digest_then = predict_test(FOLDER, config, competition, device)
+    assert digest_then != digest
+    assert not np.allclose(changed, prob)
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    config: dict[str, Any], competition: Competition, device: Device
+) -> None:
+    config["expected"] = "other"
+    with pytest.raises(UserError, match="does not belong to the run"):
+        predict_test(FOLDER, config, competition, device)
