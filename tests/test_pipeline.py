@@ -63,7 +63,13 @@ def test_from_four_files_to_a_submission(drawn: Path) -> None:
     printed = make(
         "folds", "tune", "train", "submit", "FOLDS=3", "TRIALS=1", "TUNE_EPOCHS=1", f"ARGS={TINY}"
     )
-    for part in ("have an exact copy", "best of 1 trials", "fold 2 is finished", "wrote "):
+    for part in (
+        "have an exact copy",
+        "best of 1 trials",
+        "the best epoch, ",
+        "fold 2 is finished",
+        "wrote ",
+    ):
         assert part in printed
 
     submission = only("submissions/densenet161-*.csv")

@@ -18,8 +18,9 @@ class Augmenter:
 
     Loader workers that are forked repeat each other's draws in albumentations 2.0.8 unless each
     call is seeded; seeding each makes the number of workers and their order irrelevant. Its
-    `set_random_seed` gives every transform a generator of the same seed, so that the angle would
-    tell the gain; `set_random_state` lets them draw from one, one after the other.
+    `set_random_seed` gives every transform a generator of the same seed, so that two of a kind
+    draw alike (an image is mirrored both ways or not at all); with `set_random_state` they draw
+    from one generator, one after the other.
     """
 
     def __init__(self, settings: Augmentation, seed: int) -> None:

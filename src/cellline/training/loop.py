@@ -242,6 +242,7 @@ def train_fold(trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold:
         )
         write_checkpoint(path, Checkpoint(config, fold, record.epoch, weights, history, resume))
         progress.epoch(record)
+    progress.end(history)
     predictions = trainer.out_of_fold()
     write_out_of_fold(folder / "oof.npz", predictions)
     return predictions

@@ -88,6 +88,15 @@ class Progress:
             f"lr {record.lr:.2g}; {record.samples_per_second:.0f} samples/s; {left} left"
         )
 
+    def end(self, history: list[dict[str, float]]) -> None:
+        """The line after the last epoch: what choosing the best one would have flattered."""
+        best = max(history, key=lambda row: row["held_out_bac"])
+        say(
+            f"{self.title}: the last epoch's weights are kept, held-out BAC "
+            f"{percent(history[-1]['held_out_bac'])}; the best epoch, {best['epoch']}, had "
+            f"{percent(best['held_out_bac'])}"
+        )
+
 
 def say(line: str) -> None:
     """Print a line without breaking a bar."""
