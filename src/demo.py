@@ -16,7 +16,7 @@ class DemoConfig(Config):
     """Where the competition is drawn, and all that is made of it is kept."""
     folds: int = 3
     """Number of folds (K)."""
-    demo_epochs: int = 6
+    demo_epochs: int = 5
     """Of training; a tuning trial takes two."""
 
 
