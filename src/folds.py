@@ -21,7 +21,7 @@ def main(config: FoldsConfig) -> None:
     """Check the input, decode it once, find copies, and deal the samples into folds."""
     seed = config.training.seed
     for line in make_folds(config.folders, config.channels, config.folds, seed):
-        print(line)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

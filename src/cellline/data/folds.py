@@ -147,6 +147,7 @@ def make_folds(
             f"{csv_path} would change, and {', '.join(dependents)} in {folders.oof_dir} depend on "
             "it; keep it, move them away, or deal into another folder (OOF=another-folder)"
         )
+    yield "looking for copies and overlaps"
     audit = audit_copies(competition)
     check_groups(competition.labels, audit.group, competition.classes, n_folds)
     fold = deal_folds(competition.labels, audit.group, n_folds, seed)

@@ -59,7 +59,7 @@ def _decoded(
     images = decode(_encoded(listings, problems), size, workers)
     total = sum(map(len, missing.values()))
     for split, name, pixels in tqdm(
-        images, "decoding images", total, unit=" images", delay=1, leave=False
+        images, "decoding images", total, unit=" images", delay=1, leave=False, disable=None
     ):
         missing[split].discard(name)
         if pixels is None:
