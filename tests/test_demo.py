@@ -17,7 +17,7 @@ def test_the_demo_runs_every_verb_and_tells_the_score() -> None:
     for part in (
         "drawing a competition",
         "have an exact copy",
-        "best of 2 trials on fold 0",
+        "best trial of 2 on fold 0",
         "fold 2 is finished",
         "wrote demo/submissions/densenet161-",
         "== test BAC",

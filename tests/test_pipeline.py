@@ -65,7 +65,7 @@ def test_from_four_files_to_a_submission(drawn: Path) -> None:
     )
     for part in (
         "have an exact copy",
-        "best of 1 trials",
+        "best trial of 1 on fold 0",
         "the best epoch, ",
         "fold 2 is finished",
         "wrote ",

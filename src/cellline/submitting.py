@@ -24,7 +24,7 @@ from cellline.prediction.submission import (
     validate_submission,
     write_submission,
 )
-from cellline.training.test_set import predict_test
+from cellline.training.inference import predict_test
 
 
 def submit(

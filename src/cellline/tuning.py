@@ -188,7 +188,7 @@ def tune_run(config: Config, trials: int, report: Callable[[str], None]) -> None
         report=report,
     )
     report(
-        f"best of {tuned.trials} trials on fold {fold}: learning rate {tuned.lr:.3g}, batch size "
+        f"best trial of {tuned.trials} on fold {fold}: learning rate {tuned.lr:.3g}, batch size "
         f"{tuned.batch_size} (held-out BAC {percent(tuned.bac)} after {config.training.epochs} "
         f"epochs). New runs of {config.training.network} use them; {folder / 'best.json'} says so"
     )

@@ -55,4 +55,4 @@ def test_copies_with_different_labels_are_named(clean: Competition) -> None:
     clean.train_images[40] = clean.train_images[2]
     audit = audit_copies(clean)
     assert audit.conflicts == ((9, 123),)
-    assert "warning: 1 groups hold different labels: 9, 123" in audit.describe(48, 9)
+    assert "warning: groups that hold different labels (1): 9, 123" in audit.describe(48, 9)

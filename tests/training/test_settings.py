@@ -18,7 +18,7 @@ def tuned(**settings: object) -> Tuned:
     ("given", "recorded", "found", "expected", "says"),
     [
         ({}, None, None, (1e-3, 64), "0.001 (default), batch size 64 (default)"),
-        ({}, None, tuned(), (2e-4, 16), "(tuned: 12 trials looked at fold 1)"),
+        ({}, None, tuned(), (2e-4, 16), "(tuned; trials that looked at fold 1: 12)"),
         ({"lr": 0.1}, None, tuned(), (0.1, 16), "0.1 (given), batch size 16 (tuned"),
         ({}, None, tuned(network="vgg11"), (1e-3, 64), "what was tuned is for other settings"),
         ({}, None, tuned(image_size=128), (1e-3, 64), "what was tuned is for other settings"),

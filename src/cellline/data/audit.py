@@ -53,7 +53,7 @@ class Audit:
             named = "; ".join(", ".join(map(str, ids)) for ids in self.conflicts[:10])
             more = " ..." if len(self.conflicts) > 10 else ""
             lines.append(
-                f"warning: {len(self.conflicts)} groups hold different labels: {named}{more}"
+                f"warning: groups that hold different labels ({len(self.conflicts)}): {named}{more}"
             )
         return lines
 

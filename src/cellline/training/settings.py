@@ -45,7 +45,7 @@ def settle(
         found, source = recorded["settings"], "as the run began"
     elif tuned is not None and suits(tuned, training):
         found = asdict(tuned)
-        source = f"tuned: {tuned.trials} trials looked at fold {tuned.fold}"
+        source = f"tuned; trials that looked at fold {tuned.fold}: {tuned.trials}"
     else:
         found = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
         source = "default" if tuned is None else "default; what was tuned is for other settings"

@@ -13,8 +13,8 @@ from cellline.errors import UserError
 from cellline.prediction.run_folder import describe_run
 from cellline.prediction.tta import VIEWS, predict
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
+from cellline.training.inference import predict_test
 from cellline.training.loop import FoldTrainer, train_fold
-from cellline.training.test_set import predict_test
 
 FOLDER = Path("oof/run/fold0")
 
