@@ -67,16 +67,18 @@ def test_a_finished_study_does_nothing_more(search: Any) -> None:
     assert (FOLDER / "best.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("interrupted", [0, 2])
 def test_an_interrupted_study_goes_on_as_if_it_had_not_been(
-    search: Any, monkeypatch: pytest.MonkeyPatch
+    search: Any, monkeypatch: pytest.MonkeyPatch, interrupted: int
 ) -> None:
     search(4)
     expected = parameters()
+    assert len({lr for lr, *_ in expected}) == 4
     FOLDER.rename("oof/whole")
     trained = FoldTrainer.train_epoch
 
     def die(self: FoldTrainer, epoch: int, progress: Any) -> Any:
-        if epoch == 1 and len(study().trials) == 3:
+        if epoch == 1 and len(study().trials) == interrupted + 1:
             raise KeyboardInterrupt
         return trained(self, epoch, progress)
 
@@ -87,8 +89,8 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(
     found = parameters()
     # The trial that was under way is marked failed, and its settings are tried again.
     assert [state for *_, state in found].count(TrialState.FAIL) == 1
-    assert found[2][2] == TrialState.FAIL
-    assert found[3][:2] == found[2][:2] == expected[2][:2]
+    assert found[interrupted][2] == TrialState.FAIL
+    assert found[interrupted][:2] == expected[interrupted][:2]
     assert [trial for trial in found if trial[2] != TrialState.FAIL] == expected
 
 

@@ -17,6 +17,7 @@ from cellline.prediction.metrics import balanced_accuracy
 from cellline.prediction.run_folder import describe_run
 from cellline.training.checkpoint import read_checkpoint
 from cellline.training.loop import DivergedError, FoldTrainer, learning_rate, train_fold
+from cellline.training.progress import Progress
 
 
 @given(st.integers(1, 500), st.floats(0, 0.9), st.floats(1e-5, 1))
@@ -89,6 +90,18 @@ def test_the_same_training_twice_is_the_same_to_the_bit(
     assert run(competition, folds, training, device, "b") == first
     assert run(competition, folds, training, replace(device, workers=2), "c") == first
     assert run(competition, folds, replace(training, seed=1), device, "d") != first
+
+
+def test_dropout_is_drawn_anew_each_epoch(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    trainer = FoldTrainer(competition, folds, 0, training, device)
+    progress = Progress("fold 0", device, 32, 16, range(3), 4)
+    seeds = set()
+    for epoch in (0, 1, 2, 1):
+        trainer.train_epoch(epoch, progress)
+        seeds.add(torch.initial_seed())
+    assert len(seeds) == 3
 
 
 class StoppedError(Exception):
