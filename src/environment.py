@@ -29,13 +29,13 @@ def main() -> None:
 
 def check(requirement: str) -> str:
     """What is wrong with the installed version; empty when nothing is."""
-    name, bounds = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()  # type: ignore[union-attr]
+    name, bounds = re.findall(r"^([\w-]+)(.*)$", requirement)[0]
     try:
         installed = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
     for bound in bounds.split(","):
-        sign, version = re.fullmatch(r"(>=|<|==)([\d.]+)", bound).groups()  # type: ignore[union-attr]
+        sign, version = re.findall(r"^(>=|<|==)([\d.]+)$", bound)[0]
         order = (numbers(installed) > numbers(version)) - (numbers(installed) < numbers(version))
         if not {">=": order >= 0, "<": order < 0, "==": order == 0}[sign]:
             return f"{installed} is installed"

@@ -1,6 +1,5 @@
 """The device, its fastest native precision, and how a network is laid out on it."""
 
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +9,7 @@ from torch import nn
 
 from cellline.config import Machine
 from cellline.errors import UserError, first_line
+from cellline.processors import count_processors
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -94,4 +94,4 @@ def choose_workers(machine: Machine, device: torch.device) -> int:
         return machine.workers
     if device.type == "cpu":
         return 0
-    return min(8, (os.cpu_count() or 1) - 1)
+    return min(8, count_processors() - 1)

@@ -49,15 +49,19 @@ def build_transforms(settings: Augmentation, *, square: bool) -> "albumentations
     """
     # It asks a server for newer versions when imported, unless told not to.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import albumentations as A  # noqa: N812 (its own documentation's name)
+    import albumentations
     import cv2
 
     # OpenCV's threads cost more than they bring at 64 pixels, and starve the training's.
     cv2.setNumThreads(0)
-    return A.Compose(
+    return albumentations.Compose(
         [
-            *([A.D4(p=1)] if square else [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]),
-            A.Affine(
+            *(
+                [albumentations.D4(p=1)]
+                if square
+                else [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
+            ),
+            albumentations.Affine(
                 rotate=(-settings.rotate, settings.rotate),
                 scale=(1 - settings.scale, 1 + settings.scale),
                 translate_percent=(-settings.translate, settings.translate),
@@ -65,10 +69,10 @@ def build_transforms(settings: Augmentation, *, square: bool) -> "albumentations
                 border_mode=cv2.BORDER_REFLECT_101,
                 p=1,
             ),
-            A.MultiplicativeNoise(
+            albumentations.MultiplicativeNoise(
                 multiplier=(1 - settings.gain, 1 + settings.gain), per_channel=True, p=1
             ),
-            A.AdditiveNoise(
+            albumentations.AdditiveNoise(
                 noise_type="uniform",
                 spatial_mode="constant",
                 noise_params={"ranges": [(-settings.offset, settings.offset)]},

@@ -1,7 +1,6 @@
 """Decoding PNG images in parallel, as they come, in bounded memory."""
 
 import io
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -9,6 +8,8 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from PIL import Image
+
+from cellline.processors import count_processors
 
 CHUNK_IMAGES = 256  # at 64 x 64 about 40 ms of work, against 1 ms of passing it to a process
 CHUNK_BYTES = 4 << 20  # of pixels: large images travel in smaller chunks
@@ -40,7 +41,7 @@ def decode(
     With `workers` processes, by default one a processor; at most two chunks a worker are in memory.
     A single chunk, or workers=1, is decoded in this process: starting others would take longer.
     """
-    workers = workers or _processors()
+    workers = workers or count_processors()
     chunks = _chunks(images, size[0] * size[1])
     head = list(islice(chunks, 2))
     if workers == 1 or len(head) < 2:
@@ -97,9 +98,3 @@ def _chunks(images: Iterable[Encoded], area: int) -> Iterator[list[Encoded]]:
 
 def _decode_chunk(chunk: list[Encoded], size: tuple[int, int]) -> list[Decoded]:
     return [Decoded(split, name, decode_png(data, size)) for split, name, data in chunk]
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
