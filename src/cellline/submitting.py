@@ -12,12 +12,13 @@ from cellline.data.folds import open_folds
 from cellline.device import choose_device
 from cellline.errors import UserError
 from cellline.prediction.blend import blend, blend_out_of_fold
-from cellline.prediction.metrics import bac_interval, balanced_accuracy, percent
+from cellline.prediction.metrics import percent
 from cellline.prediction.run_folder import (
     check_run,
     finished_folds,
     read_out_of_fold,
     run_folder,
+    score_out_of_fold,
 )
 from cellline.prediction.submission import (
     render_submission,
@@ -78,10 +79,7 @@ def submit(
     held_out = blend_out_of_fold(
         [read_out_of_fold(folder, there) for folder, there in zip(folders, finished, strict=True)]
     )
-    group = folds.group[np.searchsorted(competition.train_ids, held_out.ids)]
-    chosen = held_out.prob.argmax(1)
-    bac = balanced_accuracy(held_out.labels, chosen)
-    interval = bac_interval(held_out.labels, chosen, group)
+    bac, interval = score_out_of_fold(held_out, competition, folds)
     data = render_submission(competition, predicted)
     validate_submission(data, competition)
     record: dict[str, Any] = {

@@ -6,7 +6,15 @@ from torch import nn
 from cellline.data.normalization import Normalization
 from cellline.device import Device
 from cellline.model.network import Classifier
-from cellline.prediction.tta import PLAIN, VIEWS, all_views, predict, see, unsee
+from cellline.prediction.tta import (
+    PLAIN,
+    VIEWS,
+    all_views,
+    average_views,
+    predict_views,
+    see,
+    unsee,
+)
 
 NORMALIZATION = Normalization((0.0,), (255.0,))
 
@@ -48,7 +56,7 @@ def test_views_average_probabilities(device: Device) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 1, 4, 4), dtype=np.uint8)
     network = Classifier(Corner(), NORMALIZATION, None)
     rows = np.array([6, 2, 0])
-    prob = predict(network, images, rows, device, batch_size=2, views=VIEWS)
+    prob = average_views(predict_views(network, images, rows, device, batch_size=2, views=VIEWS))
     assert prob.dtype == np.float32
     expected = np.mean(
         [
@@ -59,7 +67,7 @@ def test_views_average_probabilities(device: Device) -> None:
     )
     np.testing.assert_allclose(prob, expected, atol=1e-6)
     np.testing.assert_allclose(prob.sum(1), 1, atol=1e-6)
-    plain = predict(network, images, rows, device, batch_size=2, views=PLAIN)
+    [plain] = predict_views(network, images, rows, device, batch_size=2, views=PLAIN)
     assert not np.allclose(plain, prob)
 
 
@@ -67,5 +75,7 @@ def test_prediction_is_the_same_for_every_view_of_an_image(device: Device) -> No
     image = torch.randint(0, 256, (1, 1, 4, 4), dtype=torch.uint8)
     images = torch.cat([see(image, view) for view in VIEWS]).numpy()
     network = Classifier(Corner(), NORMALIZATION, None)
-    prob = predict(network, images, np.arange(8), device, batch_size=8, views=VIEWS)
+    prob = average_views(
+        predict_views(network, images, np.arange(8), device, batch_size=8, views=VIEWS)
+    )
     np.testing.assert_allclose(prob, prob[:1].repeat(8, 0), atol=1e-6)

@@ -11,7 +11,7 @@ from cellline.data.folds import Folds
 from cellline.device import Device
 from cellline.errors import UserError
 from cellline.prediction.run_folder import describe_run
-from cellline.prediction.tta import VIEWS, predict
+from cellline.prediction.tta import VIEWS, average_views, predict_views
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.inference import predict_test
 from cellline.training.loop import FoldTrainer, train_fold
@@ -28,9 +28,10 @@ def config(
     config = describe_run(training, competition, folds)
     train_fold(trainer, FOLDER, config, 0)
     rows = np.arange(9)
-    config["expected"] = predict(
+    of_views = predict_views(
         trainer.model, competition.test_images, rows, device, batch_size=8, views=VIEWS
     )
+    config["expected"] = average_views(of_views)
     return config
 
 

@@ -41,7 +41,7 @@ def unsee(images: Tensor, view: int) -> Tensor:
 
 
 @torch.inference_mode()
-def predict(
+def predict_views(
     network: Classifier,
     images: np.ndarray,
     rows: np.ndarray,
@@ -51,21 +51,30 @@ def predict(
     views: Sequence[int],
     progress: "tqdm[NoReturn] | None" = None,
 ) -> np.ndarray:
-    """Class probabilities float32 [len(rows), class] of `rows` of images, uint8.
+    """Class probabilities float32 [view, len(rows), class] of `rows` of images, uint8.
 
-    Probabilities, not logits, are averaged over the views. `network` must be on the device; it is
-    put into evaluation mode. `progress` is moved on by the samples predicted.
+    `network` must be on the device; it is put into evaluation mode. `progress` is moved on by the
+    samples predicted.
     """
     network.eval()
     parts = []
     for batch in in_order(images, rows, batch_size):
         moved = batch.to(device.device, non_blocking=True)
-        total = torch.zeros((), device=device.device)
+        of_views = []
         for view in views:
             with device.autocast():
                 logits = network(see(moved, view))
-            total = total + torch.softmax(logits.float(), dim=1)
-        parts.append(total / len(views))
+            of_views.append(torch.softmax(logits.float(), dim=1))
+        parts.append(torch.stack(of_views))
         if progress is not None:
             progress.update(len(batch))
-    return torch.cat(parts).cpu().numpy()
+    return torch.cat(parts, dim=1).cpu().numpy()
+
+
+def average_views(prob: np.ndarray) -> np.ndarray:
+    """The prediction [sample, class] of those of views [view, sample, class].
+
+    Probabilities, not logits, are averaged.
+    """
+    mean: np.ndarray = prob.mean(axis=0)
+    return mean

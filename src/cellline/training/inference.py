@@ -13,7 +13,7 @@ from cellline.device import Device
 from cellline.errors import UserError
 from cellline.files import digest_text, write_arrays
 from cellline.model.network import Classifier, build_network
-from cellline.prediction.tta import all_views, predict
+from cellline.prediction.tta import all_views, average_views, predict_views
 from cellline.training.checkpoint import Checkpoint, read_checkpoint
 
 
@@ -40,7 +40,7 @@ def predict_test(
     rows = np.arange(len(competition.test_ids))
     title = f"{folder.parent.name}, fold {checkpoint.fold}, test set"
     with tqdm(total=len(rows), desc=title, unit="sample", disable=None, leave=False) as bar:
-        prob = predict(
+        of_views = predict_views(
             network,
             competition.test_images,
             rows,
@@ -49,6 +49,7 @@ def predict_test(
             views=all_views(competition.test_images),
             progress=bar,
         )
+    prob = average_views(of_views)
     write_arrays(path, file_id=competition.test_ids, prob=prob, made_from=np.array(made_from))
     return prob, model_digest
 

@@ -24,7 +24,7 @@ from cellline.model.loss import BalancedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.prediction.metrics import balanced_accuracy
 from cellline.prediction.run_folder import OutOfFold, write_out_of_fold
-from cellline.prediction.tta import PLAIN, all_views, predict
+from cellline.prediction.tta import PLAIN, all_views, average_views, predict_views
 from cellline.seeding import DROPOUT, derive_seed
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from cellline.training.progress import EpochRecord, Progress
@@ -165,25 +165,31 @@ class FoldTrainer:
     def score_held_out(self) -> tuple[float, float]:
         """Class-weighted loss and BAC of the averaged network, without TTA."""
         labels = self.competition.labels[self.held_out]
-        prob = self.predict(PLAIN)
+        prob = self.predict(PLAIN)[0]
         weights = self.loss.weights.cpu().numpy()[labels]
         likelihood = np.maximum(prob[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
         loss = float(np.mean(weights * -np.log(likelihood)))
         return loss, balanced_accuracy(labels, prob.argmax(1))
 
     def predict(self, views: tuple[int, ...]) -> np.ndarray:
-        """The averaged network's probabilities [held-out row, class]."""
-        images = self.competition.train_images
-        size = self.batch_size
-        return predict(self.model, images, self.held_out, self.device, batch_size=size, views=views)
+        """The averaged network's probabilities [view, held-out row, class]."""
+        return predict_views(
+            self.model,
+            self.competition.train_images,
+            self.held_out,
+            self.device,
+            batch_size=self.batch_size,
+            views=views,
+        )
 
     def out_of_fold(self) -> OutOfFold:
         """The fold's predictions, with and without TTA."""
+        of_views = self.predict(all_views(self.competition.train_images))
         return OutOfFold(
             self.competition.train_ids[self.held_out],
             self.competition.labels[self.held_out],
-            self.predict(all_views(self.competition.train_images)),
-            self.predict(PLAIN),
+            average_views(of_views),
+            of_views[PLAIN[0]],
         )
 
     def resume_state(self) -> dict[str, Any]:
@@ -203,7 +209,7 @@ class FoldTrainer:
             self.averaged.n_averaged.fill_(checkpoint.resume["n_averaged"])
             self.optimizer.load_state_dict(checkpoint.resume["optimizer"])
             # Empty when it was trained in a precision that needs no scaling of the loss.
-            if checkpoint.resume["scaler"] and self.scaler.is_enabled():
+            if checkpoint.resume["scaler"]:
                 self.scaler.load_state_dict(checkpoint.resume["scaler"])
 
 

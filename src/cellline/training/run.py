@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from cellline.config import Config
 from cellline.data.folds import open_folds
 from cellline.device import choose_device
 from cellline.errors import UserError
-from cellline.prediction.metrics import bac_interval, balanced_accuracy, percent
+from cellline.prediction.metrics import balanced_accuracy, percent
 from cellline.prediction.run_folder import (
     OutOfFold,
     check_same_run,
@@ -18,6 +16,7 @@ from cellline.prediction.run_folder import (
     read_config,
     read_out_of_fold,
     run_folder,
+    score_out_of_fold,
 )
 from cellline.training.loop import FoldTrainer, train_fold
 from cellline.training.settings import read_tuned, settle
@@ -53,8 +52,7 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     finished = finished_folds(folder, folds.n_folds)
     if len(finished) > 1:
         predictions = read_out_of_fold(folder, finished)
-        group = folds.group[np.searchsorted(competition.train_ids, predictions.ids)]
-        interval = bac_interval(predictions.labels, predictions.prob.argmax(1), group)
+        _, interval = score_out_of_fold(predictions, competition, folds)
         report(
             f"folds {', '.join(map(str, finished))}: {describe_scores(predictions)}; "
             f"95 % interval {percent(interval[0])} to {percent(interval[1])}"
