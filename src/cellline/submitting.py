@@ -79,14 +79,14 @@ def submit(
     held_out = blend_out_of_fold(
         [read_out_of_fold(folder, there) for folder, there in zip(folders, finished, strict=True)]
     )
-    bac, interval = score_out_of_fold(held_out, competition, folds)
+    oof = score_out_of_fold(held_out, competition, folds)
     data = render_submission(competition, predicted)
     validate_submission(data, competition)
     record: dict[str, Any] = {
         "runs": described,
         "input_digest": competition.digest,
         "folds_digest": folds.digest,
-        "oof": {"bac": bac, "interval": interval, "samples": len(held_out.ids)},
+        "oof": {"bac": oof.value, "interval": oof.interval, "samples": len(held_out.ids)},
         "precision": device.precision,
     }
     name = "+".join(folder.name for folder in folders) + ("-partial" if missing else "")
@@ -95,7 +95,7 @@ def submit(
         report(line)
     report(
         f"OOF BAC of what was blended, on {len(held_out.ids)} of {len(competition.train_ids)} "
-        f"training samples: {percent(bac, interval)} (95 % interval)"
+        f"training samples: {percent(oof.value, oof.interval)} (95 % interval)"
     )
     report(f"wrote {path} ({len(predicted)} rows)")
     return path

@@ -11,7 +11,7 @@ from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.errors import UserError
 from cellline.files import read_json, write_arrays, write_json
-from cellline.prediction.metrics import bac_interval, balanced_accuracy
+from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, tally
 
 # Folders under the OOF folder that are not runs.
 RESERVED = ("tuning",)
@@ -139,14 +139,16 @@ def read_out_of_fold(folder: Path, folds: list[int]) -> OutOfFold:
     return OutOfFold(ids[order], labels[order], prob[order], plain[order])
 
 
-def score_out_of_fold(
-    predictions: OutOfFold, competition: Competition, folds: Folds
-) -> tuple[float, tuple[float, float]]:
-    """The balanced accuracy with eight views, and its 95 % interval."""
-    group = folds.group[np.searchsorted(competition.train_ids, predictions.ids)]
+def groups_of(predictions: OutOfFold, competition: Competition, folds: Folds) -> np.ndarray:
+    """The group of each predicted sample, int64 [n]: what a bootstrap draws."""
+    return folds.group[np.searchsorted(competition.train_ids, predictions.ids)]
+
+
+def score_out_of_fold(predictions: OutOfFold, competition: Competition, folds: Folds) -> Estimate:
+    """The balanced accuracy with eight views."""
     predicted = predictions.prob.argmax(1)
-    interval = bac_interval(predictions.labels, predicted, group)
-    return balanced_accuracy(predictions.labels, predicted), interval
+    cells = tally(predictions.labels, predicted, len(competition.classes))
+    return Bootstrap(groups_of(predictions, competition, folds)).estimate(bac_of, cells)
 
 
 def finished_folds(folder: Path, n_folds: int) -> list[int]:

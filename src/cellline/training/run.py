@@ -52,7 +52,7 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     finished = finished_folds(folder, folds.n_folds)
     if len(finished) > 1:
         predictions = read_out_of_fold(folder, finished)
-        _, interval = score_out_of_fold(predictions, competition, folds)
+        interval = score_out_of_fold(predictions, competition, folds).interval
         report(
             f"folds {', '.join(map(str, finished))}: {describe_scores(predictions)}; "
             f"95 % interval {percent(interval[0])} to {percent(interval[1])}"
