@@ -27,8 +27,8 @@ class Estimate:
         return self.low, self.high
 
 
-def estimate(value: float, draws: np.ndarray) -> Estimate:
-    """`value` with the percentile interval and standard error of its bootstrap draws [draw].
+def estimate(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
+    """A scalar with the percentile interval and standard error of its bootstrap draws [draw].
 
     Draws that are not a number, such as the recall of a class that was not drawn, don't count.
     """
@@ -64,7 +64,8 @@ class Bootstrap:
         flat = values.reshape(len(values), -1)
         by_group = np.zeros((self.n_groups, flat.shape[1]))
         np.add.at(by_group, self.group, flat)
-        return (self.weights @ by_group).reshape(-1, *values.shape[1:])
+        sums: np.ndarray = self.weights @ by_group
+        return sums.reshape(-1, *values.shape[1:])
 
     def estimate(
         self, statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray
@@ -86,8 +87,10 @@ def tally(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarr
 
 def recalls(confusion: np.ndarray) -> np.ndarray:
     """Recall by class [..., class] of confusions [..., class, predicted]; NaN for one not there."""
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore"):
-        return np.diagonal(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=-1)
+        recall: np.ndarray = right / confusion.sum(axis=-1)
+    return recall
 
 
 def bac_of(confusion: np.ndarray) -> np.ndarray:
@@ -98,8 +101,9 @@ def bac_of(confusion: np.ndarray) -> np.ndarray:
 
 def accuracy_of(confusion: np.ndarray) -> np.ndarray:
     """Accuracy [...] of confusions [..., class, predicted]."""
-    right: np.ndarray = np.trace(confusion, axis1=-2, axis2=-1)
-    return right / confusion.sum(axis=(-2, -1))
+    right = np.trace(confusion, axis1=-2, axis2=-1)
+    accuracy: np.ndarray = right / confusion.sum(axis=(-2, -1))
+    return accuracy
 
 
 def macro_f1_of(confusion: np.ndarray) -> np.ndarray:
@@ -115,7 +119,8 @@ def surprise(labels: np.ndarray, prob: np.ndarray) -> np.ndarray:
     """-log of the probability [n, class] that was given to each label [n]; its mean is log loss."""
     given = prob[np.arange(len(labels)), labels]
     # The smallest positive float32, where a softmax has come out as zero.
-    return -np.log(np.maximum(given, np.finfo(np.float32).tiny), dtype=np.float64)
+    loss: np.ndarray = -np.log(np.maximum(given, np.finfo(np.float32).tiny), dtype=np.float64)
+    return loss
 
 
 @dataclass(frozen=True)
