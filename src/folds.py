@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cellline.cli import run_verb
 from cellline.config import Config
-from cellline.data.folds import make_folds
+from cellline.dealing import make_folds
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,16 @@ class FoldsConfig(Config):
     """Number of folds (K)."""
     channels: tuple[str, ...] = ("blue", "red", "yellow")
     """Channels by their suffix in the image files' names, in the order that the network sees."""
+    ignore_groups: bool = False
+    """Deal copies and overlaps apart, to measure the leak and for nothing else: scores flatter."""
 
 
 def main(config: FoldsConfig) -> None:
     """Check the input, decode it once, find copies, and deal the samples into folds."""
     seed = config.training.seed
-    for line in make_folds(config.folders, config.channels, config.folds, seed):
+    for line in make_folds(
+        config.folders, config.channels, config.folds, seed, ignore_groups=config.ignore_groups
+    ):
         print(line, flush=True)
 
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds, open_folds
+from cellline.data.folds import IGNORING_GROUPS, Folds, open_folds
 from cellline.device import Device, choose_device
 from cellline.errors import UserError
 from cellline.files import write_json
@@ -175,6 +175,8 @@ def tune_run(config: Config, trials: int, report: Callable[[str], None]) -> None
         raise UserError(f"--fold {fold}: folds are 0 to {folds.n_folds - 1}")
     if trials < 1:
         raise UserError(f"--trials {trials}: at least 1 is needed")
+    if folds.ignore_groups:
+        report(IGNORING_GROUPS)
     folder = config.folders.oof_dir / "tuning"
     device = choose_device(config.machine)
     tuned = tune(

@@ -1,9 +1,10 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cellline.data.audit import audit_copies
+from cellline.data.audit import Counts, audit_copies
 from cellline.data.competition import Competition
 
 
@@ -18,7 +19,8 @@ def clean(competition: Competition) -> Competition:
 def test_nothing_is_found_where_nothing_is(clean: Competition) -> None:
     audit = audit_copies(clean)
     np.testing.assert_array_equal(audit.group, clean.train_ids)
-    assert audit.record() == {
+    np.testing.assert_array_equal(audit.test_group, clean.test_ids)
+    assert audit.counts.record() == {
         "groups": 0,
         "grouped_samples": 0,
         "copies": 0,
@@ -28,7 +30,7 @@ def test_nothing_is_found_where_nothing_is(clean: Competition) -> None:
         "test_grouped": 0,
         "conflicts": (),
     }
-    assert not any("warning" in line or "kinder" in line for line in audit.describe(48, 9))
+    assert not any("warning" in line or "kinder" in line for line in audit.counts.describe(48, 9))
 
 
 def test_copies_are_counted_and_grouped(clean: Competition) -> None:
@@ -39,20 +41,31 @@ def test_copies_are_counted_and_grouped(clean: Competition) -> None:
     clean.test_images[1] = clean.test_images[2]
     audit = audit_copies(clean)
     assert set(audit.group[[3, 7, 9]]) == {clean.train_ids[3]}
-    assert (audit.groups, audit.grouped_samples, audit.copies) == (1, 3, 3)
-    assert (audit.test_copies, audit.test_grouped) == (1, 1)
-    assert any("leaderboard is kinder" in line for line in audit.describe(48, 9))
-    assert audit.conflicts == ()
+    # A test sample is in the group of its training sample, or in one of test samples alone.
+    expected = clean.test_ids.copy()
+    expected[:3] = clean.train_ids[3], clean.test_ids[1], clean.test_ids[1]
+    np.testing.assert_array_equal(audit.test_group, expected)
+    assert (audit.counts.groups, audit.counts.grouped_samples, audit.counts.copies) == (1, 3, 3)
+    assert (audit.counts.test_copies, audit.counts.test_grouped) == (1, 1)
+    assert any("leaderboard is kinder" in line for line in audit.counts.describe(48, 9))
+    assert audit.counts.conflicts == ()
 
 
 def test_one_test_copy_of_one_sample_makes_no_training_copy(clean: Competition) -> None:
     clean.test_images[4] = clean.train_images[20]
     audit = audit_copies(clean)
-    assert (audit.copies, audit.groups, audit.test_copies) == (0, 0, 1)
+    assert (audit.counts.copies, audit.counts.groups, audit.counts.test_copies) == (0, 0, 1)
 
 
 def test_copies_with_different_labels_are_named(clean: Competition) -> None:
     clean.train_images[40] = clean.train_images[2]
     audit = audit_copies(clean)
-    assert audit.conflicts == ((9, 123),)
-    assert "warning: groups that hold different labels (1): 9, 123" in audit.describe(48, 9)
+    assert audit.counts.conflicts == ((9, 123),)
+    assert "warning: groups that hold different labels (1): 9, 123" in audit.counts.describe(48, 9)
+
+
+def test_counts_are_read_as_they_were_written(clean: Competition) -> None:
+    clean.train_images[40] = clean.train_images[2]
+    counts = audit_copies(clean).counts
+    stored = json.loads(json.dumps({**counts.record(), "reference": {}}))
+    assert Counts.from_record(stored) == counts

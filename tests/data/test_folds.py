@@ -1,5 +1,4 @@
-import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellline.config import Folders
-from cellline.data.folds import check_groups, deal_folds, make_folds, open_folds, read_record
+from cellline.data.competition import Competition
+from cellline.data.folds import (
+    Folds,
+    check_groups,
+    deal_folds,
+    deal_naively,
+    find_straddling,
+    open_folds,
+    read_folds,
+    write_folds,
+)
 from cellline.errors import UserError
-
-CHANNELS = ("blue", "red", "yellow")
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,84 +54,39 @@ def test_a_class_with_too_few_groups_is_named() -> None:
         check_groups(labels, np.array([1, 2, 3, 4, 5, 5, 5, 5]), ("HeLa", "RT4"), 2)
 
 
-def deal(drawn: Path, oof: str = "oof", n_folds: int = 3, seed: int = 0) -> list[str]:
-    return list(make_folds(Folders(drawn, Path(oof)), CHANNELS, n_folds, seed))
+def test_naive_folds_are_even_and_ignore_everything_else() -> None:
+    labels = np.repeat([0, 1], [30, 12])
+    fold = deal_naively(labels, 3, seed=0)
+    assert list(np.bincount(fold[labels == 0])) == [10] * 3
+    assert list(np.bincount(fold[labels == 1])) == [4] * 3
+    assert not np.array_equal(fold, deal_naively(labels, 3, seed=1))
 
 
-def test_the_same_input_gives_the_same_bytes(drawn: Path) -> None:
-    deal(drawn, "a")
-    deal(drawn, "b")
-    deal(drawn, "c", seed=1)
-    a, b, c = ((Path(name) / "folds.csv").read_bytes() for name in "abc")
-    assert a == b != c
-    assert a.startswith(b"file_id,cell_line,group,fold\n")
-    assert a.count(b"\n") == 91
+@given(
+    st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2)), min_size=1, max_size=20).map(
+        lambda rows: np.array(rows).T
+    )
+)
+def test_what_has_a_relative_in_another_fold_is_found(rows: np.ndarray) -> None:
+    group, fold = rows
+    expected = [
+        any(group[other] == group[row] and fold[other] != fold[row] for other in range(len(fold)))
+        for row in range(len(fold))
+    ]
+    assert find_straddling(group, fold).tolist() == expected
 
 
-def test_what_was_dealt_is_what_is_read(drawn: Path) -> None:
-    lines = deal(drawn)
-    competition, folds = open_folds(Folders(drawn, Path("oof")))
-    assert folds.n_folds == 3
-    assert set(folds.fold) == {0, 1, 2}
-    assert set(folds.group) <= set(competition.train_ids)
-    for fold in range(3):
-        rows = np.concatenate([folds.training_rows(fold), folds.held_out_rows(fold)])
-        assert sorted(rows) == list(range(90))
-        assert not set(folds.group[folds.training_rows(fold)]) & set(
-            folds.group[folds.held_out_rows(fold)]
-        )
-    record = read_record(Path("oof"))
-    assert record["classes"] == list(competition.classes)
-    assert record["audit"]["copies"] > 0
-    assert any("have an exact copy" in line for line in lines)
-    table = [line.split() for line in lines if line.startswith("RT4 ")]
-    assert sum(map(int, table[0][1:4])) == int(table[0][4]) == np.sum(competition.labels == 6)
-
-
-def test_a_second_start_deals_nothing(drawn: Path) -> None:
-    deal(drawn)
-    before = Path("oof/folds.csv").stat().st_mtime_ns
-    assert "oof/folds.csv is up to date" in deal(drawn)
-    assert Path("oof/folds.csv").stat().st_mtime_ns == before
-
-
-def test_folds_that_a_run_depends_on_are_kept(drawn: Path) -> None:
-    deal(drawn)
-    before = Path("oof/folds.csv").read_bytes()
-    Path("oof/night").mkdir()
-    Path("oof/night/config.json").write_text("{}")
-    with pytest.raises(UserError, match="night in oof depend on it"):
-        deal(drawn, seed=1)
-    assert Path("oof/folds.csv").read_bytes() == before
-    Path("oof/night/config.json").unlink()
-    deal(drawn, seed=1)
-    assert Path("oof/folds.csv").read_bytes() != before
-
-
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("fold\n")])
-def test_damaged_folds_are_dealt_again(drawn: Path, damage: Callable[[Path], object]) -> None:
-    deal(drawn)
-    path = Path("oof/folds.csv")
-    before = path.read_bytes()
-    damage(path)
-    with pytest.raises(UserError, match="`make folds`"):
-        open_folds(Folders(drawn, Path("oof")))
-    # Also when a run depends on them: these very folds are what it depends on.
-    Path("oof/night").mkdir()
-    Path("oof/night/config.json").write_text("{}")
-    deal(drawn)
-    assert path.read_bytes() == before
+def test_folds_are_read_as_they_were_written(competition: Competition, folds: Folds) -> None:
+    record = {"n_folds": 3, "input_digest": competition.digest, "ignore_groups": True}
+    write_folds(Path("oof"), competition, folds.fold, folds.group, record)
+    read = read_folds(Path("oof"), competition)
+    np.testing.assert_array_equal(read.fold, folds.fold)
+    np.testing.assert_array_equal(read.group, folds.group)
+    assert (read.n_folds, read.ignore_groups) == (3, True)
+    with pytest.raises(UserError, match="made from other input"):
+        read_folds(Path("oof"), replace(competition, digest="0" * 64))
 
 
 def test_missing_folds_say_what_to_do(drawn: Path) -> None:
     with pytest.raises(UserError, match="run `make folds` first"):
-        open_folds(Folders(drawn, Path("oof")))
-
-
-def test_folds_of_other_input_are_refused(drawn: Path) -> None:
-    deal(drawn)
-    path = Path("oof/folds.json")
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "input_digest": "0" * 64}))
-    with pytest.raises(UserError, match="made from other input"):
         open_folds(Folders(drawn, Path("oof")))

@@ -200,6 +200,20 @@ def test_mislabelling_changes_that_many_training_labels_and_nothing_else(tmp_pat
         assert (tmp_path / "clean" / name).read_bytes() == (tmp_path / "noisy" / name).read_bytes()
 
 
+def test_gain_changes_the_red_channel_of_the_test_images_and_nothing_else(tmp_path: Path) -> None:
+    small = {"samples_train": 18, "samples_test": 9, "size": 16}
+    truth = draw_competition(tmp_path / "plain", **small)
+    assert draw_competition(tmp_path / "bright", **small, test_gain=3) == truth
+    for name in ("images_train.tar", "y_train.csv", "sample_submission.csv"):
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "bright" / name).read_bytes()
+    plain, bright = (pictures(tmp_path / name / FILES[1]) for name in ("plain", "bright"))
+    red = CHANNELS.index("red")
+    for i, picture in plain.items():
+        expected = picture.astype(int)
+        expected[red] = np.minimum(3 * expected[red], 255)
+        np.testing.assert_array_equal(bright[i], expected)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_refuses_to_overwrite(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
@@ -211,7 +225,14 @@ def test_refuses_to_overwrite(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"samples_train": 8}, {"samples_test": 8}, {"size": 15}, {"copies": 0.6}, {"mislabelled": 2}],
+    [
+        {"samples_train": 8},
+        {"samples_test": 8},
+        {"size": 15},
+        {"copies": 0.6},
+        {"mislabelled": 2},
+        {"test_gain": -1},
+    ],
 )
 def test_refuses_what_it_can_not_draw(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError):

@@ -1,7 +1,8 @@
 """The leak audit: which samples are one picture, and what that means for a split."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 
@@ -10,11 +11,9 @@ from cellline.data.copies import Copies, find_copies
 
 
 @dataclass(frozen=True)
-class Audit:
-    """Groups of samples that show one picture, counted."""
+class Counts:
+    """How many samples show one picture with others."""
 
-    group: np.ndarray
-    """int64 [n]: of each training sample the smallest id in its group."""
     groups: int
     """Groups with two training samples or more."""
     grouped_samples: int
@@ -32,9 +31,15 @@ class Audit:
     conflicts: tuple[tuple[int, ...], ...]
     """The ids of each group whose samples have different labels."""
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """What `record` gave; it may hold more beside it, as in folds.json."""
+        counts = {field.name: record[field.name] for field in fields(cls)}
+        return cls(**{**counts, "conflicts": tuple(map(tuple, counts["conflicts"]))})
+
     def record(self) -> dict[str, Any]:
-        """The counts, for folds.json."""
-        return {key: value for key, value in vars(self).items() if key != "group"}
+        """For folds.json."""
+        return asdict(self)
 
     def describe(self, n_train: int, n_test: int) -> list[str]:
         """What was found, a line each."""
@@ -58,24 +63,34 @@ class Audit:
         return lines
 
 
+@dataclass(frozen=True)
+class Audit:
+    """Groups of samples that show one picture, and their counts."""
+
+    group: np.ndarray
+    """int64 [n]: of each training sample the smallest id in its group."""
+    test_group: np.ndarray
+    """int64 [m]: of each test sample its group's smallest training id, or test id if none."""
+    counts: Counts
+
+
 def audit_copies(competition: Competition) -> Audit:
     """Group the training samples, and count what they share with each other and the test set."""
     ids, labels = competition.train_ids, competition.labels
     n = len(ids)
     copies = find_copies(competition.train_images, competition.test_images)
     # Rows number the training samples first: a group with one of them is named by one of them.
-    group = ids[copies.group[:n]]
-    names, counts = np.unique(group, return_counts=True)
-    shared = names[counts > 1]
+    group, test_group = np.split(np.concatenate([ids, competition.test_ids])[copies.group], [n])
+    names, sizes = np.unique(group, return_counts=True)
+    shared = names[sizes > 1]
     conflicts = tuple(
         tuple(ids[group == name].tolist())
         for name in shared
         if len(np.unique(labels[group == name])) > 1
     )
-    return Audit(
-        group=group,
+    counts = Counts(
         groups=len(shared),
-        grouped_samples=int(counts[counts > 1].sum()),
+        grouped_samples=int(sizes[sizes > 1].sum()),
         copies=count_copied(copies, n, of_test=False),
         overlapping=count_overlapping(copies, n, of_test=False),
         test_copies=count_copied(copies, n, of_test=True),
@@ -84,6 +99,7 @@ def audit_copies(competition: Competition) -> Audit:
         test_grouped=int(np.sum(copies.group[n:] < n)),
         conflicts=conflicts,
     )
+    return Audit(group, test_group, counts)
 
 
 def pictures(copies: Copies, n_rows: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Dealing samples into folds, and the two files that say how they were dealt."""
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,15 @@ from typing import Any
 import numpy as np
 
 from cellline.config import Folders
-from cellline.data.audit import audit_copies
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.files import digest_file, read_json, write_csv, write_json
+
+# Shown wherever such folds are dealt or learned from.
+IGNORING_GROUPS = (
+    "warning: these folds ignore groups: networks learn from copies and overlaps of what they are "
+    "scored on, and scores flatter; for measuring the leak only"
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Folds:
     n_folds: int
     digest: str
     """Of folds.csv: what runs and predictions say they belong to."""
+    ignore_groups: bool = False
+    """Dealt without regard to groups, to measure what that would flatter: for nothing else."""
 
     def training_rows(self, fold: int) -> np.ndarray:
         """Rows that training fold `fold` learns from."""
@@ -34,6 +40,18 @@ class Folds:
     def held_out_rows(self, fold: int) -> np.ndarray:
         """Rows that training fold `fold` predicts."""
         return np.flatnonzero(self.fold == fold)
+
+    def leaked(self) -> np.ndarray:
+        """bool [n]: the sample is one picture with a sample of another fold."""
+        return find_straddling(self.group, self.fold)
+
+
+def find_straddling(group: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """bool [n]: the sample's group has samples in several folds; group and fold int [n]."""
+    _, number = np.unique(group, return_inverse=True)
+    pairs = np.unique(np.stack([number, fold]), axis=1)
+    straddling: np.ndarray = np.bincount(pairs[0])[number] > 1
+    return straddling
 
 
 def check_groups(
@@ -63,6 +81,18 @@ def deal_folds(labels: np.ndarray, group: np.ndarray, n_folds: int, seed: int) -
     return fold
 
 
+def deal_naively(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Stratified folds, int64 [n], as if no sample had a copy: only to measure what that does."""
+    # Imported where it is used, as above.
+    from sklearn.model_selection import StratifiedKFold
+
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    fold = np.empty(len(labels), dtype=np.int64)
+    for number, (_, held_out) in enumerate(splitter.split(labels, labels)):
+        fold[held_out] = number
+    return fold
+
+
 def write_folds(
     oof_dir: Path,
     competition: Competition,
@@ -82,7 +112,7 @@ def write_folds(
 def read_record(oof_dir: Path) -> dict[str, Any]:
     """What folds.json holds. Raises UserError when there are no folds yet."""
     path = oof_dir / "folds.json"
-    if not path.exists() or not (oof_dir / "folds.csv").exists():
+    if not path.exists():
         raise UserError(f"no folds in {oof_dir}: run `make folds` first")
     record: dict[str, Any] = read_json(path)
     return record
@@ -105,57 +135,13 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
             f"now ({competition.digest[:12]}); put the old input back, or start over with "
             "`make folds OOF=another-folder`"
         )
-    digest = digest_file(path)
-    if digest != record["folds_digest"]:
+    digest = record["folds_digest"]
+    if not path.exists() or digest_file(path) != digest:
         raise UserError(f"{path} is not what was dealt: run `make folds`, which restores it")
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
     group, fold = np.array([row[2:] for row in rows], dtype=np.int64).T
-    return Folds(fold, group, record["n_folds"], digest)
-
-
-def make_folds(
-    folders: Folders, channels: tuple[str, ...], n_folds: int, seed: int
-) -> Iterator[str]:
-    """Check the input, audit it and write its folds; yields lines to show.
-
-    Does nothing when the folds there were made from the same input with the same settings.
-    Raises UserError for bad input, and when folds that runs or tuning depend on would change.
-    """
-    if n_folds < 2:
-        raise UserError(f"--folds {n_folds}: at least 2 are needed")
-    competition = load_competition(folders.input_dir, folders.cache_dir, channels)
-    yield from (f"warning: {line}" for line in competition.warnings)
-    record = {
-        "n_folds": n_folds,
-        "seed": seed,
-        "classes": list(competition.classes),
-        "channels": list(channels),
-        "input_digest": competition.digest,
-    }
-    path = folders.oof_dir / "folds.json"
-    recorded: dict[str, Any] = read_json(path) if path.exists() else {}
-    csv_path = folders.oof_dir / "folds.csv"
-    same = record.items() <= recorded.items()
-    if same and csv_path.exists() and digest_file(csv_path) == recorded["folds_digest"]:
-        yield f"{csv_path} is up to date"
-        yield from describe_folds(competition, read_folds(folders.oof_dir, competition))
-        return
-    dependents = find_dependents(folders.oof_dir)
-    if dependents and not same:
-        raise UserError(
-            f"{csv_path} would change, and {', '.join(dependents)} in {folders.oof_dir} depend on "
-            "it; keep it, move them away, or deal into another folder (OOF=another-folder)"
-        )
-    yield "looking for copies and overlaps"
-    audit = audit_copies(competition)
-    check_groups(competition.labels, audit.group, competition.classes, n_folds)
-    fold = deal_folds(competition.labels, audit.group, n_folds, seed)
-    write_folds(
-        folders.oof_dir, competition, fold, audit.group, {**record, "audit": audit.record()}
-    )
-    yield from audit.describe(len(fold), len(competition.test_ids))
-    yield from describe_folds(competition, read_folds(folders.oof_dir, competition))
+    return Folds(fold, group, record["n_folds"], digest, record["ignore_groups"])
 
 
 def find_dependents(oof_dir: Path) -> list[str]:

@@ -47,22 +47,27 @@ def draw_competition(
     copies: float = 0.1,
     overlaps: float = 0.03,
     mislabelled: float = 0.0,
+    test_gain: float = 1.0,
 ) -> dict[int, str]:
     """Write a competition's four files into `folder`; return each test sample's true label.
 
     Training ids start at 1 and test ids follow. Of the training samples a fraction `copies` copies
     another one, a fraction `overlaps` is another crop of another one's field, and a fraction
     `mislabelled` of them, none that has copies, carries a wrong label in `y_train.csv`. Half the
-    fraction `copies` of the test samples copies a training sample. The same arguments give the
-    same bytes in every file (on the same machine, NumPy and Pillow).
+    fraction `copies` of the test samples copies a training sample. The test images' red channel is
+    `test_gain` times as bright, up to 255: a test set that doesn't look like the training set, and
+    has no exact copies of it. The same arguments give the same bytes in every file (on the same
+    machine, NumPy and Pillow).
 
     Raises FileExistsError if one of the files exists, ValueError for a part smaller than the number
-    of classes, a `size` below 16 pixels, or fractions that can't be met.
+    of classes, a `size` below 16 pixels, fractions that can't be met, or a negative gain.
     """
     names = ("images_train.tar", "images_test.tar", "y_train.csv", "sample_submission.csv")
     for name in names:
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} exists already: choose an empty folder")
+    if test_gain < 0:
+        raise ValueError("test_gain must not be negative")
     samples = plan_samples(
         samples_train, samples_test, size=size, seed=seed, copies=copies, overlaps=overlaps
     )
@@ -72,7 +77,10 @@ def draw_competition(
     placeholder = next(iter(CELL_LINES))
     contents = (
         _tar("images_train", {i: draw_sample(samples[i], size, seed) for i in train_ids}),
-        _tar("images_test", {i: draw_sample(samples[i], size, seed) for i in test_ids}),
+        _tar(
+            "images_test",
+            {i: _brighten(draw_sample(samples[i], size, seed), test_gain) for i in test_ids},
+        ),
         _csv(labels),
         _csv(dict.fromkeys(test_ids, placeholder)),
     )
@@ -134,6 +142,14 @@ def draw_sample(sample: Sample, size: int, seed: int) -> NDArray[np.uint8]:
     y, x = sample.offset
     crop = np.rot90(field[:, y : y + size, x : x + size], sample.view % 4, axes=(1, 2))
     return np.ascontiguousarray(crop[:, :, ::-1] if sample.view >= 4 else crop)
+
+
+def _brighten(picture: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
+    """Return a picture whose red channel is `gain` times as bright."""
+    red = CHANNELS.index("red")
+    brightened = picture.copy()
+    brightened[red] = np.minimum(np.rint(picture[red] * float(gain)), 255)
+    return brightened
 
 
 def _margin(size: int) -> int:

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from cellline.config import Config
-from cellline.data.folds import open_folds
+from cellline.data.folds import IGNORING_GROUPS, open_folds, read_record
 from cellline.device import choose_device
 from cellline.errors import UserError
+from cellline.prediction.leak import describe_expected, measure_run_leak
 from cellline.prediction.metrics import balanced_accuracy, percent
 from cellline.prediction.run_folder import (
     OutOfFold,
@@ -38,6 +39,8 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     record = describe_run(training, competition, folds)
     check_same_run(folder, record)
     device = choose_device(config.machine)
+    if folds.ignore_groups:
+        report(IGNORING_GROUPS)
     report(f"run {config.run}: {training.network}, {source}")
     for fold in range(folds.n_folds) if config.fold is None else [config.fold]:
         if fold in finished_folds(folder, folds.n_folds):
@@ -57,6 +60,12 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
             f"folds {', '.join(map(str, finished))}: {describe_scores(predictions)}; "
             f"95 % interval {percent(interval[0])} to {percent(interval[1])}"
         )
+    if folds.ignore_groups and finished:
+        leak = measure_run_leak(read_out_of_fold(folder, finished), competition, folds)
+        if leak is not None:
+            share = read_record(config.folders.oof_dir)["audit"]["test_grouped"]
+            report(leak.describe())
+            report(describe_expected(leak, share / len(competition.test_ids)))
 
 
 def describe_scores(predictions: OutOfFold) -> str:

@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+import pytest
+
+from cellline.prediction.leak import Leak
+from cellline.prediction.metrics import Estimate
+from cellline.prediction.reference import Reference, cross_fit, measure_reference
+
+N = 120
+SCORE = Estimate(0.5, 0.4, 0.6, 0.05)
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    return np.arange(N) % 3
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def test_a_leak_is_found_where_copies_are_all_that_helps(labels: np.ndarray) -> None:
+    # Rows k and k + 60 are copies; nothing else tells the class.
+    statistics = np.tile(noise(N // 2, 5), (2, 1))
+    group = np.arange(N) % (N // 2)
+    found = measure_reference(statistics, labels, group, 4, 0, 0.5)
+    assert found.naive.value > 0.7 > 0.5 > found.grouped.value
+    assert found.difference.value == pytest.approx(found.naive.value - found.grouped.value)
+    assert found.difference.low > 0.3
+    assert found.leak is not None
+    assert found.leak.leaked.value > 0.9
+    assert found.leak.n_leaked + found.leak.n_rest == N
+    lines = found.describe()
+    assert lines[0].startswith("a split that ignores copies would flatter")
+    assert "copy or overlap in another fold score" in lines[1]
+    assert "50.0 % have one in training" in lines[2]
+
+
+def test_no_leak_is_found_where_groups_share_nothing(labels: np.ndarray) -> None:
+    statistics = noise(N, 5) + labels[:, None]
+    found = measure_reference(statistics, labels, np.arange(N) // 6, 2, 0, 0.5)
+    assert found.naive.value > 0.5
+    [line] = found.describe()
+    assert line.startswith("no leak can be told")
+
+
+def test_without_groups_nothing_leaks(labels: np.ndarray) -> None:
+    found = measure_reference(noise(N, 5), labels, np.arange(N), 2, 0, 0)
+    assert found.leak is None
+    assert found.difference.interval == (0, 0)
+    assert found.describe()[0].startswith("no leak can be told")
+
+
+@pytest.mark.parametrize("leak", [None, Leak(SCORE, SCORE, 3, 4)])
+def test_a_reference_is_read_as_it_was_written(leak: Leak | None) -> None:
+    reference = Reference(SCORE, SCORE, SCORE, leak, 0.25)
+    assert Reference.from_record(json.loads(json.dumps(reference.record()))) == reference
+
+
+def test_held_out_labels_teach_nothing(labels: np.ndarray) -> None:
+    statistics, fold = noise(N, 4) + labels[:, None], np.arange(N) // 40
+    prob = cross_fit(statistics, labels, fold)
+    np.testing.assert_allclose(prob.sum(1), 1)
+    changed = np.where(fold == 1, (labels + 1) % 3, labels)
+    other = cross_fit(statistics, changed, fold)
+    np.testing.assert_array_equal(other[fold == 1], prob[fold == 1])
+    assert not np.array_equal(other[fold == 0], prob[fold == 0])
+
+
+def test_a_class_that_is_held_out_whole_gets_nothing() -> None:
+    labels, fold = np.repeat([0, 1, 2], 10), np.repeat([0, 1, 0], 10)
+    prob = cross_fit(noise(30, 3), labels, fold)
+    assert prob.shape == (30, 3)
+    assert not prob[fold == 1, 1].any()
