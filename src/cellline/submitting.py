@@ -8,17 +8,17 @@ import numpy as np
 
 from cellline.config import Config
 from cellline.data.competition import Competition
-from cellline.data.folds import open_folds
-from cellline.device import choose_device
+from cellline.data.folds import Folds, open_folds
+from cellline.device import Device, choose_device
 from cellline.errors import UserError
-from cellline.prediction.blend import blend, blend_out_of_fold
+from cellline.prediction.blend import blend, common_samples
+from cellline.prediction.decision import Expected, HeldOut, Rule, expect, fit_rule
 from cellline.prediction.metrics import percent
 from cellline.prediction.run_folder import (
     check_run,
     finished_folds,
     read_out_of_fold,
     run_folder,
-    score_out_of_fold,
 )
 from cellline.prediction.submission import (
     render_submission,
@@ -31,7 +31,7 @@ from cellline.training.inference import predict_test
 def submit(
     config: Config, runs: Sequence[str], partial: bool, report: Callable[[str], None]
 ) -> Path:
-    """Blend the test predictions of `runs`, all their folds, and write the submission; its path.
+    """Decide the test set from all folds of `runs` and write the submission; its path.
 
     Raises UserError when a run is missing or of other data, and, unless `partial`, when a fold of
     it has not been trained.
@@ -40,10 +40,64 @@ def submit(
     folders = [run_folder(config.folders.oof_dir, run) for run in dict.fromkeys(runs)]
     configs = [check_run(folder, competition, folds) for folder in folders]
     finished = [finished_folds(folder, folds.n_folds) for folder in folders]
+    check_finished(folders, finished, folds.n_folds, partial)
+    if folds.ignore_groups:
+        report(
+            "warning: these folds ignore groups, so networks have seen pictures that belong "
+            "together with those they are scored on: the OOF score flatters, and the decision rule "
+            "is fitted to such predictions. Submit from folds that keep groups together"
+        )
+
+    device = choose_device(config.machine)
+    predictions, described = [], []
+    for folder, run_config, there in zip(folders, configs, finished, strict=True):
+        prob, description = predict_run(folder, run_config, there, competition, device)
+        predictions.append(prob)
+        described.append(description)
+    samples = gather(folders, finished, competition, folds)
+    rule = fit_rule(samples)
+    predicted = rule.apply(np.stack(predictions)).predicted
+    data = render_submission(competition, predicted)
+    validate_submission(data, competition)
+
+    names = [folder.name for folder in folders]
+    expected = expect(samples)
+    record: dict[str, Any] = {
+        "runs": described,
+        "input_digest": competition.digest,
+        "folds_digest": folds.digest,
+        "rule": record_rule(rule, names, competition.classes),
+        "oof": {
+            "bac": expected.bac.value,
+            "interval": expected.bac.interval,
+            "samples": len(samples.labels),
+            "plain_bac": expected.plain_bac.value,
+        },
+        "precision": device.precision,
+    }
+    whole = all(len(there) == folds.n_folds for there in finished)
+    name = (
+        "+".join(names) + ("" if whole else "-partial") + ("-leaky" if folds.ignore_groups else "")
+    )
+    path = write_submission(config.folders.submissions_dir, name, data, record)
+    for line in (
+        *describe_counts(competition, predicted),
+        *describe_rule(rule, names),
+        *describe_expected(expected, len(samples.labels), len(competition.train_ids)),
+        f"wrote {path} ({len(predicted)} rows)",
+    ):
+        report(line)
+    return path
+
+
+def check_finished(
+    folders: Sequence[Path], finished: Sequence[list[int]], n_folds: int, partial: bool
+) -> None:
+    """Raise UserError where the finished folds of the runs are too few to decide from."""
     missing = [
         f"make train RUN={folder.name} FOLD={fold}"
         for folder, there in zip(folders, finished, strict=True)
-        for fold in range(folds.n_folds)
+        for fold in range(n_folds)
         if fold not in there
     ]
     if missing and not partial:
@@ -54,51 +108,93 @@ def submit(
     untrained = [folder.name for folder, there in zip(folders, finished, strict=True) if not there]
     if untrained:
         raise UserError(f"no fold of {', '.join(untrained)} is finished: there is nothing to blend")
-
     if not set.intersection(*map(set, finished)):
         raise UserError("the runs have no finished fold in common; train one with all of them")
 
-    device = choose_device(config.machine)
-    of_runs, described = [], []
-    for folder, run_config, there in zip(folders, configs, finished, strict=True):
-        predictions, models = zip(
-            *(predict_test(folder / f"fold{k}", run_config, competition, device) for k in there),
-            strict=True,
-        )
-        of_runs.append(blend(predictions))
-        described.append(
-            {
-                "run": folder.name,
-                "settings": run_config["settings"],
-                "models": {str(k): digest for k, digest in zip(there, models, strict=True)},
-            }
-        )
-    prob = blend(of_runs)
-    predicted = prob.argmax(1)
 
-    held_out = blend_out_of_fold(
+def predict_run(
+    folder: Path,
+    config: dict[str, Any],
+    finished: list[int],
+    competition: Competition,
+    device: Device,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A run's test predictions [test sample, class], the mean of its folds', and what made them."""
+    by_fold = [predict_test(folder / f"fold{k}", config, competition, device) for k in finished]
+    models = {str(k): digest for k, (_, digest) in zip(finished, by_fold, strict=True)}
+    description = {"run": folder.name, "settings": config["settings"], "models": models}
+    return blend([prob for prob, _ in by_fold]), description
+
+
+def gather(
+    folders: Sequence[Path],
+    finished: Sequence[list[int]],
+    competition: Competition,
+    folds: Folds,
+) -> HeldOut:
+    """The out-of-fold predictions of the samples that all runs have."""
+    runs = common_samples(
         [read_out_of_fold(folder, there) for folder, there in zip(folders, finished, strict=True)]
     )
-    oof = score_out_of_fold(held_out, competition, folds)
-    data = render_submission(competition, predicted)
-    validate_submission(data, competition)
-    record: dict[str, Any] = {
-        "runs": described,
-        "input_digest": competition.digest,
-        "folds_digest": folds.digest,
-        "oof": {"bac": oof.value, "interval": oof.interval, "samples": len(held_out.ids)},
-        "precision": device.precision,
+    rows = np.searchsorted(competition.train_ids, runs[0].ids)
+    prob = np.stack([run.prob for run in runs])
+    return HeldOut(prob, runs[0].labels, folds.fold[rows], folds.group[rows])
+
+
+def record_rule(rule: Rule, runs: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+    """The rule for a submission's record."""
+    correction = rule.correction and {
+        "temperature": rule.correction.temperature,
+        "prior_share": rule.correction.prior_share,
+        "prior": dict(zip(classes, rule.correction.prior, strict=True)),
     }
-    name = "+".join(folder.name for folder in folders) + ("-partial" if missing else "")
-    path = write_submission(config.folders.submissions_dir, name, data, record)
-    for line in describe_counts(competition, predicted):
-        report(line)
-    report(
-        f"OOF BAC of what was blended, on {len(held_out.ids)} of {len(competition.train_ids)} "
-        f"training samples: {percent(oof.value, oof.interval)} (95 % interval)"
-    )
-    report(f"wrote {path} ({len(predicted)} rows)")
-    return path
+    trials = [
+        {
+            "part": trial.part,
+            "gain": trial.gain
+            and {
+                "bac": trial.gain.value,
+                "interval": trial.gain.interval,
+                "standard_error": trial.gain.error,
+            },
+            "used": trial.used,
+            "why": trial.why,
+        }
+        for trial in rule.trials
+    ]
+    return {
+        "weights": dict(zip(runs, rule.weights, strict=True)),
+        "correction": correction,
+        "trials": trials,
+    }
+
+
+def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
+    """What was tried beyond the plain rule, and what is used, a line each."""
+    lines = [f"{trial.part}: {trial.why}" for trial in rule.trials]
+    if len(runs) > 1:
+        shares = zip(runs, rule.weights, strict=True)
+        lines.append("weights: " + ", ".join(f"{run} {weight:.2f}" for run, weight in shares))
+    if rule.correction:
+        lines.append(
+            f"temperature {rule.correction.temperature:.2f}; the share of the prior that training "
+            f"had divided out: {rule.correction.prior_share:.2f}"
+        )
+    return lines
+
+
+def describe_expected(expected: Expected, n: int, n_train: int) -> list[str]:
+    """What `n` out-of-fold samples among `n_train` let one expect, a line each."""
+    lines = [
+        f"OOF BAC of this rule, made anew for each fold from the others, on {n} of {n_train} "
+        f"training samples: {percent(expected.bac.value, expected.bac.interval)} (95 % interval); "
+        f"with equal weights and no correction {percent(expected.plain_bac.value)}"
+    ]
+    before, after = expected.calibration_error, expected.corrected_calibration_error
+    line = f"expected calibration error: {percent(before.value, before.interval)}"
+    if after:
+        line += f", corrected on other folds {percent(after.value, after.interval)}"
+    return [*lines, line]
 
 
 def describe_counts(competition: Competition, predicted: np.ndarray) -> list[str]:

@@ -7,21 +7,24 @@ import numpy as np
 from cellline.prediction.run_folder import OutOfFold
 
 
-def blend(probabilities: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of several predictions [sample, class] of the same samples, float32."""
-    mean: np.ndarray = np.stack(probabilities).mean(axis=0, dtype=np.float64)
+def blend(
+    probabilities: Sequence[np.ndarray] | np.ndarray, weights: Sequence[float] | None = None
+) -> np.ndarray:
+    """The mean of several predictions [sample, class] of the same samples, float32.
+
+    `weights`, one a prediction, need not sum to 1; by default they are equal.
+    """
+    mean: np.ndarray = np.average(np.asarray(probabilities, dtype=np.float64), 0, weights)
     return mean.astype(np.float32)
 
 
-def blend_out_of_fold(runs: Sequence[OutOfFold]) -> OutOfFold:
-    """The blend of several runs' out-of-fold predictions, on the samples that all have."""
+def common_samples(runs: Sequence[OutOfFold]) -> list[OutOfFold]:
+    """Each run's out-of-fold predictions of the samples that all have, in the same order."""
     common = runs[0].ids
     for run in runs[1:]:
         common = np.intersect1d(common, run.ids)
     kept = [np.isin(run.ids, common) for run in runs]
-    return OutOfFold(
-        common,
-        runs[0].labels[kept[0]],
-        blend([run.prob[rows] for run, rows in zip(runs, kept, strict=True)]),
-        blend([run.prob_plain[rows] for run, rows in zip(runs, kept, strict=True)]),
-    )
+    return [
+        OutOfFold(run.ids[rows], run.labels[rows], run.prob[rows], run.prob_plain[rows])
+        for run, rows in zip(runs, kept, strict=True)
+    ]

@@ -1,0 +1,195 @@
+"""The decision rule: how the probabilities of several runs become one class for each sample.
+
+The plain rule blends the runs equally and takes the likeliest class. Selected weights and the
+correction of calibration.py are used only where they have gained on folds that they were not
+fitted on. What is fitted for a fold comes from the other folds' predictions and labels alone. (The
+networks that made those predictions were trained on the fold itself, as in all stacking.)
+"""
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+
+import numpy as np
+
+from cellline.prediction.blend import blend
+from cellline.prediction.calibration import (
+    Correction,
+    Decided,
+    calibration_error,
+    fit_correction,
+)
+from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, estimate, points, tally
+from cellline.prediction.selection import select_runs
+
+
+class Part(StrEnum):
+    """What a rule has only if it helps, in the order in which it is tried."""
+
+    SELECTION = "weights of the runs by greedy selection"
+    CORRECTION = "temperature and prior correction"
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Out-of-fold predictions by several runs of the same samples."""
+
+    prob: np.ndarray
+    """float32 [run, n, class]"""
+    labels: np.ndarray
+    """int64 [n]"""
+    fold: np.ndarray
+    """int64 [n]"""
+    group: np.ndarray
+    """int64 [n]: what a bootstrap draws"""
+
+    def at(self, rows: np.ndarray) -> "HeldOut":
+        """Those of some rows."""
+        return HeldOut(self.prob[:, rows], self.labels[rows], self.fold[rows], self.group[rows])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of trying a part."""
+
+    part: Part
+    gain: Estimate | None
+    """In balanced accuracy, over the rule without it; None where it could not be measured."""
+    used: bool
+    why: str
+    """For a person to read."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done to the runs' probabilities, and why."""
+
+    weights: tuple[float, ...]
+    """Of the runs; they sum to 1."""
+    correction: Correction | None = None
+    trials: tuple[Trial, ...] = ()
+
+    def apply(self, prob: np.ndarray) -> Decided:
+        """Decide for the runs' probabilities [run, n, class].
+
+        The result's are calibrated when there is a correction; else they are the blend's. Those
+        of the test set, means over the folds' networks, are a little less sure than what the
+        temperature was fitted to.
+        """
+        blended = blend(prob, self.weights)
+        if self.correction is None:
+            return Decided(blended, blended.argmax(axis=1))
+        return self.correction.apply(blended)
+
+
+def fit_parts(parts: Set[Part], samples: HeldOut) -> Rule:
+    """The rule that has these parts, fitted on all `samples`."""
+    n_runs = len(samples.prob)
+    weights = (1 / n_runs,) * n_runs
+    if Part.SELECTION in parts:
+        weights = select_runs(samples.prob, samples.labels)
+    if Part.CORRECTION not in parts:
+        return Rule(weights)
+    return Rule(weights, fit_correction(blend(samples.prob, weights), samples.labels))
+
+
+def fit_rule(samples: HeldOut) -> Rule:
+    """The rule for `samples`, with the parts that help.
+
+    A part helps when its gain in balanced accuracy, fitted on all folds but one and measured on
+    that one in turn, exceeds the gain's standard error (bootstrap over groups, paired). The
+    correction is tried on top of the weights that were settled on.
+    """
+    tried = [part for part in Part if part is not Part.SELECTION or len(samples.prob) > 1]
+    if len(np.unique(samples.fold)) < 2:
+        why = "not used: fitting it on one fold and judging it on another takes two finished folds"
+        trials = [Trial(part, None, False, why) for part in tried]
+        return replace(fit_parts(frozenset(), samples), trials=tuple(trials))
+    bootstrap = Bootstrap(samples.group)
+    used: frozenset[Part] = frozenset()
+    decided = cross_fit(partial(fit_parts, used), samples)
+    trials = []
+    for part in tried:
+        other = cross_fit(partial(fit_parts, used | {part}), samples)
+        trial = judge(part, samples, decided, other, bootstrap)
+        trials.append(trial)
+        if trial.used:
+            used, decided = used | {part}, other
+    return replace(fit_parts(used, samples), trials=tuple(trials))
+
+
+def cross_fit(fit: Callable[[HeldOut], Rule], samples: HeldOut) -> Decided:
+    """Decisions for `samples`, of each fold by the rule that `fit` makes of the other folds.
+
+    With `fit_rule`, its choices are made anew for each fold: the score of these decisions is what
+    a rule may expect that is fitted on all folds. The probabilities are then calibrated in those
+    folds alone whose rule has a correction.
+    """
+    _, n, n_classes = samples.prob.shape
+    decided = Decided(np.empty((n, n_classes), np.float32), np.empty(n, np.int64))
+    for fold in np.unique(samples.fold):
+        held_out = samples.fold == fold
+        of_fold = fit(samples.at(~held_out)).apply(samples.prob[:, held_out])
+        decided.prob[held_out] = of_fold.prob
+        decided.predicted[held_out] = of_fold.predicted
+    return decided
+
+
+def judge(
+    part: Part, samples: HeldOut, without: Decided, having: Decided, bootstrap: Bootstrap
+) -> Trial:
+    """Whether decisions gain from a part that they are cross-fitted with."""
+    gain = bac_gain(samples, without, having, bootstrap)
+    used = gain.value > gain.error
+    why = (
+        f"{'used' if used else 'not used'}: on folds that it was not fitted on, it changes BAC by "
+        f"{points(gain)} points, {'' if used else 'not '}more than the standard error "
+        f"({100 * gain.error:.1f})"
+    )
+    return Trial(part, gain, used, why)
+
+
+def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap) -> Estimate:
+    """The difference in balanced accuracy between two decisions for the same samples, paired."""
+    n_classes = samples.prob.shape[2]
+    before, after = (tally(samples.labels, of.predicted, n_classes) for of in (old, new))
+    return estimate(
+        bac_of(after.sum(axis=0)) - bac_of(before.sum(axis=0)),
+        bac_of(bootstrap.sums(after)) - bac_of(bootstrap.sums(before)),
+    )
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the rule and calibration come to on folds that they are not fitted on."""
+
+    bac: Estimate
+    """Balanced accuracy of what `fit_rule` makes, for each fold, of the others."""
+    plain_bac: Estimate
+    """Balanced accuracy of the plain rule: nothing is fitted."""
+    calibration_error: Estimate
+    """Of the equal blend."""
+    corrected_calibration_error: Estimate | None
+    """Of the equal blend, corrected on the other folds; None where there are none."""
+
+
+def expect(samples: HeldOut) -> Expected:
+    """Score `fit_rule` and the correction on `samples`, by cross-fitting."""
+    bootstrap = Bootstrap(samples.group)
+    n_classes = samples.prob.shape[2]
+    plain = fit_parts(frozenset(), samples).apply(samples.prob)
+
+    def bac(decided: Decided) -> Estimate:
+        return bootstrap.estimate(bac_of, tally(samples.labels, decided.predicted, n_classes))
+
+    def error(decided: Decided) -> Estimate:
+        return calibration_error(samples.labels, decided.prob, bootstrap)
+
+    correct = partial(fit_parts, {Part.CORRECTION})
+    return Expected(
+        bac(cross_fit(fit_rule, samples)),
+        bac(plain),
+        error(plain),
+        error(cross_fit(correct, samples)) if len(np.unique(samples.fold)) > 1 else None,
+    )
