@@ -29,7 +29,7 @@ COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSI
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
 
-.PHONY: help setup folds train tune submit demo test lint format lock check-active check-active-dev
+.PHONY: help setup folds train tune submit compare report demo test lint format lock check-active check-active-dev
 
 # `make folds train submit` means one after the other, whatever -j says.
 .NOTPARALLEL:
@@ -42,6 +42,8 @@ help:
 	@echo '  make tune      search learning rate and batch size                      TRIALS=20 TUNE_EPOCHS=4 FOLD=0'
 	@echo '  make train     train one fold, or every fold that is not finished       FOLD=0'
 	@echo '  make submit    predict the test set, blend, write the CSV               RUNS="a b"'
+	@echo '  make compare   is run b better than run a? overall and by class         RUNS="a b"'
+	@echo '  make report    one HTML page that shows a run'
 	@echo
 	@echo '  make setup     install what is needed into .venv (the others do, too)   VENV=.venv PYTHON=python3'
 	@echo '  make test      run the tests             make lint     ruff and mypy'
@@ -64,6 +66,12 @@ train: $(READY)
 
 submit: $(READY)
 	@$(PY) src/submit.py $(COMMON) $(RUNS_OPTION) $(ARGS)
+
+compare: $(READY)
+	@$(PY) src/compare.py $(COMMON) $(RUNS_OPTION) $(ARGS)
+
+report: $(READY)
+	@$(PY) src/report.py $(COMMON) $(ARGS)
 
 demo: $(READY)
 	@$(PY) src/demo.py $(ARGS)
