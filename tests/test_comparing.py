@@ -24,7 +24,12 @@ def config(drawn: Path) -> Config:
     competition = load_competition(folders.input_dir, folders.cache_dir, channels)
     fold = np.empty(90, dtype=np.int64)
     fold[np.argsort(competition.labels, kind="stable")] = np.arange(90) % 3
-    record = {"n_folds": 3, "channels": list(channels), "input_digest": competition.digest}
+    record = {
+        "n_folds": 3,
+        "ignore_groups": False,
+        "channels": list(channels),
+        "input_digest": competition.digest,
+    }
     write_folds(folders.oof_dir, competition, fold, competition.train_ids, record)
     return Config(folders)
 

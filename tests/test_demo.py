@@ -20,6 +20,7 @@ def test_the_demo_runs_every_verb_and_tells_the_score() -> None:
         "best trial of 2 on fold 0",
         "fold 2 is finished",
         "wrote demo/submissions/densenet161-",
+        "wrote demo/oof/densenet161/report.html",
         "== test BAC",
     ):
         assert part in printed

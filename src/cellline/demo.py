@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from cellline.config import Config
-from cellline.data.folds import make_folds
 from cellline.data.synthetic import draw_competition
 from cellline.data.synthetic_cells import contact_sheet
+from cellline.dealing import make_folds
 from cellline.files import write_csv
 from cellline.prediction.metrics import balanced_accuracy, percent
+from cellline.report.page import write_report
 from cellline.submitting import submit
 from cellline.training.run import train_run
 from cellline.tuning import tune_run
@@ -60,6 +61,8 @@ def demo(config: Config, n_folds: int, report: Callable[[str], None]) -> float:
     train_run(config, report)
     report("== make submit")
     path = submit(config, (config.run,), False, report)
+    report("== make report")
+    write_report(config, report)
     score = score_submission(path, truth)
     report(f"== test BAC {percent(score)}, where guessing gives {percent(1 / 9)}")
     return score

@@ -72,17 +72,17 @@ def test_a_perfect_classifier_has_every_interval_at_1(
 
 @pytest.mark.parametrize(("n_classes", "right"), [(2, 1 / 2), (9, 1 / 9), (3, 0.7)])
 def test_the_interval_covers_at_the_nominal_rate(n_classes: int, right: float) -> None:
-    """A classifier that is right by chance, or with probability 0.7: 200 times 400 samples."""
+    """A classifier that is right by chance, or with probability 0.7: 100 times 200 samples."""
     generator = np.random.default_rng(0)
     covered = 0
-    for _ in range(200):
-        labels = generator.integers(0, n_classes, 400)
-        wrong = (labels + generator.integers(1, n_classes, 400)) % n_classes
-        predicted = np.where(generator.random(400) < right, labels, wrong)
-        low, high = bac_interval(labels, predicted, np.arange(400)).interval
+    for _ in range(100):
+        labels = generator.integers(0, n_classes, 200)
+        wrong = (labels + generator.integers(1, n_classes, 200)) % n_classes
+        predicted = np.where(generator.random(200) < right, labels, wrong)
+        low, high = bac_interval(labels, predicted, np.arange(200)).interval
         covered += low <= right <= high
-    # 95 % of 200, give or take three standard errors.
-    assert 181 <= covered <= 199
+    # 95 of 100, give or take three standard errors, and never all of them.
+    assert 88 <= covered <= 99
 
 
 def test_copies_do_not_narrow_the_interval() -> None:

@@ -1,0 +1,57 @@
+"""Whether the run's probabilities can be taken at their word, and what the decision rule made."""
+
+from functools import partial
+
+from cellline.prediction.calibration import calibration_error, reliability
+from cellline.prediction.decision import HeldOut, Part, cross_fit, fit_parts, fit_rule
+from cellline.prediction.metrics import Estimate
+from cellline.report.content import Block, Bullets, Columns, Figure, Section, Table, Text
+from cellline.report.figures import draw_reliability
+from cellline.report.run import Run
+from cellline.report.words import sentence
+
+LOOK = (
+    "Dots on the diagonal keep their word: of all samples given 80 %, 80 % are right. Below it "
+    "the network is too sure of itself. A dot's area is its share of the samples."
+)
+
+
+def calibration_section(run: Run) -> Section:
+    """Reliability and calibration error before and after, and the parts of the decision rule."""
+    labels = run.oof.labels
+    samples = HeldOut(run.oof.prob[None], labels, run.fold, run.groups)
+    before = reliability(labels, run.oof.prob)
+    error = calibration_error(labels, run.oof.prob, run.bootstrap)
+    pictures = [Figure("As the network says", LOOK, draw_reliability("before", before))]
+    rows = [("as the network says", show(error))]
+    if len(run.finished) > 1:
+        # Fitted whether or not the rule uses it: calibration is of use beside the decision.
+        fitted = cross_fit(partial(fit_parts, frozenset({Part.CORRECTION})), samples)
+        after = calibration_error(labels, fitted.prob, run.bootstrap)
+        pictures.append(
+            Figure(
+                "Calibrated",
+                "Each fold by what was fitted on the others.",
+                draw_reliability("after", reliability(labels, fitted.prob)),
+            )
+        )
+        rows.append(("calibrated on the other folds", show(after)))
+    blocks: list[Block] = [
+        Columns(pictures),
+        Table(
+            "Expected calibration error: how far confidence and accuracy are apart, in points, "
+            "on average. 0 is perfect; scatter alone gives a point or two.",
+            ("", "points"),
+            rows,
+        ),
+    ]
+    blocks.append(Text("The decision rule, as make submit would make it of this run alone:"))
+    blocks.append(
+        Bullets([sentence(f"{trial.part}: {trial.why}") for trial in fit_rule(samples).trials])
+    )
+    return Section("calibration", "Calibration and decision", blocks)
+
+
+def show(error: Estimate) -> str:
+    """In points, with the interval."""
+    return f"{100 * error.value:.1f} [{100 * error.low:.1f}, {100 * error.high:.1f}]"

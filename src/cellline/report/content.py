@@ -1,0 +1,101 @@
+"""What the page is made of: plain data, which the template lays out and never computes with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    kind: ClassVar[str] = "bullets"
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; its first column heads the rows."""
+
+    kind: ClassVar[str] = "table"
+    note: str
+    """What to look for."""
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: frozenset[int] = frozenset({0})
+    """Columns that hold text, not numbers: they are set flush left."""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix."""
+
+    kind: ClassVar[str] = "matrix"
+    title: str
+    note: str
+    classes: Sequence[str]
+    rows: Sequence[Sequence[tuple[int, float]]]
+    """By class, then by predicted class: samples, and their share of the class from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing."""
+
+    kind: ClassVar[str] = "figure"
+    title: str
+    note: str
+    svg: str
+    """An <svg> element, which the page holds as it is."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A sample's picture."""
+
+    source: str
+    """A data: address."""
+    caption: Sequence[str]
+    """Lines, the sample's id first."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pictures of samples."""
+
+    kind: ClassVar[str] = "grid"
+    title: str
+    note: str
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Figures and tables side by side, where there is room."""
+
+    kind: ClassVar[str] = "columns"
+    blocks: Sequence[Figure | Table]
+
+
+Block = Text | Bullets | Table | Matrix | Figure | Grid | Columns
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, with a line in its table of contents."""
+
+    name: str
+    """Of its anchor."""
+    title: str
+    blocks: Sequence[Block]
+    warnings: Sequence[str] = field(default=())
+    """What of it must be read first: listed at the head of the page."""

@@ -1,0 +1,151 @@
+"""All that the page tells of: what a run and its input have left on disk, read once."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellline.config import Config
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds, open_folds, read_record
+from cellline.errors import UserError
+from cellline.prediction.metrics import Bootstrap, Estimate
+from cellline.prediction.run_folder import (
+    OutOfFold,
+    check_run,
+    finished_folds,
+    groups_of,
+    read_out_of_fold,
+    run_folder,
+)
+
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run of which one fold or more is finished."""
+
+    folder: Path
+    settings: dict[str, Any]
+    """As in config.json."""
+    competition: Competition
+    folds: Folds
+    record: dict[str, Any]
+    """As in folds.json."""
+    finished: list[int]
+    oof: OutOfFold
+    """Of the finished folds."""
+    rows: np.ndarray
+    """int64 [n]: the competition's rows of the predicted samples."""
+    groups: np.ndarray
+    """int64 [n]"""
+    bootstrap: Bootstrap
+    """One for all that is told of the predicted samples."""
+    histories: dict[int, History]
+    """Of the finished folds: the rows of history.csv."""
+    test: dict[int, np.ndarray]
+    """Of the finished folds that `make submit` has seen: probabilities [m, class]."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.folder.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return self.competition.classes
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """int64 [n]: the class that each sample was taken for."""
+        predicted: np.ndarray = self.oof.prob.argmax(1)
+        return predicted
+
+    @property
+    def fold(self) -> np.ndarray:
+        """int64 [n]: the fold of each predicted sample."""
+        fold: np.ndarray = self.folds.fold[self.rows]
+        return fold
+
+    @property
+    def missing(self) -> list[int]:
+        """The folds that are not finished."""
+        return [fold for fold in range(self.folds.n_folds) if fold not in self.finished]
+
+    def bac_on(self, chosen: np.ndarray) -> Estimate:
+        """The balanced accuracy on the chosen samples, bool [n], of the classes among them."""
+        hits = np.zeros((len(self.rows), len(self.classes), 2))
+        right = self.predicted[chosen] == self.oof.labels[chosen]
+        hits[chosen, self.oof.labels[chosen]] = np.stack([right, np.ones(len(right))], axis=1)
+
+        def bac(sums: np.ndarray) -> np.ndarray:
+            right, count = np.moveaxis(sums, -1, 0)
+            recall = np.divide(right, count, out=np.zeros_like(right), where=count > 0)
+            # A draw may hold none of them, which makes it no number.
+            with np.errstate(invalid="ignore"):
+                mean: np.ndarray = recall.sum(axis=-1) / np.sum(count > 0, axis=-1)
+            return mean
+
+        return self.bootstrap.estimate(bac, hits)
+
+
+def open_run(config: Config) -> Run:
+    """The run that `config` names.
+
+    Raises UserError for bad input, when there are no folds or no run, when the run is of other
+    data, when none of its folds is finished, and when the finished ones lack a class.
+    """
+    competition, folds = open_folds(config.folders)
+    folder = run_folder(config.folders.oof_dir, config.run)
+    settings = check_run(folder, competition, folds)["settings"]
+    finished = finished_folds(folder, folds.n_folds)
+    if not finished:
+        raise UserError(
+            f"no fold of {folder} is finished: there is nothing to report yet; "
+            f"`make train RUN={folder.name} FOLD=0` trains the first"
+        )
+    oof = read_out_of_fold(folder, finished)
+    absent = np.setdiff1d(np.arange(len(competition.classes)), oof.labels)
+    if len(absent):
+        missing = next(fold for fold in range(folds.n_folds) if fold not in finished)
+        raise UserError(
+            f"what is finished of {folder} holds no sample of "
+            f"{', '.join(competition.classes[index] for index in absent)}: there is no balanced "
+            f"accuracy yet; `make train RUN={folder.name} FOLD={missing}` trains the next fold"
+        )
+    groups = groups_of(oof, competition, folds)
+    return Run(
+        folder=folder,
+        settings=settings,
+        competition=competition,
+        folds=folds,
+        record=read_record(config.folders.oof_dir),
+        finished=finished,
+        oof=oof,
+        rows=np.searchsorted(competition.train_ids, oof.ids),
+        groups=groups,
+        bootstrap=Bootstrap(groups),
+        histories={fold: read_history(folder / f"fold{fold}") for fold in finished},
+        test=read_test(folder, finished),
+    )
+
+
+def read_history(folder: Path) -> History:
+    """The rows of a fold's history.csv."""
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def read_test(folder: Path, folds: list[int]) -> dict[int, np.ndarray]:
+    """By fold the test probabilities [m, class] that `make submit` has left."""
+    found = {}
+    for fold in folds:
+        path = folder / f"fold{fold}" / "test.npz"
+        if path.exists():
+            with np.load(path, allow_pickle=False) as file:
+                found[fold] = file["prob"]
+    return found

@@ -1,0 +1,83 @@
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cellline.report.svg import BLUE, COLOURS, INK, draw
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMES = [
+    "<script>alert(1)</script>",
+    "$x_{",
+    "$x$",
+    r"\frac",
+    'a"b',
+    "#010101",
+    '<g id="patch_1"',
+    "é&amp;",
+]
+
+
+class Reader(HTMLParser):
+    """The tags and the texts of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append(data)
+
+
+def paint(axes: "Axes") -> None:
+    axes.plot([1, 2, 3], [1, 2, 1], "o-", color=BLUE, label="line")
+    axes.text(1, 1, "marked", color=INK)
+    axes.set_yticks(range(len(NAMES)), NAMES)
+    axes.legend()
+
+
+def test_any_name_is_shown_as_it_is() -> None:
+    reader = Reader(draw("names", paint))
+    assert set(NAMES) <= set(reader.texts)
+    assert "script" not in {tag for tag, _ in reader.tags}
+
+
+def test_colours_are_the_pages() -> None:
+    svg = draw("colours", paint)
+    tags = "".join(re.findall(r"<[^<>]+>", svg))
+    assert "var(--blue)" in tags
+    assert "currentColor" in tags
+    assert not any(colour in tags for colour in COLOURS)
+    # Nothing is drawn in a colour of its own, which might not be seen on a dark page.
+    assert not re.findall(r"#[0-9a-f]{6}", tags)
+
+
+def test_two_figures_share_a_page() -> None:
+    first, second = (Reader(draw(name, paint)) for name in ("first", "second"))
+    ids, others = (
+        [tag[1]["id"] for tag in reader.tags if "id" in tag[1]] for reader in (first, second)
+    )
+    assert ids
+    assert not set(ids) & set(others)
+    # What is referred to is there.
+    values = [str(value) for _, attributes in first.tags for value in attributes.values()]
+    links = [found for value in values for found in re.findall(r"^#(\w+)$|url\(#(\w+)\)", value)]
+    assert links
+    assert {link or clip for link, clip in links} <= set(ids)
+    assert not {"style", "metadata", "title"} & {tag for tag, _ in first.tags}
+    [(_, root)] = [tag for tag in first.tags if tag[0] == "svg"]
+    assert set(root) == {"viewbox"}
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_the_same_figure_has_the_same_bytes(name: str) -> None:
+    assert draw(name, paint) == draw(name, paint)
