@@ -62,7 +62,8 @@ class LabelErrors:
         if not self.evidence:
             return [
                 f"no sign of label errors among {self.samples} labels (up to "
-                f"{percent(self.rate.high)} could be wrong without showing)"
+                f"{percent(self.rate.high)} could be wrong without showing, beside errors that all "
+                "pictures of a group share)"
             ]
         first = [
             f"{ids[row]} ({classes[given]}, looks like {classes[suggested]})"
