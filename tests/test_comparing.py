@@ -88,17 +88,35 @@ def test_a_better_run_is_told_and_so_is_what_was_changed(
 
 
 def test_only_folds_that_both_have_finished_are_compared(config: Config, finish: Finish) -> None:
-    finish("a", 0.5, of=(0, 1))
+    finish("a", 0.55, of=(0, 1))
     # Were fold 2 compared as well, b would be worse.
-    finish("b", 0.5, of=(1,))
+    finish("b", 0.58, of=(1,))
     finish("b", 0.0, of=(2,))
     lines = compare(config, "a", "b")
     assert "fold 0 is left out: only a has finished it" in lines
     assert "fold 2 is left out: only b has finished it" in lines
-    assert verdict(lines).startswith("no difference can be told between a and b: +0.0 ")
+    assert verdict(lines).startswith("no difference can be told between a and b: +")
     assert " samples of fold 1; " in verdict(lines)
-    assert "all 3 folds of both have 3 times as many: not enough either" in lines
     assert any(line.startswith("settings: the same") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("right", "outlook"), [(0.58, "not enough either"), (0.62, "probably enough")]
+)
+def test_what_more_folds_would_do_is_said(
+    config: Config, finish: Finish, right: float, outlook: str
+) -> None:
+    finish("a", 0.55, of=(1,))
+    finish("b", right, of=(1,))
+    assert f"all 3 folds of both have 3 times as many: {outlook}" in compare(config, "a", "b")
+
+
+def test_runs_that_predict_the_same_are_no_question(config: Config, finish: Finish) -> None:
+    finish("a", 0.5, of=(1,))
+    finish("b", 0.5, of=(1,))
+    lines = compare(config, "a", "b")
+    assert "a and b are right on the same samples of fold 1: keep the cheaper" in lines
+    assert not any("times as many" in line for line in lines)
 
 
 def test_folds_that_ignore_groups_are_warned_of(config: Config, finish: Finish) -> None:

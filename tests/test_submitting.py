@@ -172,7 +172,8 @@ def test_what_leans_to_frequent_classes_is_corrected() -> None:
     assert record["oof"]["plain_bac"] == pytest.approx(plain)
     low, high = record["oof"]["interval"]
     assert plain < low < record["oof"]["bac"] < high
-    assert "OOF BAC of this rule, made anew for each fold from the others, on 90 of 90" in printed
+    assert "equal weights and no correction, on 90 of 90 training samples" in printed
+    assert "OOF BAC of this rule, made anew for each fold from the others: " in printed
     assert "corrected on other folds" in printed
 
 

@@ -55,7 +55,7 @@ def compare_runs(config: Config, runs: Sequence[str], report: Callable[[str], No
     report("")
     report(comparison.verdict(runs[0], runs[1], name_folds(common, folds.n_folds)))
     report("")
-    if not comparison.is_clear and len(common) < folds.n_folds:
+    if comparison.bac.error and not comparison.is_clear and len(common) < folds.n_folds:
         times = folds.n_folds / len(common)
         outlook = "probably enough" if comparison.needed <= times else "not enough either"
         report(f"all {folds.n_folds} folds of both have {times:.3g} times as many: {outlook}")

@@ -62,14 +62,17 @@ def submit(
 
     names = [folder.name for folder in folders]
     expected = expect(samples)
+    scored = expected.bac or expected.plain_bac
     record: dict[str, Any] = {
         "runs": described,
         "input_digest": competition.digest,
         "folds_digest": folds.digest,
         "rule": record_rule(rule, names, competition.classes),
         "oof": {
-            "bac": expected.bac.value,
-            "interval": expected.bac.interval,
+            # Of the rule where three folds or more can judge it, else of the plain rule.
+            "of_rule": expected.bac is not None,
+            "bac": scored.value,
+            "interval": scored.interval,
             "samples": len(samples.labels),
             "plain_bac": expected.plain_bac.value,
         },
@@ -103,7 +106,7 @@ def check_finished(
     if missing and not partial:
         raise UserError(
             "these folds have not been trained:\n  " + "\n  ".join(missing) + "\n"
-            'Train them, or blend what there is: make submit ARGS="--partial"'
+            "Train them, or blend what there is: the same command with ARGS=--partial"
         )
     untrained = [folder.name for folder, there in zip(folders, finished, strict=True) if not there]
     if untrained:
@@ -185,10 +188,14 @@ def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
 
 def describe_expected(expected: Expected, n: int, n_train: int) -> list[str]:
     """What `n` out-of-fold samples among `n_train` let one expect, a line each."""
+    plain = expected.plain_bac
     lines = [
-        f"OOF BAC of this rule, made anew for each fold from the others, on {n} of {n_train} "
-        f"training samples: {percent(expected.bac.value, expected.bac.interval)} (95 % interval); "
-        f"with equal weights and no correction {percent(expected.plain_bac.value)}"
+        f"OOF BAC with equal weights and no correction, on {n} of {n_train} training samples: "
+        f"{percent(plain.value, plain.interval)} (95 % interval)",
+        f"OOF BAC of this rule, made anew for each fold from the others: "
+        f"{percent(expected.bac.value, expected.bac.interval)}"
+        if expected.bac
+        else "OOF BAC of this rule: three finished folds are needed to judge it",
     ]
     before, after = expected.calibration_error, expected.corrected_calibration_error
     line = f"expected calibration error: {percent(before.value, before.interval)}"

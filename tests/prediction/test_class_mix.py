@@ -67,6 +67,15 @@ def test_of_a_perfect_classifier_only_the_labels_are_by_chance() -> None:
     np.testing.assert_allclose([result.low, result.high], np.tile(expected, (3, 1)).T, atol=0.051)
 
 
+def test_what_is_explained_allows_for_the_number_of_classes() -> None:
+    labels = np.arange(900) % 9
+    test = [np.arange(1800) % 9]
+    result = estimate_mix(labels, labels, np.arange(900), test, 9)
+    expected = binom.ppf([0.025 / 9, 1 - 0.025 / 9], 1800, 1 / 9) / 1800
+    assert np.mean(result.low) == pytest.approx(expected[0], abs=0.002)
+    assert np.mean(result.high) == pytest.approx(expected[1], abs=0.002)
+
+
 def test_predictions_of_a_class_that_was_never_predicted_have_a_nearest_mix() -> None:
     confusion = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.5, 0.5, 0.0]])
     mix = fit_mix(np.array([0.0, 0.0, 1.0]), confusion)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellline.prediction.calibration import calibration_error, fit_correction
 from cellline.prediction.decision import (
     HeldOut,
     Part,
@@ -16,7 +17,7 @@ from cellline.prediction.decision import (
     fit_parts,
     fit_rule,
 )
-from cellline.prediction.metrics import balanced_accuracy
+from cellline.prediction.metrics import Bootstrap, balanced_accuracy
 from cellline.prediction.selection import select_runs
 
 PRIOR = np.array([0.7, 0.2, 0.1])
@@ -81,10 +82,36 @@ def test_the_score_is_of_rules_that_never_saw_the_fold() -> None:
     assert expected.plain_bac.value == pytest.approx(
         bac(HELPED, HELPED.prob.mean(axis=0).argmax(axis=1))
     )
+    assert expected.bac is not None
     assert expected.bac.value == pytest.approx(bac(HELPED, cross_fit(fit_rule, HELPED).predicted))
     assert expected.bac.value > expected.plain_bac.value + 0.1
     # Where the rule is fitted, it looks better than that.
     assert bac(HELPED, fit_rule(HELPED).apply(HELPED.prob).predicted) > expected.bac.value
+
+
+def test_calibration_is_judged_on_folds_it_was_not_fitted_on() -> None:
+    prob = np.empty(HELPED.prob.shape[1:], np.float32)
+    for fold in range(3):
+        held_out = HELPED.fold == fold
+        blended = HELPED.prob.mean(axis=0)
+        correction = fit_correction(blended[~held_out], HELPED.labels[~held_out])
+        prob[held_out] = correction.apply(blended[held_out]).prob
+    bootstrap = Bootstrap(HELPED.group)
+    by_fold = calibration_error(HELPED.labels, prob, bootstrap)
+    found = expect(HELPED).corrected_calibration_error
+    assert found is not None
+    assert found.value == pytest.approx(by_fold.value, abs=1e-4)
+    everywhere = fit_parts({Part.CORRECTION}, HELPED).apply(HELPED.prob)
+    fitted = calibration_error(HELPED.labels, everywhere.prob, bootstrap)
+    assert abs(found.value - fitted.value) > 1e-3
+
+
+def test_two_folds_can_use_a_part_but_not_judge_the_rule() -> None:
+    samples = HELPED.at(HELPED.fold < 2)
+    assert any(trial.used for trial in fit_rule(samples).trials)
+    expected = expect(samples)
+    assert expected.bac is None
+    assert expected.corrected_calibration_error is not None
 
 
 @given(fold=st.integers(0, 2), seed=st.integers(0, 999))
@@ -150,7 +177,9 @@ def test_noise_that_selection_would_flatter_is_not_believed() -> None:
     samples = draw((0,) * 30, n=240)
     flattered = fit_parts({Part.SELECTION}, samples).apply(samples.prob)
     assert bac(samples, flattered.predicted) > 0.45
-    low, high = expect(samples).bac.interval
+    honest = expect(samples).bac
+    assert honest is not None
+    low, high = honest.interval
     assert low < 1 / 3 < high
 
 
@@ -179,7 +208,7 @@ def test_one_fold_can_judge_nothing() -> None:
         assert (trial.gain, trial.used) == (None, False)
         assert "two finished folds" in trial.why
     expected = expect(samples)
-    assert expected.bac == expected.plain_bac
+    assert expected.bac is None
     assert expected.corrected_calibration_error is None
 
 
@@ -198,4 +227,4 @@ def test_two_seeds_of_one_run_are_two_runs() -> None:
     assert len(select_runs(samples.prob, samples.labels)) == 2
     expected = expect(samples)
     single = expect(replace(samples, prob=samples.prob[:1]))
-    assert expected.bac.value > single.bac.value
+    assert expected.plain_bac.value > single.plain_bac.value

@@ -33,7 +33,9 @@ def test_a_leak_is_found_where_copies_are_all_that_helps(labels: np.ndarray) -> 
     assert found.leak.n_leaked + found.leak.n_rest == N
     lines = found.describe()
     assert lines[0].startswith("a split that ignores copies would flatter")
-    assert "copy or overlap in another fold score" in lines[1]
+    assert found.same_by_groups is not None
+    assert found.same_by_groups.leaked.value < 0.5
+    assert f"{found.leak.n_leaked} samples with a copy or overlap in another fold" in lines[1]
     assert "50.0 % have one in training" in lines[2]
 
 
@@ -54,7 +56,7 @@ def test_without_groups_nothing_leaks(labels: np.ndarray) -> None:
 
 @pytest.mark.parametrize("leak", [None, Leak(SCORE, SCORE, 3, 4)])
 def test_a_reference_is_read_as_it_was_written(leak: Leak | None) -> None:
-    reference = Reference(SCORE, SCORE, SCORE, leak, 0.25)
+    reference = Reference(SCORE, SCORE, SCORE, leak, leak, 0.25)
     assert Reference.from_record(json.loads(json.dumps(reference.record()))) == reference
 
 

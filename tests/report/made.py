@@ -108,6 +108,6 @@ def make_audit() -> dict[str, object]:
     )
     return {
         **counts.record(),
-        "reference": Reference(score, score, gap, leak, 0.5).record(),
+        "reference": Reference(score, score, gap, leak, leak, 0.5).record(),
         "shift": Shift(Estimate(0.5, 0.45, 0.55, 0.03), {"blue mean": gap}).record(),
     }

@@ -38,5 +38,5 @@ def test_a_run_on_leaky_folds_says_what_it_gained() -> None:
         blocks = audit_section(run).blocks
         return " ".join(block.text for block in blocks if isinstance(block, Text))
 
-    assert "Of this run, 36 samples with a copy or overlap in another fold score" in said(True)
-    assert "Of this run" not in said(False)
+    assert "of this run, 36 samples with a copy or overlap in another fold score" in said(True)
+    assert "of this run" not in said(False)

@@ -115,7 +115,8 @@ def read_record(oof_dir: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"no folds in {oof_dir}: run `make folds` first")
     record: dict[str, Any] = read_json(path)
-    return record
+    # Dealt before there was this setting: such folds keep groups together.
+    return {"ignore_groups": False, **record}
 
 
 def open_folds(folders: Folders) -> tuple[Competition, Folds]:

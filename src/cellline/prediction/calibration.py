@@ -73,8 +73,7 @@ def fit_correction(prob: np.ndarray, labels: np.ndarray) -> Correction:
     from scipy.optimize import minimize
 
     n_classes = prob.shape[1]
-    # One sample is added to each class (Laplace): a class may be missing among a few rows.
-    prior = (np.bincount(labels, minlength=n_classes) + 1) / (len(labels) + n_classes)
+    prior = class_prior(labels, n_classes)
     log_q, log_prior = logarithms(prob, prior)
     rows = np.arange(len(labels))
     given = np.array([log_q[rows, labels].mean(), log_prior[labels].mean()])
@@ -98,6 +97,15 @@ def fit_correction(prob: np.ndarray, labels: np.ndarray) -> Correction:
     )
     inverse_temperature, prior_share = map(float, fitted.x)
     return Correction(1 / inverse_temperature, prior_share, tuple(prior.tolist()))
+
+
+def class_prior(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Share of each class, float64 [class], none 0.
+
+    One sample is added to each class (Laplace): a class may be missing among a few rows.
+    """
+    prior: np.ndarray = (np.bincount(labels, minlength=n_classes) + 1) / (len(labels) + n_classes)
+    return prior
 
 
 def logarithms(prob: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +148,9 @@ def calibration_error(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap
     """Expected calibration error (ECE): the mean distance of confidence and accuracy, by bins.
 
     Of the likeliest class, in 15 bins of equal width (Guo et al. 2017). Scatter within bins only
-    adds to it, so that of few samples, and of a bootstrap's draws, it is somewhat too high.
+    adds to it: that of few samples is somewhat too high, and that of a bootstrap's draws is higher
+    still. So the interval is the basic one (Davison and Hinkley 1997, section 5.2), in which what
+    the draws are above the value counts downwards.
     """
 
     def error(sums: np.ndarray) -> np.ndarray:
@@ -148,7 +158,9 @@ def calibration_error(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap
         distance: np.ndarray = np.abs(confidence - right).sum(axis=-1) / count.sum(axis=-1)
         return distance
 
-    return bootstrap.estimate(error, binned(labels, prob))
+    found = bootstrap.estimate(error, binned(labels, prob))
+    low, high = (max(0.0, 2 * found.value - end) for end in (found.high, found.low))
+    return Estimate(found.value, low, high, found.error)
 
 
 def binned(labels: np.ndarray, prob: np.ndarray) -> np.ndarray:

@@ -57,6 +57,8 @@ class Comparison:
                 f"{name_b} is {'better' if better else 'worse'} than {name_a}: {found}: "
                 f"use {name_b if better else name_a}"
             )
+        if self.bac.value == self.bac.error == 0:
+            return f"{name_a} and {name_b} are right on the same samples{where}: keep the cheaper"
         needed = f"about {self.needed:,.0f}" if self.needed < 1000 else "more than 1,000"
         return (
             f"no difference can be told between {name_a} and {name_b}: {found}; to see one this "

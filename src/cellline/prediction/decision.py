@@ -164,8 +164,11 @@ def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap)
 class Expected:
     """What the rule and calibration come to on folds that they are not fitted on."""
 
-    bac: Estimate
-    """Balanced accuracy of what `fit_rule` makes, for each fold, of the others."""
+    bac: Estimate | None
+    """Balanced accuracy of what `fit_rule` makes, for each fold, of the others.
+
+    None with fewer than three folds: of one other fold it can make the plain rule alone.
+    """
     plain_bac: Estimate
     """Balanced accuracy of the plain rule: nothing is fitted."""
     calibration_error: Estimate
@@ -187,9 +190,10 @@ def expect(samples: HeldOut) -> Expected:
         return calibration_error(samples.labels, decided.prob, bootstrap)
 
     correct = partial(fit_parts, {Part.CORRECTION})
+    n_folds = len(np.unique(samples.fold))
     return Expected(
-        bac(cross_fit(fit_rule, samples)),
+        bac(cross_fit(fit_rule, samples)) if n_folds > 2 else None,
         bac(plain),
         error(plain),
-        error(cross_fit(correct, samples)) if len(np.unique(samples.fold)) > 1 else None,
+        error(cross_fit(correct, samples)) if n_folds > 1 else None,
     )

@@ -23,7 +23,7 @@ from functools import cache
 
 import numpy as np
 
-from cellline.prediction.calibration import log_softmax, logarithms
+from cellline.prediction.calibration import class_prior, log_softmax, logarithms
 from cellline.prediction.metrics import Estimate, percent
 
 # A rate of label errors that means none, as a number whose logarithm is finite.
@@ -114,8 +114,7 @@ class NoiseModel:
         self.same = np.zeros((len(size), n_classes))
         np.add.at(self.same, (self.group, labels), 1)
         self.other = size[:, None] - self.same
-        prior = (np.bincount(labels, minlength=n_classes) + 1) / (len(labels) + n_classes)
-        self.log_prob, self.log_prior = logarithms(mean, prior)
+        self.log_prob, self.log_prior = logarithms(mean, class_prior(labels, n_classes))
         # What is usually mistaken for what shows only in calibrated probabilities: a network that
         # learnt from wrong labels is unsure in all directions.
         self.mistaken = np.full_like(mean, 1 / n_classes)

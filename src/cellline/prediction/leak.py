@@ -41,7 +41,8 @@ class Leak:
         return (
             f"{self.n_leaked} samples with a copy or overlap in another fold score "
             f"{percent(self.leaked.value, self.leaked.interval)}, the {self.n_rest} others "
-            f"{percent(self.rest.value, self.rest.interval)}: {points(self.difference)} points"
+            f"{percent(self.rest.value, self.rest.interval)}: {points(self.difference)} points, of "
+            "the leak and of whatever else tells the two kinds apart"
         )
 
 

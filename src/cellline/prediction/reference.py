@@ -41,6 +41,8 @@ class Reference:
     """Naive minus grouped, paired by sample."""
     leak: Leak | None
     """In the naive split; None when it tears no group apart, or every one."""
+    same_by_groups: Leak | None
+    """The same two kinds of samples in the split by groups, where neither has a leak."""
     test_share: float
     """Of the test samples, those in a group with a training sample."""
 
@@ -56,12 +58,15 @@ class Reference:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """The inverse of `record`."""
-        leak = record["leak"]
+        kinds = [
+            record[key] and Leak.from_record(record[key]) for key in ("leak", "same_by_groups")
+        ]
         return cls(
             naive=Estimate(**record["naive"]),
             grouped=Estimate(**record["grouped"]),
             difference=Estimate(**record["difference"]),
-            leak=leak and Leak.from_record(leak),
+            leak=kinds[0],
+            same_by_groups=kinds[1],
             test_share=record["test_share"],
         )
 
@@ -75,9 +80,19 @@ class Reference:
         if not self.flatters:
             return [f"no leak can be told: {scores}"]
         lines = [f"a split that ignores copies would flatter: {scores}"]
-        if self.leak is not None:
-            lines.append(f"split naively, {self.leak.describe()}")
-            lines.append(describe_expected(self.leak, self.test_share))
+        if self.leak is not None and self.same_by_groups is not None:
+            # The two kinds differ in more than the leak: each is compared with itself.
+            (with_it, others), (same, same_others) = (
+                [percent(score.value, score.interval) for score in (kind.leaked, kind.rest)]
+                for kind in (self.leak, self.same_by_groups)
+            )
+            lines.append(
+                f"the {self.leak.n_leaked} samples with a copy or overlap in another fold score "
+                f"{with_it} split naively and {same} by groups, the {self.leak.n_rest} others "
+                f"{others} and {same_others}"
+            )
+            if self.test_share:
+                lines.append(describe_expected(self.leak, self.test_share))
         return lines
 
 
@@ -110,6 +125,7 @@ def measure_reference(
         grouped=estimate(values[-1], draws[-1]),
         difference=estimate(values[0] - values[-1], draws[0] - draws[-1]),
         leak=measure_leak(labels, predicted[0], n_classes, leaked, group),
+        same_by_groups=measure_leak(labels, predicted[-1], n_classes, leaked, group),
         test_share=test_share,
     )
 

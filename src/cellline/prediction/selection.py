@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from cellline.prediction.metrics import surprise
+
 # Twentieths are as fine as a few thousand samples can tell apart.
 ROUNDS = 20
 
@@ -32,5 +34,4 @@ def rate(prob: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     counts = np.bincount(labels)
     right = np.bincount(labels[prob.argmax(axis=1) == labels], minlength=len(counts))
     occurs = counts > 0
-    given = np.maximum(prob[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
-    return float(np.mean(right[occurs] / counts[occurs])), float(np.log(given).mean())
+    return float(np.mean(right[occurs] / counts[occurs])), -float(surprise(labels, prob).mean())

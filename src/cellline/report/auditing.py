@@ -56,9 +56,10 @@ def audit_section(run: Run) -> Section:
 def show_reference(reference: Reference) -> list[Block]:
     """What a split that ignores groups would do to a model that takes seconds."""
     rows = {"split naively": reference.naive, "split by groups": reference.grouped}
-    if reference.leak is not None:
-        rows["naively: with relatives"] = reference.leak.leaked
-        rows["naively: without"] = reference.leak.rest
+    for how, kind in (("naively", reference.leak), ("by groups", reference.same_by_groups)):
+        if kind is not None:
+            rows[f"{how}: with relatives"] = kind.leaked
+            rows[f"{how}: without"] = kind.rest
     return [
         Figure(
             "What ignoring it would flatter",
@@ -75,10 +76,10 @@ def show_leak(run: Run, test_share: float) -> list[Block]:
     leak = measure_run_leak(run.oof, run.competition, run.folds)
     if leak is None:
         return []
-    return [
-        Text(f"These folds ignore groups. Of this run, {leak.describe()}."),
-        Text(sentence(describe_expected(leak, test_share))),
-    ]
+    lines = [f"these folds ignore groups; of this run, {leak.describe()}"]
+    if test_share:
+        lines.append(describe_expected(leak, test_share))
+    return [Text(sentence(line)) for line in lines]
 
 
 def share(part: int, whole: int) -> str:

@@ -65,7 +65,8 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
         if leak is not None:
             share = read_record(config.folders.oof_dir)["audit"]["test_grouped"]
             report(leak.describe())
-            report(describe_expected(leak, share / len(competition.test_ids)))
+            if share:
+                report(describe_expected(leak, share / len(competition.test_ids)))
 
 
 def describe_scores(predictions: OutOfFold) -> str:
