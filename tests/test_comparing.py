@@ -11,6 +11,7 @@ from cellline.config import Config, Folders, Training
 from cellline.data.competition import load_competition
 from cellline.data.folds import open_folds, write_folds
 from cellline.errors import UserError
+from cellline.files import write_json
 from cellline.prediction.run_folder import OutOfFold, claim_run, describe_run, write_out_of_fold
 
 Finish = Callable[..., None]
@@ -119,6 +120,18 @@ def test_runs_that_predict_the_same_are_no_question(config: Config, finish: Fini
     assert not any("times as many" in line for line in lines)
 
 
+def test_folds_that_a_run_was_tuned_on_do_not_judge_it(config: Config, finish: Finish) -> None:
+    finish("a", 0.5, of=(0, 1))
+    finish("b", 0.9, of=(0, 1))
+    write_json(Path("oof/b/tuned.json"), {"fold": 0, "trials": 7})
+    lines = compare(config, "a", "b")
+    assert "fold 0 is left out: 7 trials of make tune chose b's settings on it" in lines
+    assert " samples of fold 1" in verdict(lines)
+    finish("c", 0.5, of=(0,))
+    warned = [line for line in compare(config, "c", "b") if line.startswith("warning: 7 trials")]
+    assert "this favours b" in warned[0]
+
+
 def test_folds_that_ignore_groups_are_warned_of(config: Config, finish: Finish) -> None:
     finish("a", 0.5)
     finish("b", 0.9)
@@ -151,13 +164,13 @@ def test_runs_without_a_common_fold_say_what_to_train(config: Config, finish: Fi
     finish("b", 0.5, of=(0,))
     finish("c", 0.5, of=())
     with pytest.raises(
-        UserError, match=r"no finished fold in common.*\n  make train RUN=a FOLD=0$"
+        UserError, match=r"no finished fold in common.*\n  make train .*RUN=a FOLD=0 ARGS"
     ):
         compare(config, "a", "b")
-    with pytest.raises(UserError, match=r"train one:\n  make train RUN=c FOLD=1$"):
+    with pytest.raises(UserError, match=r"train one:\n  make train .*RUN=c FOLD=1 ARGS"):
         compare(config, "c", "a")
     finish("d", 0.5, of=())
-    with pytest.raises(UserError, match=r"RUN=c FOLD=0\n  make train RUN=d FOLD=0$"):
+    with pytest.raises(UserError, match=r"RUN=c FOLD=0 .*\n  make train .*RUN=d FOLD=0 ARGS"):
         compare(config, "c", "d")
 
 

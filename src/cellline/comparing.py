@@ -3,19 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cellline.config import Config
+from cellline.config import Config, Folders
 from cellline.data.folds import open_folds
 from cellline.errors import UserError
 from cellline.prediction.comparison import Comparison, compare_predictions
 from cellline.prediction.metrics import Bootstrap, Estimate, percent, points, score
 from cellline.prediction.run_folder import (
+    Chosen,
     check_run,
     finished_folds,
     flatten,
     groups_of,
+    read_chosen,
     read_out_of_fold,
     run_folder,
     shorten,
+    train_command,
 )
 
 
@@ -34,7 +37,10 @@ def compare_runs(config: Config, runs: Sequence[str], report: Callable[[str], No
     folders = [run_folder(config.folders.oof_dir, run) for run in runs]
     configs = [check_run(folder, competition, folds) for folder in folders]
     finished = {folder.name: finished_folds(folder, folds.n_folds) for folder in folders}
-    common = common_folds(finished)
+    common, lines = leave_out_tuned(
+        common_folds(config.folders, finished),
+        {folder.name: chosen for folder in folders if (chosen := read_chosen(folder))},
+    )
     held_out = [read_out_of_fold(folder, common) for folder in folders]
     labels, (prob_a, prob_b) = held_out[0].labels, [own.prob for own in held_out]
     bootstrap = Bootstrap(groups_of(held_out[0], competition, folds))
@@ -46,9 +52,11 @@ def compare_runs(config: Config, runs: Sequence[str], report: Callable[[str], No
             "warning: these folds ignore groups: both runs have learned from relatives of what "
             "they are compared on, and the one that remembers more seems better"
         )
-    for name, there in finished.items():
-        for fold in sorted(set(there) - set(common)):
+    for name, other in zip(runs, reversed(runs), strict=True):
+        for fold in sorted(set(finished[name]) - set(finished[other])):
             report(f"fold {fold} is left out: only {name} has finished it")
+    for line in lines:
+        report(line)
     width = max(map(len, runs))
     for name, own in zip(runs, scores, strict=True):
         report(f"{name:<{width}}  BAC {percent(own.bac.value, own.bac.interval)} (95 % interval)")
@@ -61,7 +69,7 @@ def compare_runs(config: Config, runs: Sequence[str], report: Callable[[str], No
         report(f"all {folds.n_folds} folds of both have {times:.3g} times as many: {outlook}")
     report(
         "the interval covers other pictures, not other seeds: each run is one draw; to see how far "
-        'that goes, train both again with ARGS="--seed 1" under other names'
+        "that goes, train both again with another --seed under other names"
     )
     report(f"settings: {describe_change(*(own['settings'] for own in configs))}")
     report("")
@@ -71,14 +79,37 @@ def compare_runs(config: Config, runs: Sequence[str], report: Callable[[str], No
         report(line)
 
 
-def common_folds(finished: Mapping[str, Sequence[int]]) -> list[int]:
+def leave_out_tuned(
+    common: Sequence[int], chosen: Mapping[str, Chosen]
+) -> tuple[list[int], list[str]]:
+    """The common folds without those that a run was tuned on, and lines that say so.
+
+    All of them where no other is left: the line is a warning then.
+    """
+    kept = sorted(set(common) - {tuning.fold for tuning in chosen.values()})
+    by_run = {name: tuning for name, tuning in chosen.items() if tuning.fold in common}
+    if kept:
+        return kept, [
+            f"fold {tuning.fold} is left out: {tuning.trials} trials of make tune chose {name}'s "
+            "settings on it"
+            for name, tuning in by_run.items()
+        ]
+    return sorted(common), [
+        f"warning: {tuning.trials} trials of make tune chose {name}'s settings on fold "
+        f"{tuning.fold}, the only one to compare on: this favours {name}; train another fold of "
+        "both"
+        for name, tuning in by_run.items()
+    ]
+
+
+def common_folds(folders: Folders, finished: Mapping[str, Sequence[int]]) -> list[int]:
     """The folds that all runs have finished. Raises UserError that says what to train if none."""
     common = set.intersection(*map(set, finished.values()))
     if not common:
         # The fold that needs the least: one that a run has, else the first.
         fold = min(set().union(*finished.values()), default=0)
         commands = [
-            f"make train RUN={name} FOLD={fold}"
+            train_command(folders, name, fold)
             for name, there in finished.items()
             if fold not in there
         ]

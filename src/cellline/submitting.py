@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cellline.config import Config
+from cellline.config import Config, Folders
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds, open_folds
 from cellline.device import Device, choose_device
@@ -19,6 +19,7 @@ from cellline.prediction.run_folder import (
     finished_folds,
     read_out_of_fold,
     run_folder,
+    train_command,
 )
 from cellline.prediction.submission import (
     render_submission,
@@ -40,7 +41,7 @@ def submit(
     folders = [run_folder(config.folders.oof_dir, run) for run in dict.fromkeys(runs)]
     configs = [check_run(folder, competition, folds) for folder in folders]
     finished = [finished_folds(folder, folds.n_folds) for folder in folders]
-    check_finished(folders, finished, folds.n_folds, partial)
+    check_finished(config.folders, folders, finished, folds.n_folds, partial)
     if folds.ignore_groups:
         report(
             "warning: these folds ignore groups, so networks have seen pictures that belong "
@@ -69,6 +70,7 @@ def submit(
         "folds_digest": folds.digest,
         "rule": record_rule(rule, names, competition.classes),
         "oof": {
+            "ignoring_groups": folds.ignore_groups,
             # Of the rule where three folds or more can judge it, else of the plain rule.
             "of_rule": expected.bac is not None,
             "bac": scored.value,
@@ -94,11 +96,15 @@ def submit(
 
 
 def check_finished(
-    folders: Sequence[Path], finished: Sequence[list[int]], n_folds: int, partial: bool
+    where: Folders,
+    folders: Sequence[Path],
+    finished: Sequence[list[int]],
+    n_folds: int,
+    partial: bool,
 ) -> None:
     """Raise UserError where the finished folds of the runs are too few to decide from."""
     missing = [
-        f"make train RUN={folder.name} FOLD={fold}"
+        train_command(where, folder.name, fold)
         for folder, there in zip(folders, finished, strict=True)
         for fold in range(n_folds)
         if fold not in there

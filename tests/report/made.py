@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cellline.config import Training
+from cellline.config import Folders, Training
 from cellline.data.audit import Counts
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.prediction.leak import Leak
 from cellline.prediction.metrics import Bootstrap, Estimate
 from cellline.prediction.reference import Reference
-from cellline.prediction.run_folder import OutOfFold
+from cellline.prediction.run_folder import Chosen, OutOfFold
 from cellline.prediction.shift import Shift
 from cellline.report.run import Run
 
@@ -30,6 +30,7 @@ def make_run(
     right: float = 0.8,
     finished: Sequence[int] = (0, 1, 2),
     ignore_groups: bool = False,
+    chosen: Chosen | None = None,
     seed: int = 0,
 ) -> Run:
     """A run whose networks are right in a share of about `right` of its samples.
@@ -76,6 +77,8 @@ def make_run(
         for epoch, bac in ((1.0, 0.5), (2.0, 0.75), (3.0, 0.7))
     ]
     return Run(
+        folders=Folders(),
+        chosen=chosen,
         folder=Path("oof/made"),
         settings=asdict(Training(lr=1e-3, batch_size=64)),
         competition=competition,

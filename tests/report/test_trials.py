@@ -6,7 +6,6 @@ from optuna.trial import TrialState
 from cellline.config import Training
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
-from cellline.files import write_json
 from cellline.report.trials import read_study
 from cellline.tuning import describe_study, open_study
 
@@ -48,17 +47,7 @@ def test_every_trial_is_read_with_how_often_it_was_scored(journal: Path) -> None
     ]
     assert (study.trials[0].lr, study.trials[0].batch_size) == (1e-3, 64)
     assert study.looks == 2
-    assert study.best is None
     assert journal.read_bytes() == before
-
-
-def test_what_was_found_is_read(journal: Path) -> None:
-    found = {"lr": 1e-3, "batch_size": 64, "bac": 0.5, "fold": 1, "trials": 2, "settings": {}}
-    write_json(journal.with_name("best.json"), found)
-    study = read_study(Path("oof"))
-    assert study is not None
-    assert study.best is not None
-    assert study.best.lr == 1e-3
 
 
 def test_nothing_was_tuned_where_no_trial_has_begun(
@@ -67,4 +56,10 @@ def test_nothing_was_tuned_where_no_trial_has_begun(
     assert read_study(Path("oof")) is None
     assert not Path("oof").exists()
     open_study(Path("oof/tuning"), describe_study(competition, folds, training, 0), FIRST)
+    assert read_study(Path("oof")) is None
+
+
+def test_a_study_that_was_stopped_as_it_began_is_none() -> None:
+    Path("oof/tuning").mkdir(parents=True)
+    Path("oof/tuning/journal.log").touch()
     assert read_study(Path("oof")) is None

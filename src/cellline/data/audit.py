@@ -52,7 +52,7 @@ class Counts:
         ]
         if self.test_grouped:
             lines.append(
-                "on those a leaderboard is kinder than the OOF score, which keeps them apart"
+                "on those a leaderboard is kinder than a score of folds that keep them apart"
             )
         if self.conflicts:
             named = "; ".join(", ".join(map(str, ids)) for ids in self.conflicts[:10])

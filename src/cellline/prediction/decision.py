@@ -144,8 +144,8 @@ def judge(
     used = gain.value > gain.error
     why = (
         f"{'used' if used else 'not used'}: on folds that it was not fitted on, it changes BAC by "
-        f"{points(gain)} points, {'' if used else 'not '}more than the standard error "
-        f"({100 * gain.error:.1f})"
+        f"{points(gain)} points; {100 * gain.value:.2f} is {'' if used else 'not '}more than its "
+        f"standard error, {100 * gain.error:.2f}"
     )
     return Trial(part, gain, used, why)
 

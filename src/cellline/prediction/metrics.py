@@ -172,6 +172,10 @@ def percent(score: float, interval: Sequence[float] | None = None) -> str:
 
 
 def points(difference: Estimate) -> str:
-    """A difference of scores in points of percent, such as '+1.8 [0.4, 3.2]'."""
+    """A difference of scores in points of percent, such as '+1.8 [0.4, 3.2]'.
+
+    With as many digits as it takes to see on which side of 0 the interval ends.
+    """
     value, low, high = (100 * x for x in (difference.value, *difference.interval))
-    return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
+    digits = 2 if any(0 < abs(end) < 0.05 for end in (low, high)) else 1
+    return f"{value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -2,11 +2,12 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 
-from cellline.config import Training
+from cellline.config import Folders, Training
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.errors import UserError
@@ -15,6 +16,16 @@ from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, tally
 
 # Folders under the OOF folder that are not runs.
 RESERVED = ("tuning",)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The tuning that a run's learning rate or batch size came from: the content of tuned.json."""
+
+    fold: int
+    """Whose held-out part was looked at."""
+    trials: int
+    """How many times."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,43 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
-def claim_run(folder: Path, config: dict[str, Any]) -> None:
-    """Write the run's config.json unless it is there."""
+def claim_run(folder: Path, config: dict[str, Any], chosen: Chosen | None = None) -> None:
+    """Write the run's config.json unless it is there; before it tuned.json, if it was tuned."""
     if read_config(folder) is None:
+        if chosen is not None:
+            write_json(folder / "tuned.json", asdict(chosen))
         write_json(folder / "config.json", config)
+
+
+def read_chosen(folder: Path) -> Chosen | None:
+    """The tuning that the run's settings came from; None where they didn't."""
+    path = folder / "tuned.json"
+    return Chosen(**read_json(path)) if path.exists() else None
+
+
+def train_command(folders: Folders, run: str, fold: int | None = None) -> str:
+    """The command that trains a fold of a run, or all that are missing, with the run's settings."""
+    words = ["make train"]
+    for name, path, usual in (
+        ("INPUT", folders.input_dir, Folders.input_dir),
+        ("OOF", folders.oof_dir, Folders.oof_dir),
+    ):
+        if path != usual:
+            words.append(f"{name}={quote(str(path))}")
+    words.append(f"RUN={run}")
+    if fold is not None:
+        words.append(f"FOLD={fold}")
+    config = read_config(folders.oof_dir / run)
+    usual_settings = flatten(asdict(Training()))
+    # Those of the run itself are taken for a learning rate and batch size that are not given.
+    changed = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in flatten(config["settings"] if config else {}).items()
+        if value != usual_settings[name] and name not in ("lr", "batch_size")
+    ]
+    if changed:
+        words.append(f'ARGS="{" ".join(changed)}"')
+    return " ".join(words)
 
 
 def check_same_run(folder: Path, config: dict[str, Any]) -> None:

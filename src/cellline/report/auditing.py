@@ -23,8 +23,8 @@ def audit_section(run: Run) -> Section:
     blocks: list[Block] = [
         Table(
             "Pictures that belong together are one observation; a network that has seen one of "
-            "them knows the others. In the test set such samples make a leaderboard kinder than "
-            "the out-of-fold score, which keeps them apart.",
+            "them knows the others. In the test set such samples make a leaderboard kinder than a "
+            "score of folds that keep them apart.",
             ("samples with", "in training", "in test"),
             [
                 (

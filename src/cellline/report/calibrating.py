@@ -40,7 +40,7 @@ def calibration_section(run: Run) -> Section:
         Columns(pictures),
         Table(
             "Expected calibration error: how far confidence and accuracy are apart, in points, "
-            "on average. 0 is perfect; scatter alone gives a point or two.",
+            "on average. 0 is perfect; of few samples, scatter alone gives several points.",
             ("", "points"),
             rows,
         ),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cellline.prediction.metrics import Scores, percent
+from cellline.prediction.run_folder import train_command
 from cellline.report.run import Run
 from cellline.report.words import count, name_folds
 
@@ -45,19 +46,20 @@ def write_headline(run: Run, scores: Scores) -> Headline:
         interval=f"{100 * bac.low:.1f} to {100 * bac.high:.1f}",
         scored_on=(
             f"Balanced accuracy (BAC) on the {len(run.oof.ids):,} held-out samples of "
-            f"{name_folds(run.finished)} of {run.folds.n_folds}, by networks that never saw them"
+            f"{name_folds(run.finished)} of {run.folds.n_folds}, by networks that "
+            + ("saw copies and overlaps of them" if run.folds.ignore_groups else "never saw them")
         ),
         missing=(
             f"{name_folds(run.missing).capitalize()} {'is' if len(run.missing) == 1 else 'are'} "
-            f"not trained yet: make train RUN={run.name}"
+            f"not trained yet: {train_command(run.folders, run.name)}"
             if run.missing
             else ""
         ),
         reading=(
             "How to read the interval: had other pictures of the same kind been collected, the "
             "score would have come out otherwise; an interval made like this one holds the true "
-            "value 19 times out of 20. It is wide where groups of related pictures are few. It "
-            "says nothing of what another seed would change."
+            "value about 19 times out of 20, where each class has some dozen groups of related "
+            "pictures. It says nothing of what another seed would change."
         ),
         alarm=(
             "LEAKY FOLDS: these folds ignore groups, so the networks were trained on pictures that "

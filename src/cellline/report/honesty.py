@@ -47,13 +47,6 @@ def tuning_section(study: Study | None) -> Section:
     return Section(name, title, blocks)
 
 
-def uses_tuned(run: Run, study: Study) -> bool:
-    """Whether the run's learning rate and batch size are what `make tune` found."""
-    best = study.best
-    found = None if best is None else (best.lr, best.batch_size)
-    return found == (run.settings["lr"], run.settings["batch_size"])
-
-
 def without_fold(run: Run, fold: int) -> Estimate | None:
     """The BAC on the other finished folds; None when there is no other, or `fold` isn't among."""
     if fold not in run.finished or len(run.finished) == 1:
@@ -70,25 +63,25 @@ def honesty_section(run: Run, study: Study | None) -> Section:
         "each fold alone.",
     ]
     warnings = []
-    if study is None:
-        items.append("Learning rate and batch size: nothing was tuned on these folds.")
+    if run.chosen is not None:
+        fold, trials = run.chosen.fold, count(run.chosen.trials, "trial")
+        line = (
+            f"{trials} of make tune looked at fold {fold}, and this run's learning rate or batch "
+            f"size was chosen by them: what fold {fold} scores is the best of {trials}"
+        )
+        rest = without_fold(run, fold)
+        if rest is not None:
+            line += f". Without that fold the BAC is {percent(rest.value, rest.interval)}"
+        if fold in run.finished:
+            warnings.append(f"{line}.")
+        items.append(f"{line}.")
+    elif study is not None:
+        items.append(
+            f"{count(study.looks, 'trial')} of make tune looked at fold {study.fold}; nothing of "
+            "this run was taken from them."
+        )
     else:
-        looked = f"{count(study.looks, 'trial')} of make tune looked at fold {study.fold}"
-        if uses_tuned(run, study):
-            rest = without_fold(run, study.fold)
-            line = (
-                f"{looked}, and this run has the learning rate and the batch size that were "
-                f"found: what fold {study.fold} scores is the best of {study.looks}"
-            )
-            if rest is not None:
-                line += f". Without that fold the BAC is {percent(rest.value, rest.interval)}"
-            if study.fold in run.finished:
-                warnings.append(f"{line}.")
-            items.append(f"{line}.")
-        else:
-            items.append(
-                f"{looked}; this run's learning rate and batch size are not what was found."
-            )
+        items.append("Learning rate and batch size: nothing was tuned on these folds.")
     items.append(
         "Calibration and the decision rule: fitted for each fold on the other folds. The scores at "
         "the head of this page are without them."

@@ -20,7 +20,14 @@ def likeness_section(run: Run) -> Section:
     """Adversarial validation, and the class mix behind the test predictions."""
     blocks, warnings = show_shift(run)
     mix = measure_mix(run)
-    if mix is None:
+    if mix is None and run.test:
+        blocks.append(
+            Text(
+                "The test set's class mix can't be told: what is predicted of it is of folds that "
+                "lack a class. Train more folds, then make submit."
+            )
+        )
+    elif mix is None:
         blocks.append(
             Text(
                 "The test set's class mix is not known yet: make submit predicts the test set, and "

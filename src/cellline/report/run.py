@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from cellline.config import Config
+from cellline.config import Config, Folders
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds, open_folds, read_record
 from cellline.errors import UserError
-from cellline.prediction.metrics import Bootstrap, Estimate
+from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, tally
 from cellline.prediction.run_folder import (
+    Chosen,
     OutOfFold,
     check_run,
     finished_folds,
     groups_of,
+    read_chosen,
     read_out_of_fold,
     run_folder,
+    train_command,
 )
 
 History = list[dict[str, float]]
@@ -28,6 +31,7 @@ History = list[dict[str, float]]
 class Run:
     """A run of which one fold or more is finished."""
 
+    folders: Folders
     folder: Path
     settings: dict[str, Any]
     """As in config.json."""
@@ -46,6 +50,8 @@ class Run:
     """One for all that is told of the predicted samples."""
     histories: dict[int, History]
     """Of the finished folds: the rows of history.csv."""
+    chosen: Chosen | None
+    """The tuning that the learning rate or batch size came from."""
     test: dict[int, np.ndarray]
     """Of the finished folds that `make submit` has seen: probabilities [m, class]."""
 
@@ -78,19 +84,9 @@ class Run:
 
     def bac_on(self, chosen: np.ndarray) -> Estimate:
         """The balanced accuracy on the chosen samples, bool [n], of the classes among them."""
-        hits = np.zeros((len(self.rows), len(self.classes), 2))
-        right = self.predicted[chosen] == self.oof.labels[chosen]
-        hits[chosen, self.oof.labels[chosen]] = np.stack([right, np.ones(len(right))], axis=1)
-
-        def bac(sums: np.ndarray) -> np.ndarray:
-            right, count = np.moveaxis(sums, -1, 0)
-            recall = np.divide(right, count, out=np.zeros_like(right), where=count > 0)
-            # A draw may hold none of them, which makes it no number.
-            with np.errstate(invalid="ignore"):
-                mean: np.ndarray = recall.sum(axis=-1) / np.sum(count > 0, axis=-1)
-            return mean
-
-        return self.bootstrap.estimate(bac, hits)
+        cells = tally(self.oof.labels, self.predicted, len(self.classes))
+        cells[~chosen] = False
+        return self.bootstrap.estimate(bac_of, cells)
 
 
 def open_run(config: Config) -> Run:
@@ -106,7 +102,7 @@ def open_run(config: Config) -> Run:
     if not finished:
         raise UserError(
             f"no fold of {folder} is finished: there is nothing to report yet; "
-            f"`make train RUN={folder.name} FOLD=0` trains the first"
+            f"{train_command(config.folders, folder.name, 0)} trains the first"
         )
     oof = read_out_of_fold(folder, finished)
     absent = np.setdiff1d(np.arange(len(competition.classes)), oof.labels)
@@ -115,10 +111,11 @@ def open_run(config: Config) -> Run:
         raise UserError(
             f"what is finished of {folder} holds no sample of "
             f"{', '.join(competition.classes[index] for index in absent)}: there is no balanced "
-            f"accuracy yet; `make train RUN={folder.name} FOLD={missing}` trains the next fold"
+            f"accuracy yet; {train_command(config.folders, folder.name, missing)} trains the next"
         )
     groups = groups_of(oof, competition, folds)
     return Run(
+        folders=config.folders,
         folder=folder,
         settings=settings,
         competition=competition,
@@ -130,6 +127,7 @@ def open_run(config: Config) -> Run:
         groups=groups,
         bootstrap=Bootstrap(groups),
         histories={fold: read_history(folder / f"fold{fold}") for fold in finished},
+        chosen=read_chosen(folder),
         test=read_test(folder, finished),
     )
 

@@ -119,7 +119,8 @@ def classes_section(run: Run, scores: Scores) -> Section:
                         ),
                     ),
                     Table(
-                        "A class of few groups has a wide interval, however many its samples are.",
+                        "A class of few groups has a wide interval, however many its samples are; "
+                        "where all of a few come out alike, one that is too narrow.",
                         ("class", "recall", "samples", "groups"),
                         [
                             (name, with_percent(recall), f"{samples:,}", f"{n_groups:,}")

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellline.training.settings import Tuned, read_tuned
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -27,8 +25,6 @@ class Study:
 
     fold: int
     trials: tuple[Trial, ...]
-    best: Tuned | None
-    """What was found; None when the first call of `make tune` has not come to its end."""
 
     @property
     def looks(self) -> int:
@@ -47,9 +43,11 @@ def read_study(oof_dir: Path) -> Study | None:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.load_study(
-        study_name=None, storage=JournalStorage(JournalFileBackend(str(journal)))
-    )
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    # Optuna makes the file before the study.
+    if not storage.get_all_studies():
+        return None
+    study = optuna.load_study(study_name=None, storage=storage)
     trials = tuple(
         Trial(
             number=trial.number,
@@ -65,4 +63,4 @@ def read_study(oof_dir: Path) -> Study | None:
     )
     if not trials:
         return None
-    return Study(study.user_attrs["settings"]["fold"], trials, read_tuned(oof_dir))
+    return Study(study.user_attrs["settings"]["fold"], trials)

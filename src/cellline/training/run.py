@@ -33,7 +33,7 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     folder = run_folder(config.folders.oof_dir, config.run)
     if config.fold is not None and config.fold not in range(folds.n_folds):
         raise UserError(f"--fold {config.fold}: folds are 0 to {folds.n_folds - 1}")
-    training, source = settle(
+    training, source, chosen = settle(
         config.training, read_config(folder), read_tuned(config.folders.oof_dir)
     )
     record = describe_run(training, competition, folds)
@@ -49,7 +49,7 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
             continue
         trainer = FoldTrainer(competition, folds, fold, training, device)
         # Only now, when the network could be built, does the run begin.
-        claim_run(folder, record)
+        claim_run(folder, record, chosen)
         predictions = train_fold(trainer, folder / f"fold{fold}", record, fold)
         report(f"fold {fold} is finished: {describe_scores(predictions)}")
     finished = finished_folds(folder, folds.n_folds)

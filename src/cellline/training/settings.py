@@ -6,6 +6,7 @@ from typing import Any
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Training
 from cellline.files import read_json
+from cellline.prediction.run_folder import Chosen
 
 # A rate that suits one network, its start or its image size says little about another's.
 TUNED_FOR = ("network", "weights", "image_size")
@@ -35,17 +36,21 @@ def read_tuned(oof_dir: Path) -> Tuned | None:
 
 def settle(
     training: Training, recorded: dict[str, Any] | None, tuned: Tuned | None
-) -> tuple[Training, str]:
-    """The settings with a learning rate and a batch size, and a line that says whence.
+) -> tuple[Training, str, Chosen | None]:
+    """The settings with a learning rate and a batch size, a line that says whence, and the tuning.
 
     What the command line gives goes first, then what the run's config.json `recorded`, then what
-    was tuned for the same network, weights and image size, then the defaults.
+    was tuned for the same network, weights and image size, then the defaults. The tuning is None
+    where nothing was taken from it now.
     """
+    chosen = None
     if recorded is not None:
         found, source = recorded["settings"], "as the run began"
     elif tuned is not None and suits(tuned, training):
         found = asdict(tuned)
         source = f"tuned; trials that looked at fold {tuned.fold}: {tuned.trials}"
+        if training.lr is None or training.batch_size is None:
+            chosen = Chosen(tuned.fold, tuned.trials)
     else:
         found = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
         source = "default" if tuned is None else "default; what was tuned is for other settings"
@@ -58,10 +63,11 @@ def settle(
     def whence(given: float | None) -> str:
         return source if given is None else "given"
 
-    return settled, (
+    line = (
         f"learning rate {settled.lr:g} ({whence(training.lr)}), "
         f"batch size {settled.batch_size} ({whence(training.batch_size)})"
     )
+    return settled, line, chosen
 
 
 def suits(tuned: Tuned, training: Training) -> bool:
