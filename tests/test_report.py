@@ -91,6 +91,7 @@ def report(config: Config, run: str = "tiny") -> subprocess.CompletedProcess[str
     arguments = {
         "--input-dir": folders.input_dir,
         "--oof-dir": folders.oof_dir,
+        "--submissions-dir": folders.submissions_dir,
         "--cache-dir": folders.cache_dir,
         "--run": run,
     }
@@ -196,6 +197,15 @@ def test_what_was_tuned_and_who_looked_is_told(page: Path) -> None:
     text = " ".join(shown.texts)
     assert "2 trials of make tune looked at fold 1, and this run's" in text
     assert "Without that fold the BAC is" in text
+
+
+def test_what_was_submitted_is_told_with_its_reasons(config: Config, page: Path) -> None:
+    text = " ".join(Cells(page).texts)
+    [path] = config.folders.submissions_dir.glob("*.csv")
+    assert f"{path.name}, OOF BAC " in text
+    assert "weights: tiny 1.00." in text
+    record = read_json(path.with_suffix(".json"))
+    assert text.count(record["rule"]["trials"][0]["why"]) == 2
 
 
 def test_names_are_shown_as_they_are(page: Path) -> None:

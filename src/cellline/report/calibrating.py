@@ -2,9 +2,10 @@
 
 from functools import partial
 
+from cellline.files import read_json
 from cellline.prediction.calibration import calibration_error, reliability
 from cellline.prediction.decision import HeldOut, Part, cross_fit, fit_parts, fit_rule
-from cellline.prediction.metrics import Estimate
+from cellline.prediction.metrics import Estimate, percent
 from cellline.report.content import Block, Bullets, Columns, Figure, Section, Table, Text
 from cellline.report.figures import draw_reliability
 from cellline.report.run import Run
@@ -49,7 +50,31 @@ def calibration_section(run: Run) -> Section:
     blocks.append(
         Bullets([sentence(f"{trial.part}: {trial.why}") for trial in fit_rule(samples).trials])
     )
-    return Section("calibration", "Calibration and decision", blocks)
+    return Section("calibration", "Calibration and decision", [*blocks, *show_submissions(run)])
+
+
+def show_submissions(run: Run) -> list[Block]:
+    """What has been submitted with this run in it: how the runs were weighed, and why."""
+    blocks: list[Block] = []
+    for path in sorted(run.folders.submissions_dir.glob("*.json")):
+        record = read_json(path)
+        names = [made["run"] for made in record["runs"]]
+        # Those of before there was a rule have nothing to tell.
+        if (
+            run.name not in names
+            or record["folds_digest"] != run.folds.digest
+            or "rule" not in record
+        ):
+            continue
+        weights = ", ".join(
+            f"{name} {weight:.2f}" for name, weight in record["rule"]["weights"].items()
+        )
+        scored = percent(record["oof"]["bac"], record["oof"]["interval"])
+        blocks.append(Text(f"{path.stem}.csv, OOF BAC {scored}, weights: {weights}."))
+        blocks.append(
+            Bullets([f"{trial['part']}: {trial['why']}." for trial in record["rule"]["trials"]])
+        )
+    return [Text("What was submitted with this run in it:"), *blocks] if blocks else []
 
 
 def show(error: Estimate) -> str:
