@@ -95,7 +95,11 @@ def recalls(confusion: np.ndarray) -> np.ndarray:
 
 def bac_of(confusion: np.ndarray) -> np.ndarray:
     """Balanced accuracy [...] of confusions [..., class, predicted], of the classes there are."""
-    bac: np.ndarray = np.nanmean(recalls(confusion), axis=-1)
+    recall = recalls(confusion)
+    there = np.isfinite(recall)
+    # NaN where no class is there, which nanmean would warn of.
+    with np.errstate(invalid="ignore"):
+        bac: np.ndarray = np.where(there, recall, 0).sum(axis=-1) / there.sum(axis=-1)
     return bac
 
 
