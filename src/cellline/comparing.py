@@ -7,7 +7,7 @@ from cellline.config import Config, Folders
 from cellline.data.folds import open_folds
 from cellline.errors import UserError
 from cellline.prediction.comparison import Comparison, compare_predictions
-from cellline.prediction.metrics import Bootstrap, Estimate, percent, points, score
+from cellline.prediction.metrics import Bootstrap, Estimate, percent, points, score, with_interval
 from cellline.prediction.run_folder import (
     Chosen,
     check_run,
@@ -59,7 +59,7 @@ def compare_runs(config: Config, runs: Sequence[str], report: Callable[[str], No
         report(line)
     width = max(map(len, runs))
     for name, own in zip(runs, scores, strict=True):
-        report(f"{name:<{width}}  BAC {percent(own.bac.value, own.bac.interval)} (95 % interval)")
+        report(f"{name:<{width}}  BAC {with_interval(own.bac)} (95 % interval)")
     report("")
     report(comparison.verdict(runs[0], runs[1], name_folds(common, folds.n_folds)))
     report("")

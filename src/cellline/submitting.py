@@ -13,11 +13,12 @@ from cellline.device import Device, choose_device
 from cellline.errors import UserError
 from cellline.prediction.blend import blend, common_samples
 from cellline.prediction.decision import Expected, HeldOut, Rule, expect, fit_rule
-from cellline.prediction.metrics import percent
+from cellline.prediction.metrics import with_interval
 from cellline.prediction.run_folder import (
     check_run,
     finished_folds,
     read_out_of_fold,
+    rows_of,
     run_folder,
     train_command,
 )
@@ -145,7 +146,7 @@ def gather(
     runs = common_samples(
         [read_out_of_fold(folder, there) for folder, there in zip(folders, finished, strict=True)]
     )
-    rows = np.searchsorted(competition.train_ids, runs[0].ids)
+    rows = rows_of(runs[0], competition)
     prob = np.stack([run.prob for run in runs])
     return HeldOut(prob, runs[0].labels, folds.fold[rows], folds.group[rows])
 
@@ -197,16 +198,16 @@ def describe_expected(expected: Expected, n: int, n_train: int) -> list[str]:
     plain = expected.plain_bac
     lines = [
         f"OOF BAC with equal weights and no correction, on {n} of {n_train} training samples: "
-        f"{percent(plain.value, plain.interval)} (95 % interval)",
+        f"{with_interval(plain)} (95 % interval)",
         f"OOF BAC of this rule, made anew for each fold from the others: "
-        f"{percent(expected.bac.value, expected.bac.interval)}"
+        f"{with_interval(expected.bac)}"
         if expected.bac
         else "OOF BAC of this rule: three finished folds are needed to judge it",
     ]
     before, after = expected.calibration_error, expected.corrected_calibration_error
-    line = f"expected calibration error: {percent(before.value, before.interval)}"
+    line = f"expected calibration error: {with_interval(before)}"
     if after:
-        line += f", corrected on other folds {percent(after.value, after.interval)}"
+        line += f", corrected on other folds {with_interval(after)}"
     return [*lines, line]
 
 

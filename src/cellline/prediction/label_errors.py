@@ -23,15 +23,20 @@ from functools import cache
 
 import numpy as np
 
-from cellline.prediction.calibration import class_prior, log_softmax, logarithms
-from cellline.prediction.metrics import Estimate, percent
+from cellline.prediction.calibration import (
+    INVERSE_TEMPERATURES,
+    class_prior,
+    log_softmax,
+    logarithms,
+)
+from cellline.prediction.metrics import Estimate, percent, with_interval
 
 # A rate of label errors that means none, as a number whose logarithm is finite.
 NONE = 1e-7
 # Above it, labels say less of the truth than of the errors, and the model could turn around.
 HALF = 0.5
-# (1 / temperature, share of the prior that is divided out: see calibration), (lowest, highest).
-SHARPNESS, PRIOR_SHARE = (0.01, 100.0), (-5.0, 5.0)
+# Of the share of the prior that is divided out; see calibration.
+PRIOR_SHARE = (-5.0, 5.0)
 # Half the 95 % quantile of the chi-squared distribution with one degree of freedom: by so much
 # the log likelihood falls from its peak to the ends of an interval (Wilks 1938).
 DROP = 1.92
@@ -71,8 +76,7 @@ class LabelErrors:
         ]
         more = f"; {len(first) - 10} more" if len(first) > 10 else ""
         return [
-            f"about {len(first)} of {self.samples} labels look wrong "
-            f"({percent(self.rate.value, self.rate.interval)})",
+            f"about {len(first)} of {self.samples} labels look wrong ({with_interval(self.rate)})",
             f"likeliest first: {', '.join(first[:10])}{more}",
         ]
 
@@ -170,7 +174,7 @@ class NoiseModel:
             likelihood, gradient, _ = self.evaluate(parameters)
             return -likelihood / n, -gradient / n
 
-        bounds = (SHARPNESS, PRIOR_SHARE, sure_mistakes, rate)
+        bounds = (INVERSE_TEMPERATURES, PRIOR_SHARE, sure_mistakes, rate)
         inside = np.clip(start, *np.transpose(bounds))
         fitted = minimize(loss, inside, jac=True, method="L-BFGS-B", bounds=bounds)
         return fitted.x, -n * float(fitted.fun)

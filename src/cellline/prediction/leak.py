@@ -9,8 +9,16 @@ import numpy as np
 
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
-from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, percent, points, tally
-from cellline.prediction.run_folder import OutOfFold, groups_of
+from cellline.prediction.metrics import (
+    Bootstrap,
+    Estimate,
+    bac_of,
+    percent,
+    points,
+    tally,
+    with_interval,
+)
+from cellline.prediction.run_folder import OutOfFold, groups_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class Leak:
         """Both scores and their difference."""
         return (
             f"{self.n_leaked} samples with a copy or overlap in another fold score "
-            f"{percent(self.leaked.value, self.leaked.interval)}, the {self.n_rest} others "
-            f"{percent(self.rest.value, self.rest.interval)}: {points(self.difference)} points, of "
+            f"{with_interval(self.leaked)}, the {self.n_rest} others "
+            f"{with_interval(self.rest)}: {points(self.difference)} points, of "
             "the leak and of whatever else tells the two kinds apart"
         )
 
@@ -74,7 +82,7 @@ def measure_leak(
 
 def measure_run_leak(predictions: OutOfFold, competition: Competition, folds: Folds) -> Leak | None:
     """The leak of a run's out-of-fold predictions; None for folds that keep groups together."""
-    leaked = folds.leaked()[np.searchsorted(competition.train_ids, predictions.ids)]
+    leaked = folds.leaked()[rows_of(predictions, competition)]
     return measure_leak(
         predictions.labels,
         predictions.prob.argmax(1),
@@ -82,6 +90,19 @@ def measure_run_leak(predictions: OutOfFold, competition: Competition, folds: Fo
         leaked,
         groups_of(predictions, competition, folds),
     )
+
+
+def describe_run_leak(
+    predictions: OutOfFold, competition: Competition, folds: Folds, test_share: float
+) -> list[str]:
+    """What a run has gained from folds that tear groups apart, a line each; none for other folds.
+
+    `test_share` of the test samples have relatives in training.
+    """
+    leak = measure_run_leak(predictions, competition, folds)
+    if leak is None:
+        return []
+    return [leak.describe(), *([describe_expected(leak, test_share)] if test_share else [])]
 
 
 def expected(leak: Leak, share: float) -> Estimate:
@@ -100,5 +121,5 @@ def describe_expected(leak: Leak, share: float) -> str:
     score = expected(leak, share)
     return (
         f"for a test set of which {percent(share)} have one in training that makes "
-        f"{percent(score.value, score.interval)}"
+        f"{with_interval(score)}"
     )

@@ -175,6 +175,11 @@ def percent(score: float, interval: Sequence[float] | None = None) -> str:
     return text
 
 
+def with_interval(score: Estimate) -> str:
+    """Such as '84.2 % [82.1, 86.0]'."""
+    return percent(score.value, score.interval)
+
+
 def points(difference: Estimate) -> str:
     """A difference of scores in points of percent, such as '+1.8 [0.4, 3.2]'.
 

@@ -19,9 +19,9 @@ from cellline.prediction.metrics import (
     Estimate,
     bac_of,
     estimate,
-    percent,
     points,
     tally,
+    with_interval,
 )
 from cellline.processors import count_processors
 
@@ -73,8 +73,8 @@ class Reference:
     def describe(self) -> list[str]:
         """What a split that ignores copies would do, a line each."""
         scores = (
-            f"a model of image statistics scores {percent(self.naive.value, self.naive.interval)} "
-            f"split naively and {percent(self.grouped.value, self.grouped.interval)} by groups, "
+            f"a model of image statistics scores {with_interval(self.naive)} "
+            f"split naively and {with_interval(self.grouped)} by groups, "
             f"{points(self.difference)} points"
         )
         if not self.flatters:
@@ -83,7 +83,7 @@ class Reference:
         if self.leak is not None and self.same_by_groups is not None:
             # The two kinds differ in more than the leak: each is compared with itself.
             (with_it, others), (same, same_others) = (
-                [percent(score.value, score.interval) for score in (kind.leaked, kind.rest)]
+                [with_interval(score) for score in (kind.leaked, kind.rest)]
                 for kind in (self.leak, self.same_by_groups)
             )
             lines.append(

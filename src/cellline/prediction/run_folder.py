@@ -14,6 +14,9 @@ from cellline.errors import UserError
 from cellline.files import read_json, write_arrays, write_json
 from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, tally
 
+# The rows of a fold's history.csv.
+History = list[dict[str, float]]
+
 # Folders under the OOF folder that are not runs.
 RESERVED = ("tuning",)
 
@@ -183,9 +186,16 @@ def read_out_of_fold(folder: Path, folds: list[int]) -> OutOfFold:
     return OutOfFold(ids[order], labels[order], prob[order], plain[order])
 
 
+def rows_of(predictions: OutOfFold, competition: Competition) -> np.ndarray:
+    """The competition's row of each predicted sample, int64 [n]."""
+    rows: np.ndarray = np.searchsorted(competition.train_ids, predictions.ids)
+    return rows
+
+
 def groups_of(predictions: OutOfFold, competition: Competition, folds: Folds) -> np.ndarray:
     """The group of each predicted sample, int64 [n]: what a bootstrap draws."""
-    return folds.group[np.searchsorted(competition.train_ids, predictions.ids)]
+    groups: np.ndarray = folds.group[rows_of(predictions, competition)]
+    return groups
 
 
 def score_out_of_fold(predictions: OutOfFold, competition: Competition, folds: Folds) -> Estimate:
@@ -198,3 +208,8 @@ def score_out_of_fold(predictions: OutOfFold, competition: Competition, folds: F
 def finished_folds(folder: Path, n_folds: int) -> list[int]:
     """The folds whose out-of-fold predictions are there: written last, they mean 'finished'."""
     return [fold for fold in range(n_folds) if (folder / f"fold{fold}" / "oof.npz").exists()]
+
+
+def best_epoch(history: History) -> dict[str, float]:
+    """The epoch with the best held-out BAC, the first of several."""
+    return max(history, key=lambda row: row["held_out_bac"])

@@ -3,10 +3,10 @@
 import numpy as np
 
 from cellline.data.audit import Counts
-from cellline.prediction.leak import describe_expected, measure_run_leak
+from cellline.prediction.leak import describe_run_leak
 from cellline.prediction.reference import Reference
 from cellline.report.content import Block, Bullets, Figure, Grid, Section, Table, Text
-from cellline.report.figures import Series, draw_intervals
+from cellline.report.figures import draw_intervals
 from cellline.report.run import Run
 from cellline.report.tiles import show
 from cellline.report.words import count, sentence, split_warnings
@@ -65,7 +65,7 @@ def show_reference(reference: Reference) -> list[Block]:
             "What ignoring it would flatter",
             "BAC of a cheap model of image statistics: the two splits grade it on the same "
             "samples, so that the distance between them is the leak's.",
-            draw_intervals("reference", list(rows), [Series("BAC", list(rows.values()))], "BAC, %"),
+            draw_intervals("reference", list(rows), "BAC", list(rows.values()), "BAC, %"),
         ),
         Bullets([sentence(line) for line in reference.describe()]),
     ]
@@ -73,12 +73,9 @@ def show_reference(reference: Reference) -> list[Block]:
 
 def show_leak(run: Run, test_share: float) -> list[Block]:
     """What the run itself gained from folds that ignore groups; nothing for folds that don't."""
-    leak = measure_run_leak(run.oof, run.competition, run.folds)
-    if leak is None:
-        return []
-    lines = [f"these folds ignore groups; of this run, {leak.describe()}"]
-    if test_share:
-        lines.append(describe_expected(leak, test_share))
+    lines = describe_run_leak(run.oof, run.competition, run.folds, test_share)
+    if lines:
+        lines[0] = f"these folds ignore groups; of this run, {lines[0]}"
     return [Text(sentence(line)) for line in lines]
 
 

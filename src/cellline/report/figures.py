@@ -1,14 +1,13 @@
 """The page's figures. Meaning is never in the colour alone: lines are dashed, markers differ."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cellline.prediction.calibration import Reliability
 from cellline.prediction.metrics import Estimate
-from cellline.report.run import History
+from cellline.prediction.run_folder import History, best_epoch
 from cellline.report.svg import BLUE, GREEN, HEIGHT, INK, MUTED, ORANGE, PAPER, PURPLE, draw
 from cellline.report.trials import Trial
 
@@ -21,20 +20,11 @@ ROW, ROUND_THE_ROWS = 0.26, 0.95
 LONGEST = 34
 
 
-@dataclass(frozen=True)
-class Series:
-    """Figures with their intervals, one a row."""
-
-    label: str
-    estimates: Sequence[Estimate]
-    colour: str = BLUE
-    marker: str = "o"
-
-
 def draw_intervals(
     name: str,
     rows: Sequence[str],
-    series: Sequence[Series],
+    label: str,
+    estimates: Sequence[Estimate],
     axis: str,
     *,
     line: tuple[float, str] | None = None,
@@ -42,34 +32,29 @@ def draw_intervals(
 ) -> str:
     """Dots with their 95 % intervals, a row a name; values are multiplied by `factor`.
 
-    `line` is a value to compare with and what it is called.
+    `line` is a value to compare with and what it is called; beside it, the dots are the `label`.
     """
 
     def paint(axes: "Axes") -> None:
-        for index, entry in enumerate(series):
-            # Several series stand one below the other within a row.
-            at = np.arange(len(rows)) + 0.3 * (index - (len(series) - 1) / 2)
-            value, low, high = (
-                factor * np.array([getattr(one, end) for one in entry.estimates], dtype=float)
-                for end in ("value", "low", "high")
-            )
-            axes.hlines(at, low, high, colors=entry.colour, linewidth=1.6)
-            axes.plot(
-                value, at, entry.marker, color=entry.colour, markersize=5.5, label=entry.label
-            )
+        at = np.arange(len(rows))
+        value, low, high = (
+            factor * np.array([getattr(one, end) for one in estimates], dtype=float)
+            for end in ("value", "low", "high")
+        )
+        axes.hlines(at, low, high, colors=BLUE, linewidth=1.6)
+        axes.plot(value, at, "o", color=BLUE, markersize=5.5, label=label)
         if line is not None:
-            value_of_line, label = line
+            value_of_line, name_of_line = line
             axes.axvline(factor * value_of_line, color=INK, linewidth=1, linestyle="--")
-            axes.plot([], [], color=INK, linewidth=1, linestyle="--", label=label)
+            axes.plot([], [], color=INK, linewidth=1, linestyle="--", label=name_of_line)
+            legend_above(axes)
         axes.set_yticks(range(len(rows)), [shorten(name) for name in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.locator_params(axis="x", nbins=6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(axis)
-        if line is not None or len(series) > 1:
-            legend_above(axes)
 
-    return draw(name, paint, ROUND_THE_ROWS + ROW * max(1, len(series) * 0.7) * len(rows))
+    return draw(name, paint, ROUND_THE_ROWS + ROW * len(rows))
 
 
 def shorten(name: str) -> str:
@@ -122,11 +107,6 @@ def draw_curves(
         legend_above(axes)
 
     return draw(name, paint, HEIGHT)
-
-
-def best_epoch(history: History) -> dict[str, float]:
-    """The epoch with the best held-out BAC, the first of several."""
-    return max(history, key=lambda row: row["held_out_bac"])
 
 
 def draw_trials(name: str, trials: Sequence[Trial]) -> str:

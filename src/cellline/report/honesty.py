@@ -1,6 +1,6 @@
 """What has been chosen by looking at held-out samples, the trials of `make tune` above all."""
 
-from cellline.prediction.metrics import Estimate, percent
+from cellline.prediction.metrics import Estimate, percent, with_interval
 from cellline.report.content import Block, Bullets, Figure, Section, Table, Text
 from cellline.report.figures import draw_trials
 from cellline.report.learning import flattery
@@ -71,7 +71,7 @@ def honesty_section(run: Run, study: Study | None) -> Section:
         )
         rest = without_fold(run, fold)
         if rest is not None:
-            line += f". Without that fold the BAC is {percent(rest.value, rest.interval)}"
+            line += f". Without that fold the BAC is {with_interval(rest)}"
         if fold in run.finished:
             warnings.append(f"{line}.")
         items.append(f"{line}.")

@@ -3,8 +3,9 @@
 import numpy as np
 
 from cellline.prediction.metrics import percent
+from cellline.prediction.run_folder import best_epoch
 from cellline.report.content import Columns, Figure, Section, Table, Text
-from cellline.report.figures import best_epoch, draw_curves
+from cellline.report.figures import draw_curves
 from cellline.report.run import Run
 
 

@@ -8,7 +8,7 @@ from cellline.prediction.class_mix import ClassMix, estimate_mix
 from cellline.prediction.metrics import Estimate, percent
 from cellline.prediction.shift import Shift
 from cellline.report.content import Block, Bullets, Columns, Figure, Section, Table, Text
-from cellline.report.figures import Series, draw_intervals
+from cellline.report.figures import draw_intervals
 from cellline.report.run import Run
 from cellline.report.words import name_folds, split_warnings
 
@@ -58,7 +58,8 @@ def show_shift(run: Run) -> tuple[list[Block], list[str]]:
             draw_intervals(
                 "shift",
                 shown,
-                [Series("difference", [shift.differences[name] for name in shown])],
+                "difference",
+                [shift.differences[name] for name in shown],
                 "difference, standard deviations",
                 line=(0, "no difference"),
                 factor=1,
@@ -102,7 +103,7 @@ def show_mix(run: Run, mix: ClassMix, warnings: list[str]) -> list[Block]:
                     "A dot off its line is what confusion can't explain if the test set has the "
                     "mix of the training set.",
                     draw_intervals(
-                        "mix", run.classes, [Series("predicted", explained)], "share of samples, %"
+                        "mix", run.classes, "predicted", explained, "share of samples, %"
                     ),
                 ),
                 Table(

@@ -6,7 +6,7 @@ from pathlib import Path
 from cellline.config import Config
 from cellline.data.folds import IGNORING_GROUPS
 from cellline.files import write_bytes
-from cellline.prediction.metrics import Scores, percent
+from cellline.prediction.metrics import Scores, with_interval
 from cellline.report.auditing import audit_section
 from cellline.report.calibrating import calibration_section
 from cellline.report.headline import write_headline
@@ -37,7 +37,7 @@ def write_report(config: Config, report: Callable[[str], None]) -> Path:
         report(IGNORING_GROUPS)
     report(
         f"OOF BAC of {run.name} on {name_folds(run.finished)} of {run.folds.n_folds}: "
-        f"{percent(scores.bac.value, scores.bac.interval)} (95 % interval)"
+        f"{with_interval(scores.bac)} (95 % interval)"
     )
     report(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
     return path

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,17 @@ from cellline.errors import UserError
 from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, tally
 from cellline.prediction.run_folder import (
     Chosen,
+    History,
     OutOfFold,
     check_run,
     finished_folds,
     groups_of,
     read_chosen,
     read_out_of_fold,
+    rows_of,
     run_folder,
     train_command,
 )
-
-History = list[dict[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +66,13 @@ class Run:
         """The classes' names."""
         return self.competition.classes
 
-    @property
+    @cached_property
     def predicted(self) -> np.ndarray:
         """int64 [n]: the class that each sample was taken for."""
         predicted: np.ndarray = self.oof.prob.argmax(1)
         return predicted
 
-    @property
+    @cached_property
     def fold(self) -> np.ndarray:
         """int64 [n]: the fold of each predicted sample."""
         fold: np.ndarray = self.folds.fold[self.rows]
@@ -123,7 +124,7 @@ def open_run(config: Config) -> Run:
         record=read_record(config.folders.oof_dir),
         finished=finished,
         oof=oof,
-        rows=np.searchsorted(competition.train_ids, oof.ids),
+        rows=rows_of(oof, competition),
         groups=groups,
         bootstrap=Bootstrap(groups),
         histories={fold: read_history(folder / f"fold{fold}") for fold in finished},

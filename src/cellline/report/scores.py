@@ -5,9 +5,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellline.prediction.comparison import compare_predictions
-from cellline.prediction.metrics import Estimate, Scores, percent, points, score, tally
+from cellline.prediction.metrics import (
+    Estimate,
+    Scores,
+    percent,
+    points,
+    score,
+    tally,
+    with_interval,
+)
 from cellline.report.content import Columns, Figure, Matrix, Section, Table, Text
-from cellline.report.figures import Series, draw_intervals
+from cellline.report.figures import draw_intervals
 from cellline.report.run import Run
 
 if TYPE_CHECKING:
@@ -24,9 +32,9 @@ def scores_section(run: Run, scores: Scores) -> Section:
     plain = score(run.oof.labels, run.oof.prob_plain, run.bootstrap)
     gain = compare_predictions(run.oof.labels, run.oof.prob_plain, run.oof.prob, run.bootstrap).bac
     kinds: tuple[tuple[str, Callable[[Scores], Estimate], Callable[[Estimate], str]], ...] = (
-        ("balanced accuracy (BAC)", lambda of: of.bac, with_percent),
-        ("accuracy", lambda of: of.accuracy, with_percent),
-        ("macro F1", lambda of: of.macro_f1, with_percent),
+        ("balanced accuracy (BAC)", lambda of: of.bac, with_interval),
+        ("accuracy", lambda of: of.accuracy, with_interval),
+        ("macro F1", lambda of: of.macro_f1, with_interval),
         ("log loss", lambda of: of.log_loss, with_decimals),
     )
     return Section(
@@ -46,11 +54,6 @@ def scores_section(run: Run, scores: Scores) -> Section:
             *spread_over_folds(run, scores.bac),
         ],
     )
-
-
-def with_percent(value: Estimate) -> str:
-    """Such as '84.2 % [82.1, 86.0]'."""
-    return percent(value.value, value.interval)
 
 
 def with_decimals(value: Estimate) -> str:
@@ -88,7 +91,8 @@ def spread_over_folds(run: Run, whole: Estimate) -> list[Text | Figure]:
             draw_intervals(
                 "folds",
                 rows,
-                [Series("fold", of_folds)],
+                "fold",
+                of_folds,
                 "BAC, %",
                 line=(whole.value, "all folds"),
             ),
@@ -113,7 +117,8 @@ def classes_section(run: Run, scores: Scores) -> Section:
                         draw_intervals(
                             "recalls",
                             run.classes,
-                            [Series("recall", scores.recalls)],
+                            "recall",
+                            scores.recalls,
                             "recall, %",
                             line=(scores.bac.value, "BAC, their mean"),
                         ),
@@ -123,7 +128,7 @@ def classes_section(run: Run, scores: Scores) -> Section:
                         "where all of a few come out alike, one that is too narrow.",
                         ("class", "recall", "samples", "groups"),
                         [
-                            (name, with_percent(recall), f"{samples:,}", f"{n_groups:,}")
+                            (name, with_interval(recall), f"{samples:,}", f"{n_groups:,}")
                             for name, recall, samples, n_groups in zip(
                                 run.classes, scores.recalls, counts.sum(axis=1), groups, strict=True
                             )

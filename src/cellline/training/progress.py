@@ -11,6 +11,7 @@ from tqdm import tqdm
 from cellline.data.batches import Batch
 from cellline.device import Device
 from cellline.prediction.metrics import percent
+from cellline.prediction.run_folder import History, best_epoch
 from cellline.prediction.tta import VIEWS
 
 # The first step also builds kernels and fills caches; the second is timed.
@@ -88,9 +89,9 @@ class Progress:
             f"lr {record.lr:.2g}; {record.samples_per_second:.0f} samples/s; {left} left"
         )
 
-    def end(self, history: list[dict[str, float]]) -> None:
+    def end(self, history: History) -> None:
         """The line after the last epoch: what choosing the best one would have flattered."""
-        best = max(history, key=lambda row: row["held_out_bac"])
+        best = best_epoch(history)
         say(
             f"{self.title}: the last epoch's weights are kept, held-out BAC "
             f"{percent(history[-1]['held_out_bac'])}; the best epoch, {best['epoch']}, had "

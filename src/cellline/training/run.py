@@ -6,7 +6,7 @@ from cellline.config import Config
 from cellline.data.folds import IGNORING_GROUPS, open_folds, read_record
 from cellline.device import choose_device
 from cellline.errors import UserError
-from cellline.prediction.leak import describe_expected, measure_run_leak
+from cellline.prediction.leak import describe_run_leak
 from cellline.prediction.metrics import balanced_accuracy, percent
 from cellline.prediction.run_folder import (
     OutOfFold,
@@ -61,12 +61,11 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
             f"95 % interval {percent(interval[0])} to {percent(interval[1])}"
         )
     if folds.ignore_groups and finished:
-        leak = measure_run_leak(read_out_of_fold(folder, finished), competition, folds)
-        if leak is not None:
-            share = read_record(config.folders.oof_dir)["audit"]["test_grouped"]
-            report(leak.describe())
-            if share:
-                report(describe_expected(leak, share / len(competition.test_ids)))
+        share = read_record(config.folders.oof_dir)["audit"]["test_grouped"]
+        share /= len(competition.test_ids)
+        predictions = read_out_of_fold(folder, finished)
+        for line in describe_run_leak(predictions, competition, folds, share):
+            report(line)
 
 
 def describe_scores(predictions: OutOfFold) -> str:
