@@ -1,8 +1,13 @@
 """What every verb does around its work: parse settings, and end as a command line should."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
+
+# First, for the clock that it starts.
+from cellline.stopping import Stopped, stop_at_signals  # isort: split
 
 import tyro
 
@@ -11,13 +16,22 @@ from cellline.errors import UserError
 
 Settings = TypeVar("Settings", bound=Config)
 
+# What a machine, not a program, is the cause of.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ACCESS = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENOLCK, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG),
+}
+
 
 def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None:
     """Parse the command line into `settings` and run `verb` with it.
 
     Ends the process with status 2 and one message on stderr for a mistake of the user's (an
-    argument that can't be parsed included), with 130 for Ctrl-C. Other exceptions pass through,
-    with their traceback.
+    argument that can't be parsed included) and for a disk that is full or can't be written; with
+    128 and the signal's number for Ctrl-C, SIGTERM and SIGHUP (130, 143, 129) and, as `cat` does,
+    where nobody reads its output any more (141). Other exceptions pass through, with their
+    traceback.
     """
     # The verb's docstring heads its --help; nested settings are flat on the command line.
     parsed = tyro.cli(
@@ -26,11 +40,30 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     try:
-        check_settings(parsed)
-        verb(parsed)
+        with stop_at_signals():
+            check_settings(parsed)
+            verb(parsed)
+            sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+        end(2, f"error: {error}")
+    except Stopped as stopped:
+        end(stopped.status, f"{stopped.why}: the same command goes on where this one stopped")
+    except BrokenPipeError:
+        # Or Python would fail once more, when it flushes what is left at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in NO_ROOM | NO_ACCESS:
+            raise
+        advice = "make room" if error.errno in NO_ROOM else "see to it, or name another folder"
+        end(
+            2,
+            f"error: {error.filename or 'the output'}: {error.strerror}; {advice}. What was "
+            "written before is whole, and the same command goes on from there",
+        )
+
+
+def end(status: int, message: str) -> None:
+    """End the process with a status and a message on stderr."""
+    print(message, file=sys.stderr)
+    sys.exit(status)

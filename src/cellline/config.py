@@ -89,6 +89,8 @@ class Machine:
     """auto: bfloat16 or float16 on CUDA GPUs, bfloat16 on CPUs that have it, else float32."""
     workers: int | None = None
     """Processes that augment images beside the training; by default 0 on CPU, else up to 8."""
+    max_minutes: float | None = None
+    """When `make train` and `make tune` stop, saved, to be gone on with; by default never."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def check_settings(config: Config) -> None:
     # Batch normalization has nothing to average over in a batch of one.
     at_least_two = {"--batch-size": training.batch_size}
     positive = {"--lr": training.lr, "--averaging": training.averaging}
+    positive["--max-minutes"] = config.machine.max_minutes
     not_negative = {
         "--seed": training.seed,
         "--weight-decay": training.weight_decay,

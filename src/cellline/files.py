@@ -6,6 +6,8 @@ import io
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +15,35 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cellline.errors import UserError, first_line
+
+_SUFFIX = ".tmp"
+
+# What zipfile meets in a damaged file: places outside of it, unknown or encrypted members. numpy's
+# ValueError is for pickled objects, KeyError for a name that is not there.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+)
+
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; rename it over `path` when the block ends well.
 
+    What `path` held is kept as `previous`, if one is named in the same folder; between the two
+    renames there is no file at `path`.
     The file and its folder are flushed to the disk, so that after a power cut `path` holds either
     the old bytes or all of the new ones. When the block raises, `path` is untouched and nothing is
-    left behind. Missing parent folders are created.
+    left behind. Missing parent folders are created. OSErrors name the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
     try:
         # mkstemp makes the file private; give it the permissions that an ordinary open() would.
         umask = os.umask(0)
@@ -33,11 +53,21 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         Path(name).replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is met by write(), which knows no name
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `atomic` left in `folder` when its process was killed; others must not write."""
+    for path in folder.glob(f".*{_SUFFIX}"):
+        path.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -60,9 +90,23 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object. Raises UserError when it is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise damaged(path, first_line(error)) from error
+    if not isinstance(value, dict):
+        raise damaged(path, "no JSON object")
+    return value
+
+
+def damaged(path: Path, why: str) -> UserError:
+    """The error for a file of ours that can't be read any more."""
+    return UserError(
+        f"{path} is damaged ({why}): put a copy back, or move it away and run the command that "
+        "makes it"
+    )
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -78,6 +122,24 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays as an uncompressed `.npz`; the same arrays give the same bytes."""
     with atomic(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Read these arrays of an `.npz`, without pickle. Raises UserError when it is damaged."""
+    arrays = {}
+    with path.open("rb") as raw:
+        try:
+            # Not np.load(), which takes other formats as well, and begins to parse what the
+            # checksums, looked at before here, could tell to be damaged.
+            with zipfile.ZipFile(raw) as archive:
+                if archive.testzip() is not None:
+                    raise damaged(path, "a wrong checksum")
+                for name in names:
+                    with archive.open(f"{name}.npy") as member:
+                        arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+        except _DAMAGE as error:
+            raise damaged(path, first_line(error)) from error
+    return arrays
 
 
 def digest_file(path: Path) -> str:

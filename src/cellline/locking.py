@@ -1,0 +1,57 @@
+"""One writer a folder: a lock that dies with its holder."""
+
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from cellline.errors import UserError
+from cellline.files import remove_leftovers
+
+LOCK = ".lock"
+
+# Between two tries to get a lock that is waited for.
+RETRY_SECONDS = 0.05
+
+
+@contextmanager
+def one_writer(folder: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
+    """Be the only process that writes in `folder`, which is made; `doing` says what for.
+
+    Raises UserError that names the other process where one is at it, after `wait` seconds. What an
+    earlier writer that was killed left half written is removed.
+
+    A POSIX record lock on the folder's file `.lock`: the system drops it when its holder ends in
+    whatever way, forked children don't inherit it, and it holds between the machines that share a
+    folder. (filelock, which torch brings, takes flock(), which forked children keep alive.) It
+    does not keep a process from itself. The file stays: to remove it would be a race.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # "a+" makes the file and doesn't empty it: it says who holds it.
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        give_up = time.monotonic() + wait
+        while not _acquire(file):
+            if time.monotonic() >= give_up:
+                file.seek(0)
+                raise UserError(
+                    f"{folder} is being written by {file.read() or 'another process'}, and this "
+                    f"would be {doing}; wait for its end, or stop it first"
+                )
+            time.sleep(RETRY_SECONDS)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()} ({doing})")
+        file.flush()
+        remove_leftovers(folder)
+        yield
+
+
+def _acquire(file: IO[str]) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the standard allows either
+        return False
+    return True

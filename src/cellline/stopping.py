@@ -1,0 +1,98 @@
+"""Ending early without losing anything: Ctrl-C, SIGTERM, and a limit of time."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# As near to the process's start as can be: cli.py imports this before torch, which takes seconds.
+STARTED = time.monotonic()
+
+# A machine that is taken away sends SIGTERM, a terminal that is closed SIGHUP.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """The work has ended early, and what it had is saved. Not an error, and no Exception."""
+
+    def __init__(self, number: int | None = None) -> None:
+        """`number` of the signal that asked for it; None where the time was up."""
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def why(self) -> str:
+        """Such as 'SIGTERM'."""
+        return "the time is up" if self.number is None else signal.Signals(self.number).name
+
+    @property
+    def status(self) -> int:
+        """The exit status: by custom 128 and the signal's number; 0 where the time was up."""
+        return 0 if self.number is None else 128 + self.number
+
+
+class Stop:
+    """Whether to end: asked for by a signal, or because the next step could take too long."""
+
+    def __init__(self, max_minutes: float | None = None) -> None:
+        """The time runs from the process's start."""
+        self.deadline = None if max_minutes is None else STARTED + 60 * max_minutes
+        self.number: int | None = None
+        self.checked: float | None = None
+        self.longest = 0.0
+
+    def check(self) -> None:
+        """Raise Stopped if it is time to; call where the state can be saved.
+
+        Twice the longest time between two calls, saving included, is left before the deadline: for
+        what comes until the next call, and for saving.
+        """
+        if self.number is not None:
+            raise Stopped(self.number)
+        now = time.monotonic()
+        if self.checked is not None:
+            self.longest = max(self.longest, now - self.checked)
+        self.checked = now
+        if self.deadline is not None and now + 2 * self.longest >= self.deadline:
+            raise Stopped
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Within, the first signal is left to `check`; a second one ends the process at once."""
+
+        def remember(number: int, frame: FrameType | None) -> None:
+            if self.number is not None:
+                os._exit(128 + number)
+            self.number = number
+            # Not print(), which a signal may have interrupted.
+            os.write(2, b"\nfinishing the step, then saving; once more to leave at once\n")
+
+        with _handling(remember):
+            yield
+
+
+@contextmanager
+def stop_at_signals() -> Iterator[None]:
+    """Within, a signal raises Stopped wherever the process is: for work that keeps itself whole."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    with _handling(leave):
+        yield
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    # What is ignored stays so: SIGHUP under nohup, SIGINT in a script's background.
+    for number, previous in before.items():
+        if previous != signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -1,0 +1,72 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+
+VERB = """
+import os, signal, sys
+from dataclasses import dataclass
+from cellline.cli import run_verb
+from cellline.config import Config
+
+def main(config: Config) -> None:
+    \"\"\"A verb.\"\"\"
+    {body}
+
+run_verb(main, Config)
+"""
+
+
+def run_verb(body: str, pipe: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a verb in a process of its own, its output into `pipe`."""
+    Path("verb.py").write_text(VERB.format(body=body))
+    command = f"{sys.executable} verb.py {pipe}; exit ${{PIPESTATUS[0]}}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals_end_with_their_status_and_a_line(number: int, status: int) -> None:
+    done = run_verb(f"os.kill(os.getpid(), {int(number)})")
+    name = signal.Signals(number).name
+    assert done.returncode == status
+    assert done.stderr == f"{name}: the same command goes on where this one stopped\n"
+
+
+def test_a_full_disk_is_no_traceback() -> None:
+    done = run_verb("os.write(os.open('/dev/full', os.O_WRONLY), b'x')")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the output: No space left on device; make room.")
+    # What is printed is written as well.
+    done = run_verb("print('x')", "> /dev/full")
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    Path("oof").touch()
+    done = run_verb("os.makedirs('oof/run')")
+    assert done.returncode == 2
+    assert "error: oof" in done.stderr
+
+
+def test_a_reader_that_leaves_ends_it_quietly() -> None:
+    done = run_verb("[print(i) for i in range(100_000)]", "| head -1")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    done = run_verb("raise FileNotFoundError(2, 'gone', 'x')")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
