@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import torch
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.data.folds import deal_folds, open_folds, write_folds
-from cellline.files import digest_text, read_json, write_arrays, write_json
+from cellline.errors import UserError
+from cellline.files import read_json, write_json
 from cellline.prediction.metrics import balanced_accuracy
 from cellline.prediction.run_folder import (
     OutOfFold,
     claim_run,
     describe_run,
     write_out_of_fold,
+    write_test_predictions,
 )
 from cellline.submitting import submit
-from cellline.training.checkpoint import Checkpoint, write_checkpoint
+from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
 CONFIG = Config(Folders(Path("input")), machine=Machine(device="cpu", precision="float32"))
 
@@ -79,19 +82,34 @@ def draw_run(
     for fold in folds:
         # The test predictions are there already: that network is never asked.
         network = {"weight": torch.tensor([seed, fold])}
-        checkpoint = Checkpoint(record, fold, 20, network, [], None)
-        write_checkpoint(folder / f"fold{fold}" / "checkpoint.pt", checkpoint)
-        made_from = digest_text(checkpoint.digest(), competition.test_digest, "float32")
-        write_arrays(
+        checkpoint = Checkpoint(record, fold, "0" * 40, 20, network, [], None)
+        write_checkpoint(folder / f"fold{fold}", checkpoint)
+        provenance = {
+            **record,
+            "fold": fold,
+            "model_digest": checkpoint.model_digest(),
+            "test_digest": competition.test_digest,
+            "precision": "float32",
+        }
+        write_test_predictions(
             folder / f"fold{fold}" / "test.npz",
-            file_id=competition.test_ids,
-            prob=predict(np.arange(len(competition.test_ids)) % n_classes),
-            made_from=np.array(made_from),
+            competition.test_ids,
+            predict(np.arange(len(competition.test_ids)) % n_classes),
+            provenance,
         )
         rows = dealt.held_out_rows(fold)
         prob = predict(competition.labels[rows])
         predictions = OutOfFold(competition.train_ids[rows], competition.labels[rows], prob, prob)
-        write_out_of_fold(folder / f"fold{fold}" / "oof.npz", predictions)
+        write_out_of_fold(folder / f"fold{fold}" / "oof.npz", predictions, provenance)
+
+
+def unfinish(name: str, *, steps: int) -> None:
+    """Make a drawn run one whose folds were stopped after so many steps."""
+    for folder in Path("oof", name).glob("fold*"):
+        (folder / "oof.npz").unlink(missing_ok=True)
+        checkpoint = read_checkpoint(folder / "checkpoint.pt")
+        begun = replace(checkpoint, resume={"n_averaged": steps})
+        write_checkpoint(folder, begun)
 
 
 def submitted(*runs: str, partial: bool = False) -> tuple[np.ndarray, dict[str, Any], str]:
@@ -199,7 +217,7 @@ def test_the_same_runs_give_the_same_bytes() -> None:
     written = []
     for _ in range(2):
         submitted("a", "b")
-        written.append({path: path.read_bytes() for path in Path("submissions").iterdir()})
+        written.append({path: path.read_bytes() for path in Path("submissions").glob("a+b*")})
     assert written[0] == written[1]
     assert len(written[0]) == 2
 
@@ -215,3 +233,27 @@ def test_leaky_folds_are_told_in_the_name() -> None:
     assert "warning: these folds ignore groups" in printed
     names = sorted(path.name.rsplit("-", 1)[0] for path in Path("submissions").glob("*.csv"))
     assert names == ["a", "a-leaky"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_without_a_finished_fold_still_leaves_something_to_submit() -> None:
+    draw_run("a", 6, folds=(0, 2))
+    unfinish("a", steps=3)
+    with pytest.raises(UserError, match="these folds have not been trained"):
+        submitted("a")
+    predicted, record, printed = submitted("a", partial=True)
+    np.testing.assert_array_equal(predicted, of_test("a", folds=(0, 2)).argmax(axis=1))
+    assert "nothing tells how well" in printed
+    assert record["oof"] is None
+    assert record["runs"][0]["models"].keys() == {"0", "2"}
+    unfinish("a", steps=0)
+    with pytest.raises(UserError, match="fold0 was begun, but not trained for a single step"):
+        submitted("a", partial=True)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_that_was_not_begun_leaves_nothing() -> None:
+    draw_run("a", 6, folds=())
+    with pytest.raises(UserError, match="no fold of a was begun"):
+        submitted("a", partial=True)
+    assert not Path("submissions").exists()

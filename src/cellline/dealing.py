@@ -20,8 +20,10 @@ from cellline.data.folds import (
 from cellline.data.statistics import measure_statistics, name_statistics
 from cellline.errors import UserError
 from cellline.files import digest_file
+from cellline.locking import one_writer
 from cellline.prediction.reference import Reference, measure_reference
 from cellline.prediction.shift import Shift, measure_shift
+from cellline.versions import code_version
 
 # What is measured beside the counts; folders that were dealt before it was get it later.
 MEASURED = {"reference", "shift"}
@@ -53,36 +55,43 @@ def make_folds(
         "channels": list(channels),
         "input_digest": competition.digest,
     }
+    with one_writer(folders.oof_dir, "dealing folds"):
+        yield from deal(folders, competition, settings)
+    folds = read_folds(folders.oof_dir, competition)
+    yield from describe_audit(read_record(folders.oof_dir)["audit"], competition)
+    yield from describe_folds(competition, folds)
+    if folds.ignore_groups:
+        yield IGNORING_GROUPS
+
+
+def deal(folders: Folders, competition: Competition, settings: dict[str, Any]) -> Iterator[str]:
+    """Audit the input and write its folds, unless those there have these settings."""
     path, record_path = (folders.oof_dir / name for name in ("folds.csv", "folds.json"))
     recorded = read_record(folders.oof_dir) if record_path.exists() else {}
     same = settings.items() <= recorded.items()
     whole = path.exists() and digest_file(path) == recorded.get("folds_digest")
     if same and whole and recorded["audit"].keys() >= MEASURED:
         yield f"{path} is up to date"
-    else:
-        dependents = find_dependents(folders.oof_dir)
-        if dependents and not same:
-            raise UserError(
-                f"{path} would change, and {', '.join(dependents)} in {folders.oof_dir} depend on "
-                "it; keep it, move them away, or deal into another folder (OOF=another-folder)"
-            )
-        yield "looking for copies and overlaps"
-        audit = audit_copies(competition)
-        check_groups(competition.labels, audit.group, competition.classes, n_folds)
-        yield "measuring what a leak would be worth, comparing training and test samples"
-        findings = audit.counts.record() | measure(competition, audit, n_folds, seed)
-        fold = (
-            deal_naively(competition.labels, n_folds, seed)
-            if ignore_groups
-            else deal_folds(competition.labels, audit.group, n_folds, seed)
+        return
+    dependents = find_dependents(folders.oof_dir)
+    if dependents and not same:
+        raise UserError(
+            f"{path} would change, and {', '.join(dependents)} in {folders.oof_dir} depend on "
+            "it; keep it, move them away, or deal into another folder (OOF=another-folder)"
         )
-        record = {**settings, "audit": findings}
-        write_folds(folders.oof_dir, competition, fold, audit.group, record)
-    folds = read_folds(folders.oof_dir, competition)
-    yield from describe_audit(read_record(folders.oof_dir)["audit"], competition)
-    yield from describe_folds(competition, folds)
-    if folds.ignore_groups:
-        yield IGNORING_GROUPS
+    yield "looking for copies and overlaps"
+    audit = audit_copies(competition)
+    n_folds, seed = settings["n_folds"], settings["seed"]
+    check_groups(competition.labels, audit.group, competition.classes, n_folds)
+    yield "measuring what a leak would be worth, comparing training and test samples"
+    findings = audit.counts.record() | measure(competition, audit, n_folds, seed)
+    fold = (
+        deal_naively(competition.labels, n_folds, seed)
+        if settings["ignore_groups"]
+        else deal_folds(competition.labels, audit.group, n_folds, seed)
+    )
+    record = {**settings, "audit": findings, "code": code_version()}
+    write_folds(folders.oof_dir, competition, fold, audit.group, record)
 
 
 def measure(

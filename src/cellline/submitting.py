@@ -12,7 +12,7 @@ from cellline.data.folds import Folds, open_folds
 from cellline.device import Device, choose_device
 from cellline.errors import UserError
 from cellline.prediction.blend import blend, common_samples
-from cellline.prediction.decision import Expected, HeldOut, Rule, expect, fit_rule
+from cellline.prediction.decision import Expected, HeldOut, Rule, expect, fit_rule, plain_rule
 from cellline.prediction.metrics import with_interval
 from cellline.prediction.run_folder import (
     check_run,
@@ -27,6 +27,7 @@ from cellline.prediction.submission import (
     validate_submission,
     write_submission,
 )
+from cellline.training.checkpoint import NEWEST
 from cellline.training.inference import predict_test
 
 
@@ -36,7 +37,8 @@ def submit(
     """Decide the test set from all folds of `runs` and write the submission; its path.
 
     Raises UserError when a run is missing or of other data, and, unless `partial`, when a fold of
-    it has not been trained.
+    it has not been trained. `partial` blends the finished folds of a run, and where it has none
+    those that were begun, so that there is always something to submit.
     """
     competition, folds = open_folds(config.folders)
     folders = [run_folder(config.folders.oof_dir, run) for run in dict.fromkeys(runs)]
@@ -53,32 +55,32 @@ def submit(
     device = choose_device(config.machine)
     predictions, described = [], []
     for folder, run_config, there in zip(folders, configs, finished, strict=True):
-        prob, description = predict_run(folder, run_config, there, competition, device)
+        by = there or begun_folds(folder)
+        prob, description = predict_run(folder, run_config, by, competition, device)
         predictions.append(prob)
         described.append(description)
-    samples = gather(folders, finished, competition, folds)
-    rule = fit_rule(samples)
+    if all(finished):
+        samples = gather(folders, finished, competition, folds)
+        rule, expected = fit_rule(samples), expect(samples)
+        expectation = describe_expected(expected, len(samples.labels), len(competition.labels))
+        oof = record_expected(expected, len(samples.labels), folds.ignore_groups)
+    else:
+        rule, oof = plain_rule(len(folders)), None
+        expectation = [
+            "warning: a run has no finished fold: the weights of its last checkpoints predict as "
+            "they are, and nothing tells how well"
+        ]
     predicted = rule.apply(np.stack(predictions)).predicted
     data = render_submission(competition, predicted)
     validate_submission(data, competition)
 
     names = [folder.name for folder in folders]
-    expected = expect(samples)
-    scored = expected.bac or expected.plain_bac
     record: dict[str, Any] = {
         "runs": described,
         "input_digest": competition.digest,
         "folds_digest": folds.digest,
         "rule": record_rule(rule, names, competition.classes),
-        "oof": {
-            "ignoring_groups": folds.ignore_groups,
-            # Of the rule where three folds or more can judge it, else of the plain rule.
-            "of_rule": expected.bac is not None,
-            "bac": scored.value,
-            "interval": scored.interval,
-            "samples": len(samples.labels),
-            "plain_bac": expected.plain_bac.value,
-        },
+        "oof": oof,
         "precision": device.precision,
     }
     whole = all(len(there) == folds.n_folds for there in finished)
@@ -89,7 +91,7 @@ def submit(
     for line in (
         *describe_counts(competition, predicted),
         *describe_rule(rule, names),
-        *describe_expected(expected, len(samples.labels), len(competition.train_ids)),
+        *expectation,
         f"wrote {path} ({len(predicted)} rows)",
     ):
         report(line)
@@ -115,11 +117,20 @@ def check_finished(
             "these folds have not been trained:\n  " + "\n  ".join(missing) + "\n"
             "Train them, or blend what there is: the same command with ARGS=--partial"
         )
-    untrained = [folder.name for folder, there in zip(folders, finished, strict=True) if not there]
+    untrained = [
+        folder.name
+        for folder, there in zip(folders, finished, strict=True)
+        if not there and not begun_folds(folder)
+    ]
     if untrained:
-        raise UserError(f"no fold of {', '.join(untrained)} is finished: there is nothing to blend")
-    if not set.intersection(*map(set, finished)):
+        raise UserError(f"no fold of {', '.join(untrained)} was begun: there is nothing to blend")
+    if all(finished) and not set.intersection(*map(set, finished)):
         raise UserError("the runs have no finished fold in common; train one with all of them")
+
+
+def begun_folds(folder: Path) -> list[int]:
+    """The folds of a run that have a checkpoint."""
+    return sorted(int(path.parent.name[4:]) for path in folder.glob(f"fold[0-9]*/{NEWEST}"))
 
 
 def predict_run(
@@ -149,6 +160,20 @@ def gather(
     rows = rows_of(runs[0], competition)
     prob = np.stack([run.prob for run in runs])
     return HeldOut(prob, runs[0].labels, folds.fold[rows], folds.group[rows])
+
+
+def record_expected(expected: Expected, n: int, ignoring_groups: bool) -> dict[str, Any]:
+    """What `n` out-of-fold samples let one expect, for a submission's record."""
+    scored = expected.bac or expected.plain_bac
+    return {
+        "ignoring_groups": ignoring_groups,
+        # Of the rule where three folds or more can judge it, else of the plain rule.
+        "of_rule": expected.bac is not None,
+        "bac": scored.value,
+        "interval": scored.interval,
+        "samples": n,
+        "plain_bac": expected.plain_bac.value,
+    }
 
 
 def record_rule(rule: Rule, runs: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from cellline.device import Device, choose_device
 from cellline.errors import UserError
 from cellline.files import write_json
 from cellline.prediction.metrics import percent
-from cellline.prediction.run_folder import compare, flatten
+from cellline.prediction.run_folder import compare
 from cellline.seeding import TUNING, derive_seed
+from cellline.stopping import Stop
 from cellline.training.loop import DivergedError, FoldTrainer
 from cellline.training.progress import Progress
 from cellline.training.settings import Tuned
@@ -43,6 +44,7 @@ def tune(
     fold: int,
     trials: int,
     folder: Path,
+    stop: Stop,
     report: Callable[[str], None],
 ) -> Tuned:
     """Run trials until `trials` have finished in the study kept in `folder`; the best settings.
@@ -65,7 +67,7 @@ def tune(
         study.sampler = optuna.samplers.TPESampler(
             seed=derive_seed(training.seed, TUNING, finished), n_startup_trials=PRUNE_AFTER_TRIALS
         )
-        run_trial(study, competition, folds, training, device, fold, report)
+        run_trial(study, competition, folds, training, device, fold, stop, report)
     if not study.get_trials(states=(TrialState.COMPLETE,)):
         raise UserError(f"no trial came to its end; move {folder} away and start with a lower --lr")
     best = study.best_trial
@@ -103,7 +105,7 @@ def open_study(folder: Path, settings: dict[str, Any], first: dict[str, Any]) ->
         study.set_user_attr("settings", settings)
         study.set_user_attr("first", first)
         study.enqueue_trial(first)
-    differences = compare(flatten(study.user_attrs["settings"]), flatten(settings))
+    differences = compare(study.user_attrs["settings"], settings)
     if differences:
         raise UserError(
             f"the study in {folder} has other settings: {'; '.join(differences)}. "
@@ -133,6 +135,7 @@ def run_trial(
     training: Training,
     device: Device,
     fold: int,
+    stop: Stop,
     report: Callable[[str], None],
 ) -> None:
     """Train with the study's next parameters and tell it the result."""
@@ -153,7 +156,7 @@ def run_trial(
     )
     for epoch in epochs:
         try:
-            bac = trainer.train_epoch(epoch, progress).held_out_bac
+            bac = trainer.train_epoch(epoch, progress, stop.check).held_out_bac
         except DivergedError:
             study.tell(trial, state=TrialState.PRUNED)
             report(f"{title}: the loss is no longer a number")
@@ -187,6 +190,7 @@ def tune_run(config: Config, trials: int, report: Callable[[str], None]) -> None
         fold=fold,
         trials=trials,
         folder=folder,
+        stop=Stop(config.machine.max_minutes),
         report=report,
     )
     report(

@@ -12,7 +12,9 @@ from cellline.data.folds import Folds
 from cellline.data.synthetic import draw_competition, plan_samples
 from cellline.device import Device
 from cellline.prediction.label_errors import LabelErrors, find_label_errors
-from cellline.training.loop import FoldTrainer, train_fold
+from cellline.stopping import Stop
+from cellline.training.fold import train_fold
+from cellline.training.loop import FoldTrainer
 
 N_CLASSES = 9
 
@@ -42,7 +44,7 @@ def learn_and_look(competition: Competition, folds: Folds, device: Device) -> La
         augmentation=Augmentation(rotate=0, scale=0, translate=0, gain=0, offset=0),
     )
     trainer = FoldTrainer(competition, folds, 0, training, device)
-    predictions = train_fold(trainer, Path("fold0"), {}, 0)
+    predictions = train_fold(trainer, Path("fold0"), {}, 0, Stop())
     groups = folds.group[folds.held_out_rows(0)]
     return find_label_errors(predictions.labels, predictions.prob, groups)
 

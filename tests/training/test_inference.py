@@ -12,9 +12,11 @@ from cellline.device import Device
 from cellline.errors import UserError
 from cellline.prediction.run_folder import describe_run
 from cellline.prediction.tta import VIEWS, average_views, predict_views
+from cellline.stopping import Stop
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
+from cellline.training.fold import train_fold
 from cellline.training.inference import predict_test
-from cellline.training.loop import FoldTrainer, train_fold
+from cellline.training.loop import FoldTrainer
 
 FOLDER = Path("oof/run/fold0")
 
@@ -26,7 +28,7 @@ def config(
     """The configuration of a run whose fold 0 is trained; its network keeps `trainer`'s weights."""
     trainer = FoldTrainer(competition, folds, 0, training, device)
     config = describe_run(training, competition, folds)
-    train_fold(trainer, FOLDER, config, 0)
+    train_fold(trainer, FOLDER, config, 0, Stop())
     rows = np.arange(9)
     of_views = predict_views(
         trainer.model, competition.test_images, rows, device, batch_size=8, views=VIEWS
@@ -67,7 +69,10 @@ def test_predictions_are_kept_while_model_and_images_are_unchanged(
     checkpoint = read_checkpoint(FOLDER / "checkpoint.pt")
     checkpoint.network["backbone.classifier.1.bias"] += 1
     checkpoint.network["backbone.classifier.1.bias"][0] -= 3
-    write_checkpoint(FOLDER / "checkpoint.pt", checkpoint)
+    write_checkpoint(FOLDER, checkpoint)
+    with pytest.raises(UserError, match=r"oof\.npz does not belong .* its model_digest is \w{12}"):
+        predict_test(FOLDER, config, competition, device)
+    (FOLDER / "oof.npz").unlink()
     changed, digest_then = predict_test(FOLDER, config, competition, device)
     assert digest_then != digest
     assert not np.allclose(changed, prob)

@@ -1,3 +1,4 @@
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from cellline.device import Device, choose_device
 from cellline.errors import UserError
 from cellline.prediction.metrics import balanced_accuracy
 from cellline.prediction.run_folder import describe_run
+from cellline.stopping import Stop, Stopped
 from cellline.training.checkpoint import read_checkpoint
-from cellline.training.loop import DivergedError, FoldTrainer, learning_rate, train_fold
+from cellline.training.fold import train_fold
+from cellline.training.loop import DivergedError, FoldTrainer, learning_rate
 from cellline.training.progress import Progress
 
 
@@ -41,11 +44,12 @@ def run(
     device: Device,
     folder: str,
     fold: int = 0,
+    stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Train a fold; what it left, without what depends on the clock."""
     trainer = FoldTrainer(competition, folds, fold, training, device)
     config = describe_run(training, competition, folds)
-    train_fold(trainer, Path(folder), config, fold)
+    train_fold(trainer, Path(folder), config, fold, stop or Stop())
     checkpoint = read_checkpoint(Path(folder) / "checkpoint.pt")
     timed = ("samples_per_second", "seconds")
     return {
@@ -77,7 +81,9 @@ def test_it_learns_and_leaves_what_the_contracts_promise(
     assert finished.resume is None
     assert finished.epoch == 10
     assert {path.name for path in Path("fold0").iterdir()} == {
+        ".lock",
         "checkpoint.pt",
+        "checkpoint-previous.pt",
         "history.csv",
         "oof.npz",
     }
@@ -92,47 +98,48 @@ def test_the_same_training_twice_is_the_same_to_the_bit(
     assert run(competition, folds, replace(training, seed=1), device, "d") != first
 
 
-def test_dropout_is_drawn_anew_each_epoch(
+def test_dropout_is_drawn_anew_each_step(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
     trainer = FoldTrainer(competition, folds, 0, training, device)
     progress = Progress("fold 0", device, 32, 16, range(3), 4)
-    seeds = set()
+    seeds = []
     for epoch in (0, 1, 2, 1):
-        trainer.train_epoch(epoch, progress)
-        seeds.add(torch.initial_seed())
-    assert len(seeds) == 3
+        trainer.train_epoch(epoch, progress, lambda: seeds.append(torch.initial_seed()))
+    # Four steps an epoch, then two batches of held-out rows, which draw nothing.
+    steps = [seeds[start : start + 4] for start in range(0, len(seeds), 6)]
+    assert steps[3] == steps[1]
+    assert len({seed for seeds in steps for seed in seeds}) == 12
 
 
-class StoppedError(Exception):
-    """Stands for whatever ends a training between two epochs."""
+class StopAt(Stop):
+    """Ends the training at a call of `check`, wherever that is."""
+
+    def __init__(self, call: int) -> None:
+        super().__init__()
+        self.left = call
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped(signal.SIGTERM)
 
 
-def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
-    competition: Competition,
-    folds: Folds,
-    training: Training,
-    device: Device,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_training_stopped_anywhere_ends_where_an_uninterrupted_one_does(
+    competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
     expected = run(competition, folds, training, device, "whole")
-    trained = FoldTrainer.train_epoch
-
-    def stop_in_epoch(number: int) -> Any:
-        def train_epoch(self: FoldTrainer, epoch: int, progress: Any) -> Any:
-            if epoch == number:
-                raise StoppedError
-            return trained(self, epoch, progress)
-
-        return train_epoch
-
-    # The number of loader processes may change in between.
-    for number, workers in ((0, 0), (1, 2), (2, 0)):
-        device = replace(device, workers=workers)
-        with monkeypatch.context() as patch, pytest.raises(StoppedError):
-            patch.setattr(FoldTrainer, "train_epoch", stop_in_epoch(number))
-            run(competition, folds, training, device, "parts")
-        assert not Path("parts/oof.npz").exists()
+    # Three epochs of four steps and two batches of held-out rows, and the last predictions: each
+    # time the training gets a little further; the number of loader processes may change as well.
+    stops = 0
+    for call in (2, 3, 5, 1, 6, 4, 7, 3, 8):
+        device = replace(device, workers=call % 2)
+        try:
+            run(competition, folds, training, device, "parts", stop=StopAt(call))
+        except Stopped:
+            stops += 1
+            assert not Path("parts/oof.npz").exists()
+    assert stops > 5
     assert run(competition, folds, training, device, "parts") == expected
 
 
@@ -168,7 +175,7 @@ def test_a_training_row_does_move_what_is_learned(
 def test_a_loss_that_is_no_number_stops_at_once(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
-    with pytest.raises(DivergedError, match=r"try a lower --lr than 1e\+30"):
+    with pytest.raises(DivergedError, match=r"with a lower --lr than 1e\+30"):
         run(competition, folds, replace(training, lr=1e30), device, "a")
 
 
@@ -176,18 +183,70 @@ def test_a_checkpoint_of_another_run_is_refused(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
     run(competition, folds, training, device, "a")
-    with pytest.raises(UserError, match="belongs to another run or fold"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt does not belong .*: its fold is 0, not 1"):
         run(competition, folds, training, device, "a", fold=1)
 
 
-def test_a_damaged_checkpoint_is_reported(
+@pytest.mark.parametrize("damage", ["truncated", "a bit flipped", "of another program"])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
+    competition: Competition,
+    folds: Folds,
+    training: Training,
+    device: Device,
+    damage: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = run(competition, folds, training, device, "a")
+    path, oof = Path("a/checkpoint.pt"), Path("a/oof.npz")
+    data = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del data[1000:]
+    elif damage == "a bit flipped":
+        bias = read_checkpoint(path).network["backbone.classifier.1.weight"].numpy().tobytes()
+        data[data.index(bias) + 2] ^= 16
+    else:
+        torch.save({"epoch": 3}, path)
+        data = bytearray(path.read_bytes())
+    path.write_bytes(data)
+    oof.unlink()
+    assert run(competition, folds, training, device, "a") == expected
+    printed = capsys.readouterr().out
+    assert "warning: a/checkpoint.pt is damaged" in printed
+    assert "going on from the checkpoint before it (epoch 2)" in printed
+    assert Path("a/checkpoint-damaged.pt").read_bytes() == data
+
+    for name in ("checkpoint.pt", "checkpoint-previous.pt"):
+        Path("a", name).write_bytes(data)
+    with pytest.raises(UserError, match=r"a/checkpoint-previous\.pt is damaged"):
+        run(competition, folds, training, device, "a")
+
+
+def test_a_training_killed_between_the_two_renames_goes_on(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
-    run(competition, folds, training, device, "a")
-    path = Path("a/checkpoint.pt")
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"a/checkpoint\.pt is damaged"):
-        run(competition, folds, training, device, "a")
+    expected = run(competition, folds, training, device, "a")
+    Path("a/oof.npz").unlink()
+    Path("a/checkpoint.pt").unlink()
+    assert run(competition, folds, training, device, "a") == expected
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    class Spoilt(FoldTrainer):
+        def train_step(self, step: int, images: Any, labels: Any) -> Any:
+            done = super().train_step(step, images, labels)
+            if step == 7:  # the second epoch's last: no loss will tell
+                next(self.network.parameters()).data.fill_(float("nan"))
+            return done
+
+    config = describe_run(training, competition, folds)
+    trainer = Spoilt(competition, folds, 0, training, device)
+    with pytest.raises(DivergedError):
+        train_fold(trainer, Path("a"), config, 0, Stop())
+    kept = read_checkpoint(Path("a/checkpoint.pt"))
+    assert kept.epoch == 1
+    assert all(value.isfinite().all() for value in kept.network.values())
 
 
 def test_the_model_is_the_moving_average_of_the_weights(

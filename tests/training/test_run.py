@@ -2,10 +2,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.data.folds import IGNORING_GROUPS, write_folds
+from cellline.stopping import Stopped
+from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.run import train_run
 
 MACHINE = Machine(device="cpu", precision="float32", workers=0)
@@ -42,3 +45,46 @@ def test_a_run_on_folds_that_ignore_groups_says_what_that_was_worth(
     kept: list[str] = []
     train_run(replace(config, folders=Folders(drawn, Path("grouped"))), kept.append)
     assert not any("warning" in line or "copy or overlap" in line for line in kept)
+
+
+@pytest.fixture
+def dealt(drawn: Path) -> Folders:
+    """The drawn competition, dealt into two folds in the current folder."""
+    folders = Folders(drawn)
+    competition = load_competition(drawn, folders.cache_dir)
+    record = {
+        "n_folds": 2,
+        "ignore_groups": False,
+        "channels": list(competition.channels),
+        "input_digest": competition.digest,
+        "audit": {},
+    }
+    rows = np.arange(len(competition.labels))
+    write_folds(Path("oof"), competition, rows % 2, competition.train_ids, record)
+    return folders
+
+
+def test_when_the_time_is_up_it_says_how_to_go_on(dealt: Folders, training: Training) -> None:
+    machine = replace(MACHINE, max_minutes=1e-6)
+    lines: list[str] = []
+    with pytest.raises(Stopped) as stopped:
+        train_run(Config(dealt, training, machine, "a", fold=1), lines.append)
+    assert stopped.value.status == 0
+    assert lines[-1].endswith(
+        f"make train INPUT={dealt.input_dir} RUN=a FOLD=1 "
+        'ARGS="--network densenet_tiny --weights none --epochs 3 --dropout 0.2 --device cpu '
+        '--precision float32 --workers 0 --max-minutes 1e-06"'
+    )
+
+
+def test_other_code_may_go_on_and_says_so(
+    dealt: Folders, training: Training, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config(dealt, replace(training, epochs=1), MACHINE, "a", fold=0)
+    train_run(config, print)
+    folder = Path("oof/a/fold0")
+    write_checkpoint(folder, replace(read_checkpoint(folder / "checkpoint.pt"), code="e" * 40))
+    (folder / "oof.npz").unlink()
+    train_run(config, print)
+    printed = capsys.readouterr().out
+    assert "trained by another version of this program (eeeeeeeeeeee)" in printed

@@ -62,9 +62,9 @@ class TrainingBatches:
     def __len__(self) -> int:
         return len(self.plan)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch; a pure function of its number."""
-        self.plan.epoch = epoch
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `first` on; a pure function of both numbers."""
+        self.plan.epoch, self.plan.first = epoch, first
         return iter(self.loader)
 
 
@@ -75,13 +75,14 @@ class EpochPlan(Sampler[tuple[int, np.ndarray]]):
         self.n_samples = n_samples
         self.batch_size = batch_size
         self.seed = seed
-        self.epoch = 0
+        self.epoch = self.first = 0
 
     def __len__(self) -> int:
         return steps_per_epoch(self.n_samples, self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        for positions in deal_batches(self.n_samples, self.batch_size, self.seed, self.epoch):
+        batches = deal_batches(self.n_samples, self.batch_size, self.seed, self.epoch)
+        for positions in batches[self.first :]:
             yield self.epoch, positions
 
 

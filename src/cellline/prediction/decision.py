@@ -83,10 +83,14 @@ class Rule:
         return self.correction.apply(blended)
 
 
+def plain_rule(n_runs: int) -> Rule:
+    """Equal weights and the likeliest class: what nothing has to be fitted for."""
+    return Rule((1 / n_runs,) * n_runs)
+
+
 def fit_parts(parts: Set[Part], samples: HeldOut) -> Rule:
     """The rule that has these parts, fitted on all `samples`."""
-    n_runs = len(samples.prob)
-    weights = (1 / n_runs,) * n_runs
+    weights = plain_rule(len(samples.prob)).weights
     if Part.SELECTION in parts:
         weights = select_runs(samples.prob, samples.labels)
     if Part.CORRECTION not in parts:

@@ -1,5 +1,7 @@
 """What a run leaves on disk: its configuration, and the out-of-fold predictions of its folds."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
@@ -7,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from cellline.config import Folders, Training
+from cellline.config import Folders, Machine, Training
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.errors import UserError
-from cellline.files import read_json, write_arrays, write_json
+from cellline.files import read_arrays, read_json, write_arrays, write_json
+from cellline.locking import one_writer
 from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, tally
 
 # The rows of a fold's history.csv.
@@ -75,11 +78,17 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def claim_run(folder: Path, config: dict[str, Any], chosen: Chosen | None = None) -> None:
-    """Write the run's config.json unless it is there; before it tuned.json, if it was tuned."""
-    if read_config(folder) is None:
-        if chosen is not None:
-            write_json(folder / "tuned.json", asdict(chosen))
-        write_json(folder / "config.json", config)
+    """Write the run's config.json unless it is there; before it tuned.json, if it was tuned.
+
+    Raises UserError when the run was begun with another config, be it by another process now.
+    """
+    # Folds of one run may be started at once: whoever is at it is done in a moment.
+    with one_writer(folder, "beginning a run", wait=10):
+        check_same_run(folder, config)
+        if read_config(folder) is None:
+            if chosen is not None:
+                write_json(folder / "tuned.json", asdict(chosen))
+            write_json(folder / "config.json", config)
 
 
 def read_chosen(folder: Path) -> Chosen | None:
@@ -88,7 +97,9 @@ def read_chosen(folder: Path) -> Chosen | None:
     return Chosen(**read_json(path)) if path.exists() else None
 
 
-def train_command(folders: Folders, run: str, fold: int | None = None) -> str:
+def train_command(
+    folders: Folders, run: str, fold: int | None = None, machine: Machine | None = None
+) -> str:
     """The command that trains a fold of a run, or all that are missing, with the run's settings."""
     words = ["make train"]
     for name, path, usual in (
@@ -101,11 +112,13 @@ def train_command(folders: Folders, run: str, fold: int | None = None) -> str:
     if fold is not None:
         words.append(f"FOLD={fold}")
     config = read_config(folders.oof_dir / run)
-    usual_settings = flatten(asdict(Training()))
+    usual_settings = flatten(asdict(Training()) | asdict(Machine()))
+    settings = flatten(config["settings"] if config else {})
+    settings |= asdict(machine) if machine else {}
     # Those of the run itself are taken for a learning rate and batch size that are not given.
     changed = [
         f"--{name.replace('_', '-')} {value}"
-        for name, value in flatten(config["settings"] if config else {}).items()
+        for name, value in settings.items()
         if value != usual_settings[name] and name not in ("lr", "batch_size")
     ]
     if changed:
@@ -116,7 +129,7 @@ def train_command(folders: Folders, run: str, fold: int | None = None) -> str:
 def check_same_run(folder: Path, config: dict[str, Any]) -> None:
     """Raise UserError that names what differs when the run was begun with another config."""
     recorded = read_config(folder)
-    differences = [] if recorded is None else compare(flatten(recorded), flatten(config))
+    differences = [] if recorded is None else compare(recorded, config)
     if differences:
         raise UserError(
             f"{folder} was begun with other settings: {'; '.join(differences)}. "
@@ -151,11 +164,31 @@ def flatten(value: dict[str, Any]) -> dict[str, Any]:
 
 def compare(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs, such as 'lr was 0.001 and is 0.0005 now'."""
+    return [f"{key} was {old} and is {new} now" for key, old, new in list_differences(then, now)]
+
+
+def list_differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Where two nested dictionaries differ: the name, and both values for a message."""
+    a, b = flatten(a), flatten(b)
     return [
-        f"{key} was {shorten(then.get(key))} and is {shorten(now.get(key))} now"
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
+        (key, shorten(a.get(key)), shorten(b.get(key)))
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
     ]
+
+
+def check_belongs(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raise UserError that names both sides unless what a file says of itself is what it must be.
+
+    `there` is its provenance, of which only what `here` has is compared.
+    """
+    differences = list_differences({key: there.get(key) for key in here}, here)
+    if differences:
+        named = "; ".join(f"its {key} is {own}, not {wanted}" for key, own, wanted in differences)
+        raise UserError(
+            f"{path} does not belong to the run in {path.parent.parent}: {named}. Put the run's "
+            "own file back, or move this one away and make it anew"
+        )
 
 
 def shorten(value: Any) -> str:
@@ -164,26 +197,58 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}..."
 
 
-def write_out_of_fold(path: Path, predictions: OutOfFold) -> None:
-    """Write a fold's oof.npz."""
+def write_out_of_fold(path: Path, predictions: OutOfFold, provenance: dict[str, Any]) -> None:
+    """Write a fold's oof.npz; `provenance` is the run's config.json, the fold, model and code."""
     write_arrays(
         path,
         file_id=predictions.ids,
         label=predictions.labels,
         prob=predictions.prob,
         prob_plain=predictions.prob_plain,
+        provenance=np.array(json.dumps(provenance, ensure_ascii=False)),
     )
 
 
-def read_out_of_fold(folder: Path, folds: list[int]) -> OutOfFold:
-    """The predictions of several folds of a run, in ascending order of ids."""
+def read_out_of_fold(folder: Path, folds: Sequence[int]) -> OutOfFold:
+    """The predictions of several folds of a run, in ascending order of ids.
+
+    Raises UserError for a file that is damaged, or of another run, fold or data.
+    """
+    config = read_config(folder) or {}
     parts = []
     for fold in folds:
-        with np.load(folder / f"fold{fold}" / "oof.npz", allow_pickle=False) as file:
-            parts.append([file[key] for key in ("file_id", "label", "prob", "prob_plain")])
+        path = folder / f"fold{fold}" / "oof.npz"
+        check_scored(path, {**config, "fold": fold})
+        parts.append(list(read_arrays(path, "file_id", "label", "prob", "prob_plain").values()))
     ids, labels, prob, plain = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     order = np.argsort(ids)
     return OutOfFold(ids[order], labels[order], prob[order], plain[order])
+
+
+def check_scored(path: Path, made_from: dict[str, Any]) -> None:
+    """Raise UserError unless an oof.npz says that it was made from this."""
+    provenance = read_arrays(path, "provenance")["provenance"]
+    check_belongs(path, json.loads(str(provenance)), made_from)
+
+
+def write_test_predictions(
+    path: Path, ids: np.ndarray, prob: np.ndarray, provenance: dict[str, Any]
+) -> None:
+    """Write a fold's test.npz: probabilities [m, class] of the test samples `ids` [m]."""
+    made_from = np.array(json.dumps(provenance, ensure_ascii=False))
+    write_arrays(path, file_id=ids, prob=prob, provenance=made_from)
+
+
+def read_test_predictions(path: Path, provenance: dict[str, Any]) -> np.ndarray | None:
+    """Probabilities [m, class] from test.npz; None where it was made from something else.
+
+    Of its provenance, what is named here must agree. Raises UserError when it is damaged.
+    """
+    if not path.exists():
+        return None
+    arrays = read_arrays(path, "prob", "provenance")
+    recorded = json.loads(str(arrays["provenance"]))
+    return arrays["prob"] if provenance.items() <= recorded.items() else None
 
 
 def rows_of(predictions: OutOfFold, competition: Competition) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 import csv
 import hashlib
-import importlib.metadata
 import io
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import numpy as np
 
 from cellline.data.competition import Competition
 from cellline.files import write_bytes, write_json
-
-VERSIONS_OF = ("torch", "torchvision", "numpy", "albumentations")
+from cellline.locking import one_writer
+from cellline.versions import code_version, package_versions
 
 
 def render_submission(competition: Competition, predicted: np.ndarray) -> bytes:
@@ -50,8 +48,9 @@ def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any
     """
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{name}-{digest[:8]}.csv"
-    versions = {package: importlib.metadata.version(package) for package in VERSIONS_OF}
-    versions["python"] = platform.python_version()
-    write_bytes(path, data)
-    write_json(path.with_suffix(".json"), {**record, "csv_digest": digest, "versions": versions})
+    made_with = {"csv_digest": digest, "code": code_version(), "versions": package_versions()}
+    with one_writer(folder, "writing a submission", wait=10):
+        # The record first: a CSV is never without what made it.
+        write_json(path.with_suffix(".json"), {**record, **made_with})
+        write_bytes(path, data)
     return path

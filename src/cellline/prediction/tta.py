@@ -1,7 +1,6 @@
 """Predictions, averaged over the eight views of a square (test-time augmentation)."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,9 +9,6 @@ from torch import Tensor
 from cellline.data.batches import in_order
 from cellline.device import Device
 from cellline.model.network import Classifier
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 VIEWS = tuple(range(8))
 # Those that keep the shape of an image that isn't square: half turns and mirror images.
@@ -49,12 +45,12 @@ def predict_views(
     *,
     batch_size: int,
     views: Sequence[int],
-    progress: "tqdm[NoReturn] | None" = None,
+    after_batch: Callable[[int], object] | None = None,
 ) -> np.ndarray:
     """Class probabilities float32 [view, len(rows), class] of `rows` of images, uint8.
 
-    `network` must be on the device; it is put into evaluation mode. `progress` is moved on by the
-    samples predicted.
+    `network` must be on the device; it is put into evaluation mode. `after_batch` is given the
+    number of samples in each batch that has been predicted; what it raises ends the prediction.
     """
     network.eval()
     parts = []
@@ -66,8 +62,8 @@ def predict_views(
                 logits = network(see(moved, view))
             of_views.append(torch.softmax(logits.float(), dim=1))
         parts.append(torch.stack(of_views))
-        if progress is not None:
-            progress.update(len(batch))
+        if after_batch is not None:
+            after_batch(len(batch))
     return torch.cat(parts, dim=1).cpu().numpy()
 
 

@@ -1,22 +1,9 @@
 """What it takes to have the run again: settings, digests, versions."""
 
-import importlib.metadata
-import platform
-
 from cellline.prediction.run_folder import flatten
 from cellline.report.content import Section, Table
 from cellline.report.run import Run
-
-VERSIONS_OF = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "albumentations",
-    "optuna",
-    "scikit-learn",
-    "scipy",
-    "matplotlib",
-)
+from cellline.versions import code_version, package_versions
 
 
 def settings_section(run: Run) -> Section:
@@ -32,8 +19,7 @@ def settings_section(run: Run) -> Section:
         ("folds' seed", str(run.record["seed"])),
         ("channels", ", ".join(run.competition.channels)),
     ]
-    versions = [("python", platform.python_version())]
-    versions += [(package, importlib.metadata.version(package)) for package in VERSIONS_OF]
+    versions = [("this program", code_version()[:12]), *package_versions().items()]
     both = frozenset({0, 1})
     return Section(
         "settings",

@@ -1,6 +1,12 @@
-"""A fold's checkpoint: tensors and plain values, enough to go on or to predict."""
+"""A fold's checkpoint: tensors and plain values, enough to go on or to predict.
+
+The newest is `checkpoint.pt`, the one before `checkpoint-previous.pt`. Each holds the digest of its
+content, because torch's reader takes no notice of the checksums in the file
+(MINIZ_DISABLE_ZIP_READER_CRC32_CHECKS in its build): a flipped bit would be loaded as a weight.
+"""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +15,21 @@ import torch
 from torch import Tensor
 
 from cellline.errors import UserError, first_line
-from cellline.files import atomic
+from cellline.files import atomic, sync_folder
+from cellline.prediction.run_folder import check_belongs
+
+NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint-previous.pt", "checkpoint-damaged.pt"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state at the end of an epoch."""
+    """The state of a fold's training after a step."""
 
     config: dict[str, Any]
     """The run's config.json: what the weights belong to."""
     fold: int
+    code: str
+    """The version of the program that trained the last step."""
     epoch: int
     """Epochs trained so far."""
     network: dict[str, Tensor]
@@ -26,35 +37,102 @@ class Checkpoint:
     history: list[dict[str, float]]
     """One row an epoch."""
     resume: dict[str, Any] | None
-    """What training goes on with; None once the fold is finished."""
+    """What training goes on with; None once the fold is trained to its end."""
 
-    def digest(self) -> str:
+    def model_digest(self) -> str:
         """SHA-256 of the model: names and values of its tensors, not the clock in the history."""
-        whole = hashlib.sha256()
-        for name, tensor in self.network.items():
-            whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            whole.update(tensor.contiguous().numpy().data)
-        return whole.hexdigest()
+        return digest_values(self.network)
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all."""
-    with atomic(path) as file:
-        # Not asdict(), which would copy every tensor.
-        torch.save(vars(checkpoint), file)
+def digest_values(value: Any) -> str:
+    """SHA-256 of nested dicts and lists of tensors and plain values, in hexadecimal."""
+    whole = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            whole.update(f"{value.dtype} {tuple(value.shape)};".encode())
+            whole.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, dict):
+            whole.update(f"{len(value)} entries;".encode())
+            for key, entry in value.items():
+                whole.update(f"{key!r};".encode())
+                add(entry)
+        elif isinstance(value, list | tuple):
+            whole.update(f"{len(value)} items;".encode())
+            for entry in value:
+                add(entry)
+        else:
+            whole.update(f"{value!r};".encode())
+
+    add(value)
+    return whole.hexdigest()
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Make this the newest checkpoint in `folder`, and the newest the previous one."""
+    # Not asdict(), which would copy every tensor.
+    values = vars(checkpoint)
+    with atomic(folder / NEWEST, folder / PREVIOUS) as file:
+        try:
+            torch.save({**values, "digest": digest_values(values)}, file)
+        except RuntimeError as error:
+            # Where a write failed, on a full disk, torch reports its own confusion.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint into the CPU's memory. Raises UserError when it is missing or damaged."""
     if not path.exists():
-        raise UserError(
-            f"{path} is missing; to train the fold again, delete what else is in {path.parent}"
-        )
+        raise UserError(f"{path} is missing; to train the fold again, move {path.parent} away")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises whatever its unpickler, zip reader or storage meets in a damaged file.
     except Exception as error:
-        raise UserError(
-            f"{path} is damaged ({first_line(error)}); delete it to train the fold again"
-        ) from error
+        raise damaged(path, first_line(error)) from error
+    digest = values.pop("digest", None) if isinstance(values, dict) else None
+    if digest is None:
+        raise damaged(path, "not written by this program")
+    if digest_values(values) != digest:
+        raise damaged(path, "its content is not what was written")
     return Checkpoint(**values)
+
+
+def damaged(path: Path, why: str) -> UserError:
+    """The error for a checkpoint that can't be used."""
+    return UserError(
+        f"{path} is damaged ({why}); move oof.npz beside it away, if it is there, and `make train` "
+        f"goes on from {PREVIOUS}"
+    )
+
+
+def read_newest(
+    folder: Path, config: dict[str, Any], fold: int, report: Callable[[str], None]
+) -> Checkpoint | None:
+    """The checkpoint that training goes on from; None where nothing was trained yet.
+
+    Where the newest is damaged, that is reported, it is moved aside, and the previous one takes its
+    place. Raises UserError when both are damaged, or when it is of another run or fold.
+    """
+    newest, previous = folder / NEWEST, folder / PREVIOUS
+    if not newest.exists() and previous.exists():
+        previous.replace(newest)  # killed between the two renames of write_checkpoint
+    if not newest.exists():
+        return None
+    try:
+        checkpoint = read_checkpoint(newest)
+    except UserError as error:
+        if not previous.exists():
+            raise
+        checkpoint = read_checkpoint(previous)
+        report(f"warning: {error}")
+        newest.replace(folder / DAMAGED)
+        previous.replace(newest)
+        sync_folder(folder)
+        report(
+            f"going on from the checkpoint before it (epoch {checkpoint.epoch}); the damaged one "
+            f"is kept as {folder / DAMAGED}"
+        )
+    check_belongs(newest, {**checkpoint.config, "fold": checkpoint.fold}, {**config, "fold": fold})
+    return checkpoint

@@ -11,10 +11,17 @@ from cellline.data.competition import Competition
 from cellline.data.normalization import Normalization
 from cellline.device import Device
 from cellline.errors import UserError
-from cellline.files import digest_text, write_arrays
+from cellline.locking import one_writer
 from cellline.model.network import Classifier, build_network
+from cellline.prediction.run_folder import (
+    check_belongs,
+    check_scored,
+    read_test_predictions,
+    write_test_predictions,
+)
 from cellline.prediction.tta import all_views, average_views, predict_views
-from cellline.training.checkpoint import Checkpoint, read_checkpoint
+from cellline.training.checkpoint import NEWEST, Checkpoint, read_checkpoint
+from cellline.versions import code_version
 
 
 def predict_test(
@@ -23,35 +30,44 @@ def predict_test(
     """Probabilities [test sample, class] by the fold in `folder`, and its model's digest.
 
     Written to test.npz there, and read from it while model, test images and precision are what
-    they were. Raises UserError for a checkpoint that isn't of the run `config` describes.
+    they were. Raises UserError for a checkpoint that isn't of the run `config` describes, isn't the
+    one whose predictions are in oof.npz, or has not been trained for a single step.
     """
     path = folder / "test.npz"
-    checkpoint = read_checkpoint(folder / "checkpoint.pt")
-    if checkpoint.config != config:
-        raise UserError(f"{folder / 'checkpoint.pt'} does not belong to the run in {folder.parent}")
-    model_digest = checkpoint.digest()
-    made_from = digest_text(model_digest, competition.test_digest, device.precision)
-    if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            if file["made_from"] == made_from:
-                return file["prob"], model_digest
-    network = restore_network(checkpoint, competition)
-    device.place(network)
-    rows = np.arange(len(competition.test_ids))
-    title = f"{folder.parent.name}, fold {checkpoint.fold}, test set"
-    with tqdm(total=len(rows), desc=title, unit="sample", disable=None, leave=False) as bar:
-        of_views = predict_views(
-            network,
-            competition.test_images,
-            rows,
-            device,
-            batch_size=training_of(config).batch_size or 1,
-            views=all_views(competition.test_images),
-            progress=bar,
-        )
-    prob = average_views(of_views)
-    write_arrays(path, file_id=competition.test_ids, prob=prob, made_from=np.array(made_from))
-    return prob, model_digest
+    with one_writer(folder, "predicting the test set"):
+        checkpoint = read_checkpoint(folder / NEWEST)
+        check_belongs(folder / NEWEST, checkpoint.config, config)
+        if checkpoint.resume is not None and not checkpoint.resume["n_averaged"]:
+            raise UserError(f"{folder} was begun, but not trained for a single step: train on")
+        model_digest = checkpoint.model_digest()
+        if (folder / "oof.npz").exists():
+            check_scored(folder / "oof.npz", {"model_digest": model_digest})
+        made_from = {
+            "model_digest": model_digest,
+            "test_digest": competition.test_digest,
+            "precision": device.precision,
+        }
+        kept = read_test_predictions(path, made_from)
+        if kept is not None:
+            return kept, model_digest
+        network = restore_network(checkpoint, competition)
+        device.place(network)
+        rows = np.arange(len(competition.test_ids))
+        title = f"{folder.parent.name}, fold {checkpoint.fold}, test set"
+        with tqdm(total=len(rows), desc=title, unit="sample", disable=None, leave=False) as bar:
+            of_views = predict_views(
+                network,
+                competition.test_images,
+                rows,
+                device,
+                batch_size=training_of(config).batch_size or 1,
+                views=all_views(competition.test_images),
+                after_batch=bar.update,
+            )
+        prob = average_views(of_views)
+        provenance = {**config, "fold": checkpoint.fold, **made_from, "code": code_version()}
+        write_test_predictions(path, competition.test_ids, prob, provenance)
+        return prob, model_digest
 
 
 def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classifier:

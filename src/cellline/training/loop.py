@@ -1,9 +1,9 @@
-"""Training one fold."""
+"""One fold's network, trained step by step."""
 
 import math
 import time
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -19,15 +19,17 @@ from cellline.data.folds import Folds
 from cellline.data.normalization import measure_normalization
 from cellline.device import Device
 from cellline.errors import UserError
-from cellline.files import write_csv
 from cellline.model.loss import BalancedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.prediction.metrics import balanced_accuracy
-from cellline.prediction.run_folder import OutOfFold, write_out_of_fold
+from cellline.prediction.run_folder import OutOfFold
 from cellline.prediction.tta import PLAIN, all_views, average_views, predict_views
 from cellline.seeding import DROPOUT, derive_seed
-from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from cellline.training.checkpoint import Checkpoint
 from cellline.training.progress import EpochRecord, Progress
+
+# How often the loss is looked at: each time, a GPU must be waited for.
+LOSS_CHECK_STEPS = 20
 
 
 def learning_rate(step: int, n_steps: int, warmup: float, peak: float) -> float:
@@ -39,7 +41,18 @@ def learning_rate(step: int, n_steps: int, warmup: float, peak: float) -> float:
 
 
 class DivergedError(UserError):
-    """The loss is no longer a number."""
+    """The loss or the weights are no longer numbers."""
+
+
+@dataclass
+class PartialEpoch:
+    """What an epoch that has not ended has left so far."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    """A scalar a step: the batch's loss times its samples."""
+    predicted: list[Tensor] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
 
 
 class FoldTrainer:
@@ -47,6 +60,9 @@ class FoldTrainer:
 
     What it learns from are the fold's training rows; the held-out rows are only predicted, and
     nothing is chosen by their scores.
+
+    All that is random depends on the seed and the number of the step or epoch, so the state after
+    any step is in `Checkpoint.network` and `resume_state`.
     """
 
     def __init__(
@@ -99,54 +115,67 @@ class FoldTrainer:
         self.scaler = torch.amp.GradScaler(
             device.device.type, enabled=device.precision == "float16"
         )
+        self.check_every = 1 if device.device.type == "cpu" else LOSS_CHECK_STEPS
+        self.partial = PartialEpoch()
 
     @property
     def model(self) -> Classifier:
         """The averaged network: what is evaluated, kept and predicted with."""
         return cast("Classifier", self.averaged.module)
 
-    def train_epoch(self, epoch: int, progress: Progress) -> EpochRecord:
-        """Train for one epoch (from 0) and score the held-out rows.
+    def train_epoch(self, epoch: int, progress: Progress, pause: Callable[[], None]) -> EpochRecord:
+        """Train for one epoch (from 0), or what is left of it, and score the held-out rows.
 
+        `pause` is called wherever the state can be saved; what it raises ends the epoch there.
         Raises DivergedError when the loss is no longer a number.
         """
-        started = time.perf_counter()
-        torch.manual_seed(derive_seed(self.training.seed, DROPOUT, epoch))
+        partial = self.partial
+        done = len(partial.losses)
+        if not done:
+            partial.started = time.perf_counter()
         self.network.train()
-        losses, predicted, labels = [], [], []
-        first_step = epoch * len(self.batches)
-        for step, batch in enumerate(
-            progress.batches(self.batches.epoch(epoch), epoch), start=first_step
-        ):
-            # What is reported is fetched from the device after the epoch, not here.
+        batches = progress.batches(self.batches.epoch(epoch, done), epoch, done)
+        for step, batch in enumerate(batches, start=epoch * len(self.batches) + done):
             loss, logits = self.train_step(step, *batch)
-            losses.append(loss * len(logits))
-            predicted.append(logits.argmax(1))
+            # What is reported is fetched from the device after the epoch, not here.
+            partial.losses.append(loss * len(logits))
+            partial.predicted.append(logits.argmax(1))
             # A copy: what loader processes hand over is shared memory, one open file a batch.
-            labels.append(batch[1].clone())
-        train_loss = float(torch.stack(losses).sum()) / self.n_train
-        seconds = time.perf_counter() - started
-        if not math.isfinite(train_loss):
-            raise DivergedError(
-                f"the loss became {train_loss} in epoch {epoch + 1}: try a lower --lr than "
-                f"{self.peak_lr:g}, or --precision float32; what was saved before is kept"
-            )
-        held_out_loss, held_out_bac = self.score_held_out()
+            partial.labels.append(batch[1].clone())
+            if step % self.check_every == 0:
+                self.check_finite(loss)
+            pause()
+        seconds = time.perf_counter() - partial.started
+        train_loss = float(torch.stack(partial.losses).sum()) / self.n_train
+        self.check_finite(torch.tensor(train_loss))
+        held_out_loss, held_out_bac = self.score_held_out(pause)
+        self.check_finite(torch.tensor(held_out_loss))
+        self.partial = PartialEpoch()
         return EpochRecord(
             epoch=epoch + 1,
             train_loss=train_loss,
             train_bac=balanced_accuracy(
-                torch.cat(labels).numpy(), torch.cat(predicted).cpu().numpy()
+                torch.cat(partial.labels).numpy(), torch.cat(partial.predicted).cpu().numpy()
             ),
             held_out_loss=held_out_loss,
             held_out_bac=held_out_bac,
             lr=self.optimizer.param_groups[0]["lr"],
             samples_per_second=self.n_train / seconds,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - partial.started,
         )
+
+    def check_finite(self, *values: Tensor) -> None:
+        """Raise DivergedError unless all values are numbers."""
+        if not torch.stack([value.isfinite().all() for value in values]).all():
+            raise DivergedError(
+                "the loss or the weights became infinite or no number (nan). What was saved before "
+                f"is kept. Start another run (RUN=...) with a lower --lr than {self.peak_lr:g}, "
+                "a longer --warmup, or --precision float32"
+            )
 
     def train_step(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; the loss and the logits, detached and on the device."""
+        torch.manual_seed(derive_seed(self.training.seed, DROPOUT, step))
         lr = learning_rate(step, self.n_steps, self.training.warmup, self.peak_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -162,16 +191,16 @@ class FoldTrainer:
         self.averaged.update_parameters(self.network)
         return loss.detach(), logits.detach()
 
-    def score_held_out(self) -> tuple[float, float]:
+    def score_held_out(self, pause: Callable[[], None]) -> tuple[float, float]:
         """Class-weighted loss and BAC of the averaged network, without TTA."""
         labels = self.competition.labels[self.held_out]
-        prob = self.predict(PLAIN)[0]
+        prob = self.predict(PLAIN, pause)[0]
         weights = self.loss.weights.cpu().numpy()[labels]
         likelihood = np.maximum(prob[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
         loss = float(np.mean(weights * -np.log(likelihood)))
         return loss, balanced_accuracy(labels, prob.argmax(1))
 
-    def predict(self, views: tuple[int, ...]) -> np.ndarray:
+    def predict(self, views: tuple[int, ...], pause: Callable[[], None]) -> np.ndarray:
         """The averaged network's probabilities [view, held-out row, class]."""
         return predict_views(
             self.model,
@@ -180,11 +209,12 @@ class FoldTrainer:
             self.device,
             batch_size=self.batch_size,
             views=views,
+            after_batch=lambda _: pause(),
         )
 
-    def out_of_fold(self) -> OutOfFold:
-        """The fold's predictions, with and without TTA."""
-        of_views = self.predict(all_views(self.competition.train_images))
+    def out_of_fold(self, pause: Callable[[], None]) -> OutOfFold:
+        """The fold's predictions, with and without TTA; what `pause` raises ends them."""
+        of_views = self.predict(all_views(self.competition.train_images), pause)
         return OutOfFold(
             self.competition.train_ids[self.held_out],
             self.competition.labels[self.held_out],
@@ -193,65 +223,44 @@ class FoldTrainer:
         )
 
     def resume_state(self) -> dict[str, Any]:
-        """What `restore` needs, beside the averaged weights."""
+        """What `restore` needs, beside the averaged weights.
+
+        Raises DivergedError when the weights are no longer numbers: such a state is not kept.
+        """
+        network = self.network.state_dict()
+        self.check_finite(*(value for value in network.values() if value.is_floating_point()))
+        partial = self.partial
+        none = torch.empty(0)
         return {
-            "network": self.network.state_dict(),
+            "network": network,
             "n_averaged": int(self.averaged.n_averaged),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "losses": torch.stack(partial.losses) if partial.losses else none,
+            "predicted": torch.cat(partial.predicted) if partial.predicted else none,
+            "labels": torch.cat(partial.labels) if partial.labels else none,
+            "seconds": time.perf_counter() - partial.started,
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to the state at the end of a checkpoint's epoch."""
+        """Go back to the state of a checkpoint."""
         self.model.load_state_dict(checkpoint.network)
-        if checkpoint.resume is not None:
-            self.network.load_state_dict(checkpoint.resume["network"])
-            self.averaged.n_averaged.fill_(checkpoint.resume["n_averaged"])
-            self.optimizer.load_state_dict(checkpoint.resume["optimizer"])
-            # Empty when it was trained in a precision that needs no scaling of the loss.
-            if checkpoint.resume["scaler"]:
-                self.scaler.load_state_dict(checkpoint.resume["scaler"])
-
-
-def train_fold(trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold: int) -> OutOfFold:
-    """Train a fold to its end from wherever it stopped, and write what it leaves in `folder`.
-
-    A checkpoint and history.csv after each epoch; after the last a checkpoint without the
-    optimizer's state, then oof.npz, whose presence means that the fold is finished.
-    """
-    path = folder / "checkpoint.pt"
-    history: list[dict[str, float]] = []
-    if path.exists():
-        checkpoint = read_checkpoint(path)
-        if (checkpoint.config, checkpoint.fold) != (config, fold):
-            raise UserError(f"{path} belongs to another run or fold; move it away")
-        trainer.restore(checkpoint)
-        history = checkpoint.history
-    epochs = range(len(history), trainer.training.epochs)
-    progress = Progress(
-        f"fold {fold}",
-        trainer.device,
-        trainer.n_train,
-        len(trainer.held_out),
-        epochs,
-        len(trainer.batches),
-    )
-    for epoch in epochs:
-        record = trainer.train_epoch(epoch, progress)
-        history.append(asdict(record))
-        last = record.epoch == trainer.training.epochs
-        weights = trainer.model.state_dict()
-        resume = None if last else trainer.resume_state()
-        # The checkpoint last: an epoch whose history alone was written is trained again.
-        write_csv(
-            folder / "history.csv", tuple(history[0]), [tuple(row.values()) for row in history]
-        )
-        write_checkpoint(path, Checkpoint(config, fold, record.epoch, weights, history, resume))
-        progress.epoch(record)
-    progress.end(history)
-    predictions = trainer.out_of_fold()
-    write_out_of_fold(folder / "oof.npz", predictions)
-    return predictions
+        resume = checkpoint.resume
+        if resume is None:
+            return
+        self.network.load_state_dict(resume["network"])
+        self.averaged.n_averaged.fill_(resume["n_averaged"])
+        self.optimizer.load_state_dict(resume["optimizer"])
+        # Empty when it was trained in a precision that needs no scaling of the loss.
+        if resume["scaler"]:
+            self.scaler.load_state_dict(resume["scaler"])
+        if len(resume["losses"]):
+            self.partial = PartialEpoch(
+                list(resume["losses"].to(self.device.device)),
+                [resume["predicted"].to(self.device.device)],
+                [resume["labels"]],
+                time.perf_counter() - resume["seconds"],
+            )
 
 
 def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

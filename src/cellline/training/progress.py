@@ -54,14 +54,16 @@ class Progress:
     """In an epoch."""
     announced: bool = field(default=False, init=False)
 
-    def batches(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+    def batches(self, batches: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
         """Pass an epoch's batches on, showing a bar with the time left in the epoch."""
         label = f"{self.title}, epoch {epoch + 1}/{self.epochs.stop}"
-        bar = tqdm(batches, label, self.steps, leave=False, disable=None, unit="step")
+        bar = tqdm(
+            batches, label, self.steps, initial=first, leave=False, disable=None, unit="step"
+        )
         started = time.perf_counter()
         for step, batch in enumerate(bar, start=1):
             yield batch
-            if not self.announced and step == min(TIMED_STEP, self.steps):
+            if not self.announced and step == min(TIMED_STEP, self.steps - first):
                 self.announced = True
                 synchronize(self.device)
                 self.announce(time.perf_counter() - started)

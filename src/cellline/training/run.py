@@ -18,8 +18,11 @@ from cellline.prediction.run_folder import (
     read_out_of_fold,
     run_folder,
     score_out_of_fold,
+    train_command,
 )
-from cellline.training.loop import FoldTrainer, train_fold
+from cellline.stopping import Stop, Stopped
+from cellline.training.fold import train_fold
+from cellline.training.loop import FoldTrainer
 from cellline.training.settings import read_tuned, settle
 
 
@@ -27,7 +30,7 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     """Train the fold that `config` names, or every fold; finished ones are skipped.
 
     Raises UserError for settings that the run was not begun with, and everything that reading the
-    input and building the network can find wrong.
+    input and building the network can find wrong; Stopped when it was ended early, and saved.
     """
     competition, folds = open_folds(config.folders)
     folder = run_folder(config.folders.oof_dir, config.run)
@@ -39,6 +42,7 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     record = describe_run(training, competition, folds)
     check_same_run(folder, record)
     device = choose_device(config.machine)
+    stop = Stop(config.machine.max_minutes)
     if folds.ignore_groups:
         report(IGNORING_GROUPS)
     report(f"run {config.run}: {training.network}, {source}")
@@ -50,7 +54,12 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
         trainer = FoldTrainer(competition, folds, fold, training, device)
         # Only now, when the network could be built, does the run begin.
         claim_run(folder, record, chosen)
-        predictions = train_fold(trainer, folder / f"fold{fold}", record, fold)
+        try:
+            predictions = train_fold(trainer, folder / f"fold{fold}", record, fold, stop)
+        except Stopped:
+            command = train_command(config.folders, config.run, config.fold, config.machine)
+            report(f"fold {fold} is saved; what goes on from there:\n  {command}")
+            raise
         report(f"fold {fold} is finished: {describe_scores(predictions)}")
     finished = finished_folds(folder, folds.n_folds)
     if len(finished) > 1:

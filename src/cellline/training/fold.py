@@ -1,0 +1,138 @@
+"""Training one fold to its end, from wherever it stopped, and keeping what it has on the way."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cellline.files import write_csv
+from cellline.locking import one_writer
+from cellline.prediction.run_folder import OutOfFold, write_out_of_fold
+from cellline.stopping import Stop, Stopped
+from cellline.training.checkpoint import (
+    Checkpoint,
+    digest_values,
+    read_newest,
+    write_checkpoint,
+)
+from cellline.training.loop import FoldTrainer
+from cellline.training.progress import Progress, say
+from cellline.versions import code_version
+
+# What a power cut may cost within an epoch. DenseNet-161's checkpoint of 424 MB takes seconds.
+SAVE_SECONDS = 600
+
+
+def train_fold(
+    trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold: int, stop: Stop
+) -> OutOfFold:
+    """Train a fold to its end and write what it leaves in `folder`; its predictions.
+
+    A checkpoint and history.csv after each epoch, and within one every SAVE_SECONDS; after the last
+    a checkpoint without the optimizer's state, then oof.npz, whose presence means that the fold is
+    finished. Raises Stopped, after saving, when `stop` says so.
+    """
+    with one_writer(folder, f"training fold {fold}"), stop.on_signals():
+        history = resume(trainer, folder, config, fold)
+        keeper = Keeper(trainer, folder, config, fold, history, stop)
+        epochs = range(len(history), trainer.training.epochs)
+        progress = Progress(
+            f"fold {fold}",
+            trainer.device,
+            trainer.n_train,
+            len(trainer.held_out),
+            epochs,
+            len(trainer.batches),
+        )
+        for epoch in epochs:
+            try:
+                record = trainer.train_epoch(epoch, progress, keeper.pause)
+            except Stopped:
+                keeper.save()
+                raise
+            history.append(asdict(record))
+            keeper.save()
+            progress.epoch(record)
+        progress.end(history)
+        predictions = trainer.out_of_fold(stop.check)
+        provenance = {
+            **config,
+            "fold": fold,
+            "model_digest": digest_values(trainer.model.state_dict()),
+            "precision": trainer.device.precision,
+            "code": code_version(),
+        }
+        write_out_of_fold(folder / "oof.npz", predictions, provenance)
+        return predictions
+
+
+def resume(
+    trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold: int
+) -> list[dict[str, float]]:
+    """Bring the trainer to where the fold stopped; the history until there."""
+    checkpoint = read_newest(folder, config, fold, say)
+    if checkpoint is None:
+        return []
+    if checkpoint.code != code_version():
+        say(
+            f"warning: fold {fold} was trained by another version of this program "
+            f"({checkpoint.code[:12]}) than the one that goes on ({code_version()[:12]}): it may "
+            "end elsewhere than either alone"
+        )
+    trainer.restore(checkpoint)
+    return checkpoint.history
+
+
+class Keeper:
+    """Saves a fold's training, when it is time to."""
+
+    def __init__(
+        self,
+        trainer: FoldTrainer,
+        folder: Path,
+        config: dict[str, Any],
+        fold: int,
+        history: list[dict[str, float]],
+        stop: Stop,
+    ) -> None:
+        """`history` is that of `train_fold`, which adds to it."""
+        self.trainer = trainer
+        self.folder = folder
+        self.config = config
+        self.fold = fold
+        self.history = history
+        self.stop = stop
+        self.saved = time.monotonic()
+        stop.check()
+        if not history:
+            # A disk that is too small shows now, not after an hour; and what saving takes.
+            self.save()
+        stop.check()
+
+    def pause(self) -> None:
+        """Save when the last time is long ago; raise Stopped when it is time to end."""
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save()
+        self.stop.check()
+
+    def save(self) -> None:
+        """Write history.csv and the checkpoint."""
+        finished = len(self.history) == self.trainer.training.epochs
+        checkpoint = Checkpoint(
+            self.config,
+            self.fold,
+            code_version(),
+            len(self.history),
+            self.trainer.model.state_dict(),
+            self.history,
+            None if finished else self.trainer.resume_state(),
+        )
+        # The checkpoint last: an epoch whose history alone was written is trained again.
+        if self.history:
+            write_csv(
+                self.folder / "history.csv",
+                tuple(self.history[0]),
+                [tuple(row.values()) for row in self.history],
+            )
+        write_checkpoint(self.folder, checkpoint)
+        self.saved = time.monotonic()
