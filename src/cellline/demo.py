@@ -1,7 +1,7 @@
 """The pipeline on a competition whose truth is known."""
 
 import csv
-import tempfile
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from cellline.data.synthetic import draw_competition
 from cellline.data.synthetic_cells import contact_sheet
 from cellline.dealing import make_folds
 from cellline.files import write_csv
+from cellline.locking import one_writer
 from cellline.prediction.metrics import balanced_accuracy, percent
 from cellline.report.page import write_report
 from cellline.submitting import submit
@@ -34,13 +35,13 @@ def demo(config: Config, n_folds: int, report: Callable[[str], None]) -> float:
     """
     folder = config.folders.input_dir.parent
     truth = folder / "truth.csv"
-    if not config.folders.input_dir.exists():
-        report(f"== drawing a competition into {config.folders.input_dir}")
-        folder.mkdir(parents=True, exist_ok=True)
-        contact_sheet(8).save(folder / "cells.png")
-        # Renamed when it is whole, so that an interrupted demo can be started again.
-        with tempfile.TemporaryDirectory(dir=folder) as drawing:
-            drawn = Path(drawing) / "input"
+    with one_writer(folder, "drawing a competition"):
+        if not config.folders.input_dir.exists():
+            report(f"== drawing a competition into {config.folders.input_dir}")
+            contact_sheet(8).save(folder / "cells.png")
+            # Renamed when it is whole, so that an interrupted demo can be started again.
+            drawn = folder / ".drawing"
+            shutil.rmtree(drawn, ignore_errors=True)
             labels = draw_competition(
                 drawn,
                 samples_train=SAMPLES_TRAIN,

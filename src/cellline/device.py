@@ -1,11 +1,12 @@
 """The device, its fastest native precision, and how a network is laid out on it."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from cellline.config import Machine
 from cellline.errors import UserError, first_line
@@ -40,18 +41,23 @@ class Device:
         network.to(memory_format=torch.channels_last)
         return network
 
+    @property
+    def name(self) -> str:
+        """Such as 'cuda (NVIDIA H100)'."""
+        if self.device.type == "cuda":
+            return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
+        return str(self.device)
+
     def describe(self) -> str:
         """Such as 'cuda (NVIDIA H100), bfloat16'."""
-        name = str(self.device)
-        if self.device.type == "cuda":
-            name += f" ({torch.cuda.get_device_name(self.device)})"
-        return f"{name}, {self.precision}"
+        return f"{self.name}, {self.precision}"
 
 
 def choose_device(machine: Machine) -> Device:
-    """The device and precision that the settings ask for.
+    """The device and precision that the settings ask for, tried out.
 
-    Raises UserError for a device that torch does not have here.
+    Raises UserError for a device that torch does not have here, or can't compute on, and for a
+    precision that the device can't compute in.
     """
     name = machine.device
     if name == "auto":
@@ -59,16 +65,57 @@ def choose_device(machine: Machine) -> Device:
             name = "cuda"
         else:
             name = "mps" if torch.backends.mps.is_available() else "cpu"
+    version = f"torch {torch.__version__}"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(
-            f"--device {name}: torch {torch.__version__} can't use it: {first_line(error)}; "
-            "try --device cpu"
+            f"--device {name}: {version} can't use it: {first_line(error)}; try --device cpu"
+        ) from error
+    plain = Device(device, "float32", choose_workers(machine, device))
+    try:
+        try_out(plain)
+    except RuntimeError as error:
+        # Not even by default is the CPU taken instead: it needs days for what a GPU does in hours,
+        # which whoever has a GPU would notice in the morning.
+        raise UserError(
+            f"--device {name}: {version} can't compute on {plain.name}: {first_line(error)}. "
+            "Install a torch that is built for it (https://pytorch.org/get-started/locally), use "
+            "another GPU, or, many times slower, --device cpu"
         ) from error
     precision = native_precision(device) if machine.precision == "auto" else machine.precision
-    return Device(device, precision, choose_workers(machine, device))
+    chosen = replace(plain, precision=precision)
+    try:
+        try_out(chosen)
+    except RuntimeError as error:
+        raise UserError(
+            f"--precision {precision}: {version} can't compute in it on {plain.name}: "
+            f"{first_line(error)}. Try --precision float32"
+        ) from error
+    return chosen
+
+
+def try_out(device: Device) -> None:
+    """Compute a convolution and its sum there. Raises RuntimeError where that fails.
+
+    A torch that is not built for a GPU finds it, says that it is available, and puts tensors on
+    it; what it lacks are the kernels. They run behind the program's back, so that their failure
+    comes with their result.
+    """
+    ones = torch.ones((2, 3, 8, 8), device=device.device)
+    with device.autocast():
+        result = functional.conv2d(ones, ones)
+    result.sum().item()
+    # Where a system is too old for a precision, autocast warns and computes in float32.
+    if result.dtype != DTYPES[device.precision]:
+        raise RuntimeError(f"it was computed in {result.dtype} instead")
+
+
+def gpu_is_full(error: BaseException) -> bool:
+    """Whether this is raised where a GPU's memory ends."""
+    # MPS has no type of its own for it.
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
 
 
 def native_precision(device: torch.device) -> str:

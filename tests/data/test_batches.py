@@ -5,18 +5,20 @@ from hypothesis import strategies as st
 
 from cellline.config import Augmentation
 from cellline.data.augmentation import Augmenter
-from cellline.data.batches import TrainingBatches, deal_batches, in_order
+from cellline.data.batches import TrainingBatches, deal_batches
 from cellline.data.competition import Competition
 
 
-@given(st.integers(1, 200), st.integers(1, 64), st.integers(0, 5), st.integers(0, 3))
+@given(st.integers(2, 200), st.integers(2, 64), st.integers(0, 5), st.integers(0, 3))
 def test_an_epoch_holds_every_sample_once_in_even_batches(
     n_samples: int, batch_size: int, seed: int, epoch: int
 ) -> None:
     batches = deal_batches(n_samples, batch_size, seed, epoch)
     assert sorted(np.concatenate(batches)) == list(range(n_samples))
     sizes = [len(batch) for batch in batches]
-    assert max(sizes) <= batch_size
+    # A batch of one has no variance to normalize by: of an odd number of samples, one more at most.
+    assert max(sizes) <= max(batch_size, 3)
+    assert min(sizes) >= 2
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -69,10 +71,3 @@ def test_labels_stay_with_their_images(competition: Competition) -> None:
     [(images, labels)] = list(batches.epoch(0))
     brightness = images.float().mean((1, 2, 3))
     assert torch.equal((brightness / 60).floor().clamp(0, 2).long(), labels)
-
-
-def test_prediction_batches_are_the_rows_in_order(competition: Competition) -> None:
-    rows = np.array([40, 3, 4, 17, 0])
-    batches = list(in_order(competition.train_images, rows, 2))
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    np.testing.assert_array_equal(torch.cat(batches).numpy(), competition.train_images[rows])

@@ -1,3 +1,6 @@
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +15,43 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         choose_device(Machine(device="cuda:99"))
     with pytest.raises(UserError, match="--device abacus"):
         choose_device(Machine(device="abacus"))
+
+
+def test_a_device_that_has_no_kernels_is_refused() -> None:
+    # torch's meta device takes tensors and computes nothing, as a GPU that it is not built for.
+    with pytest.raises(
+        UserError,
+        match=r"--device meta: torch \S+ can't compute on meta: .*Install .*--device cpu",
+    ):
+        choose_device(Machine(device="meta"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_can_not_be_used_is_not_silently_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match=r"--device cuda: torch \S+ can't use it: .*--device cpu"):
+        choose_device(Machine())
+
+
+def test_a_precision_that_a_device_does_not_compute_in_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As on an older macOS, where torch's autocast warns and computes in float32.
+    monkeypatch.setattr(torch, "autocast", lambda *_, enabled: nullcontext())
+    with pytest.raises(
+        UserError,
+        match=r"--precision bfloat16: torch \S+ can't compute in it on cpu: .*float32 instead",
+    ):
+        choose_device(Machine(device="cpu", precision="bfloat16"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_device_is_tried_out_and_nothing_is_drawn(precision: Any) -> None:
+    drawn = torch.get_rng_state()
+    assert choose_device(Machine(device="cpu", precision=precision)).precision == precision
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 @pytest.mark.parametrize(

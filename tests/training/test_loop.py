@@ -16,10 +16,12 @@ from cellline.device import Device, choose_device
 from cellline.errors import UserError
 from cellline.prediction.metrics import balanced_accuracy
 from cellline.prediction.run_folder import describe_run
+from cellline.prediction.tta import PLAIN
 from cellline.stopping import Stop, Stopped
-from cellline.training.checkpoint import read_checkpoint
+from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
 from cellline.training.loop import DivergedError, FoldTrainer, learning_rate
+from cellline.training.memory import TooLittleMemoryError
 from cellline.training.progress import Progress
 
 
@@ -270,6 +272,170 @@ def test_the_model_is_the_moving_average_of_the_weights(
         assert torch.allclose(trainer.model.state_dict()[name], value, atol=1e-6)
 
 
+def mixed_batch(competition: Competition, n_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples whose classes, and so their weights, differ from the batch's start to its end."""
+    rows = np.linspace(0, len(competition.labels) - 1, n_samples).astype(int)
+    return torch.from_numpy(competition.train_images[rows]), torch.from_numpy(
+        competition.labels[rows]
+    )
+
+
+@pytest.mark.parametrize(("n_samples", "parts"), [(8, 2), (7, 3), (16, 8), (5, 4), (3, 8), (1, 2)])
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
+    competition: Competition,
+    folds: Folds,
+    training: Training,
+    device: Device,
+    n_samples: int,
+    parts: int,
+) -> None:
+    trainer = FoldTrainer(competition, folds, 0, training, device)
+    # Without statistics of the batch, and without dropout.
+    trainer.network.eval()
+    batch = mixed_batch(competition, n_samples)
+    sizes: list[int] = []
+    trainer.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+
+    def compute(parts: int) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        trainer.parts = parts
+        loss, logits = trainer.compute_gradients(0, *batch)
+        gradients = [weight.grad for weight in trainer.network.parameters()]
+        return loss, logits, [gradient for gradient in gradients if gradient is not None]
+
+    whole = compute(1)
+    sizes.clear()
+    in_parts = compute(parts)
+    # None of a single sample, which batch normalization has nothing to average over in.
+    assert sum(sizes) == n_samples
+    assert len(sizes) == max(1, min(parts, n_samples // 2))
+    assert min(sizes) >= min(2, n_samples)
+    assert max(sizes) - min(sizes) <= 1
+    torch.testing.assert_close(in_parts[:2], whole[:2])
+    torch.testing.assert_close(in_parts[2], whole[2], rtol=1e-4, atol=1e-6)
+    assert len(whole[2]) == len(list(trainer.network.parameters()))
+
+
+def test_a_step_in_parts_is_one_step(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    images, labels = mixed_batch(competition, 8)
+    digests, seeds = [], []
+    for others_draws in (0, 5):
+        trainer = FoldTrainer(competition, folds, 0, training, device)
+        trainer.parts = 2
+        trainer.network.train()
+        trainer.network.register_forward_hook(lambda *_: seeds.append(torch.initial_seed()))
+        torch.rand(others_draws)
+        trainer.train_step(0, images, labels)
+        digests.append(digest_values(trainer.averaged.state_dict()))
+        assert int(trainer.averaged.n_averaged) == 1
+        assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {1}
+    # Each part has draws of its own, and they depend on the seed, the step and the part alone.
+    assert digests[0] == digests[1]
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+
+
+def test_batch_normalization_sees_a_part_at_a_time(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    images, labels = mixed_batch(competition, 8)
+    mean = "backbone.features.norm0.running_mean"
+    in_parts = FoldTrainer(competition, folds, 0, training, device)
+    in_parts.parts = 2
+    expected = FoldTrainer(competition, folds, 0, training, device)
+    for trainer in (in_parts, expected):
+        trainer.network.train()
+    in_parts.compute_gradients(0, images, labels)
+    for part in (slice(0, 4), slice(4, 8)):
+        expected.compute_gradients(0, images[part], labels[part])
+    found = in_parts.network.state_dict()[mean]
+    assert torch.equal(found, expected.network.state_dict()[mean])
+
+
+def overflow(trainer: FoldTrainer, most: int) -> list[int]:
+    """Let the backward pass of more than `most` samples end as on a GPU; how many it was given."""
+    tried: list[int] = []
+
+    def watch(network: Any, inputs: Any, logits: torch.Tensor) -> None:
+        def backward(gradient: torch.Tensor) -> None:
+            tried.append(len(gradient))
+            if len(gradient) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        if logits.requires_grad:
+            logits.register_hook(backward)
+
+    trainer.network.register_forward_hook(watch)
+    return tried
+
+
+def test_a_batch_that_a_gpu_has_no_memory_for_is_halved(
+    competition: Competition,
+    folds: Folds,
+    training: Training,
+    device: Device,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = describe_run(training, competition, folds)
+    left = []
+    predicted: list[int] = []
+    for halved in (True, False):
+        trainer = FoldTrainer(competition, folds, 0, training, device)
+        if halved:
+            tried = overflow(trainer, 2)
+        else:
+            trainer.parts = 4
+            trainer.model.register_forward_hook(lambda *call: predicted.append(len(call[-1])))
+        train_fold(trainer, Path(f"{halved}"), config, 0, Stop())
+        left.append(
+            (digest_values(trainer.averaged.state_dict()), Path(f"{halved}/oof.npz").read_bytes())
+        )
+        assert trainer.parts == 4
+    # What failed has left no trace: not in the weights, not in the running statistics.
+    assert left[0] == left[1]
+    # 32 training samples: two attempts fail, then it is known for all 4 steps of 3 epochs.
+    assert tried == [8, 4] + 4 * 4 * 3 * [2]
+    # Nor is more predicted at once than was found to fit.
+    assert set(predicted) == {2}
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(warnings) == 2
+    assert "a step computes them in 4 parts now" in warnings[1]
+    assert "the statistics of batch normalization are those of a part" in warnings[1]
+
+
+def test_a_gpu_may_run_out_of_memory_later(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    digests = []
+    for halved in (True, False):
+        trainer = FoldTrainer(competition, folds, 0, training, device)
+        trainer.network.train()
+        trainer.train_step(0, *mixed_batch(competition, 8))
+        if halved:
+            overflow(trainer, 4)
+        else:
+            trainer.parts = 2
+        trainer.train_step(1, *mixed_batch(competition, 8))
+        digests.append(digest_values(trainer.averaged.state_dict()))
+    assert digests[0] == digests[1]
+
+
+def test_where_two_samples_are_too_many_it_is_said_and_nothing_has_changed(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    trainer = FoldTrainer(competition, folds, 0, training, device)
+    trainer.network.train()
+    overflow(trainer, 0)
+    before = digest_values(trainer.resume_state()["network"])
+    with pytest.raises(
+        TooLittleMemoryError,
+        match=r"not even two or three samples fit .*\(CUDA out of memory\. Tried .*try a smaller",
+    ):
+        trainer.train_step(0, *mixed_batch(competition, 8))
+    assert digest_values(trainer.resume_state()["network"]) == before
+
+
 def test_images_that_are_not_square_are_trained_on(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
@@ -289,3 +455,35 @@ def test_it_learns_on_a_gpu(
     run(competition, folds, replace(training, epochs=10), device, "fold0")
     with np.load("fold0/oof.npz") as oof:
         assert balanced_accuracy(oof["label"], oof["prob"].argmax(1)) > 0.7
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_batch_that_does_not_fit_a_gpu_is_computed_in_parts(
+    competition: Competition, folds: Folds, training: Training
+) -> None:
+    device = choose_device(Machine(device="cuda", precision="float32", workers=0))
+    large = replace(training, image_size=512, batch_size=32)
+    batch = mixed_batch(competition, 32)
+    total = torch.cuda.get_device_properties(device.device).total_memory
+
+    def step(share: float) -> tuple[FoldTrainer, int]:
+        """A step within this share of the memory; its trainer, and the bytes it took at most."""
+        trainer = FoldTrainer(competition, folds, 0, large, device)
+        trainer.network.train()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_per_process_memory_fraction(share)
+        try:
+            loss, _ = trainer.train_step(0, *batch)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert loss.isfinite()
+        return trainer, torch.cuda.max_memory_reserved()
+
+    whole, needed = step(1.0)
+    assert whole.parts == 1
+    in_parts, _ = step(0.6 * needed / total)
+    assert in_parts.parts > 1
+    assert len(in_parts.predict(PLAIN, lambda: None)[0]) == len(in_parts.held_out)
+    with pytest.raises(TooLittleMemoryError):
+        step(0.01 * needed / total)

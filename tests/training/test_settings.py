@@ -1,18 +1,26 @@
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cellline.config import Training
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds
+from cellline.errors import UserError
+from cellline.files import write_json
 from cellline.prediction.run_folder import Chosen
 from cellline.training.settings import Tuned, read_tuned, settle
 
 ASKED = Training(network="resnet18", weights="none")
+OOF = Path("oof")
+BEST = OOF / "tuning" / "best.json"
+DIGESTS = {"input_digest": "1" * 64, "folds_digest": "3" * 64}
 
 
 def tuned(**settings: object) -> Tuned:
-    return Tuned(2e-4, 16, 0.8, 1, 12, {**asdict(ASKED), **settings})
+    settings = {**asdict(ASKED), **settings}
+    return Tuned(2e-4, 16, 0.8, 1, 12, settings, **DIGESTS, code="4" * 40)
 
 
 @pytest.mark.parametrize(
@@ -29,25 +37,59 @@ def tuned(**settings: object) -> Tuned:
     ],
 )
 def test_where_settings_come_from(
-    given: dict[str, float],
+    competition: Competition,
+    folds: Folds,
+    given: dict[str, Any],
     recorded: dict[str, float] | None,
     found: Tuned | None,
     expected: tuple[float, int],
     says: str,
 ) -> None:
-    settled, line, chosen = settle(
-        replace(ASKED, **given),
-        recorded and {"settings": recorded},
-        found,  # type: ignore[arg-type]
-    )
+    if found is not None:
+        write_json(BEST, asdict(found))
+    config = recorded and {"settings": recorded}
+    settled, line, chosen = settle(replace(ASKED, **given), config, OOF, competition, folds)
     assert (settled.lr, settled.batch_size) == expected
     assert says in line
     # Tuned for what is given besides is tuned as well: either of the two was chosen by trials.
-    assert chosen == (Chosen(1, 12) if "tuned;" in says or "(tuned" in says else None)
+    assert chosen == (Chosen(1, 12) if "(tuned" in says else None)
 
 
-def test_what_was_tuned_is_read_from_best_json(tmp_path: Path) -> None:
-    assert read_tuned(tmp_path) is None
-    (tmp_path / "tuning").mkdir()
-    (tmp_path / "tuning/best.json").write_text(json.dumps(asdict(tuned())))
-    assert read_tuned(tmp_path) == tuned()
+def test_what_was_tuned_is_read_from_best_json() -> None:
+    assert read_tuned(OOF) is None
+    write_json(BEST, asdict(tuned()))
+    assert read_tuned(OOF) == tuned()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"digest": "9" * 64}, r"tuned on other input \(111111111111\).* now \(999999999999\)"),
+        ({}, r"tuned on other folds \(333333333333\).* now \(999999999999\)"),
+    ],
+)
+def test_what_was_tuned_on_other_data_is_refused_where_it_would_be_used(
+    competition: Competition, folds: Folds, changed: dict[str, str], told: str
+) -> None:
+    write_json(BEST, asdict(tuned()))
+    other = replace(competition, **changed)  # type: ignore[arg-type]
+    other_folds = folds if changed else replace(folds, digest="9" * 64)
+    with pytest.raises(UserError, match=told):
+        settle(ASKED, None, OOF, other, other_folds)
+    with pytest.raises(UserError, match=told):
+        settle(replace(ASKED, lr=0.1), None, OOF, other, other_folds)
+    # Where nothing of it would be taken, it is nobody's mistake.
+    given = replace(ASKED, lr=0.1, batch_size=8)
+    assert settle(given, None, OOF, other, other_folds)[0] == given
+    begun = {"settings": {"lr": 0.5, "batch_size": 2}}
+    assert settle(ASKED, begun, OOF, other, other_folds)[0].lr == 0.5
+    assert settle(replace(ASKED, network="vgg11"), None, OOF, other, other_folds)[0].lr == 1e-3
+
+
+def test_a_best_json_that_was_changed_is_reported(competition: Competition, folds: Folds) -> None:
+    write_json(BEST, asdict(tuned()))
+    written = BEST.read_text()
+    for changed in (written.replace('"batch_size": ', '"batch_size": 1'), written[:50], "{}", ""):
+        BEST.write_text(changed)
+        with pytest.raises(UserError, match=r"best.json is damaged"):
+            settle(ASKED, None, OOF, competition, folds)

@@ -9,14 +9,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cellline.data.augmentation import Augmenter
 from cellline.seeding import SHUFFLE, derive_seed
+from cellline.stopping import leave_to_parent
 
 # One batch: images uint8 [batch, channel, height, width] and labels int64 [batch].
 Batch = tuple[Tensor, Tensor]
 
 
 def steps_per_epoch(n_samples: int, batch_size: int) -> int:
-    """How many batches hold `n_samples`."""
-    return -(-n_samples // batch_size)
+    """How many batches hold `n_samples`; none holds a single one, of which no variance is left."""
+    return min(-(-n_samples // batch_size), n_samples // 2)
 
 
 def deal_batches(n_samples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -53,6 +54,7 @@ class TrainingBatches:
             sampler=self.plan,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=leave_to_parent,
             pin_memory=pin_memory,
             # Its own, unused: else it draws seeds for its workers from the generator that dropout
             # draws from, more or fewer of them with their number.
@@ -110,9 +112,3 @@ class AugmentedBatches(Dataset[Batch]):
             [self.augmenter(self.images[row], epoch, int(self.sample_ids[row])) for row in rows]
         )
         return torch.from_numpy(images), torch.from_numpy(self.labels[rows])
-
-
-def in_order(images: np.ndarray, rows: np.ndarray, batch_size: int) -> Iterator[Tensor]:
-    """`rows` of images [n, channel, height, width] as they are, in batches."""
-    for start in range(0, len(rows), batch_size):
-        yield torch.from_numpy(images[rows[start : start + batch_size]])

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellline.data.batches import in_order
-from cellline.device import Device
+from cellline.device import Device, gpu_is_full
 from cellline.model.network import Classifier
 
 VIEWS = tuple(range(8))
@@ -53,18 +52,36 @@ def predict_views(
     number of samples in each batch that has been predicted; what it raises ends the prediction.
     """
     network.eval()
-    parts = []
-    for batch in in_order(images, rows, batch_size):
-        moved = batch.to(device.device, non_blocking=True)
-        of_views = []
-        for view in views:
-            with device.autocast():
-                logits = network(see(moved, view))
-            of_views.append(torch.softmax(logits.float(), dim=1))
-        parts.append(torch.stack(of_views))
+    parts: list[Tensor] = []
+    done = 0
+    while done < len(rows):
+        batch = rows[done : done + batch_size]
+        try:
+            parts.append(predict_batch(network, images[batch], device, views))
+        except RuntimeError as error:
+            if not gpu_is_full(error) or batch_size == 1:
+                raise
+            # Another GPU than that of the training may be smaller. Tried again after this block,
+            # when the exception no longer holds what was computed.
+            batch_size //= 2
+            continue
+        done += len(batch)
         if after_batch is not None:
             after_batch(len(batch))
     return torch.cat(parts, dim=1).cpu().numpy()
+
+
+def predict_batch(
+    network: Classifier, images: np.ndarray, device: Device, views: Sequence[int]
+) -> Tensor:
+    """Class probabilities float32 [view, n, class], on the device, of n images."""
+    batch = torch.from_numpy(images).to(device.device, non_blocking=True)
+    of_views = []
+    for view in views:
+        with device.autocast():
+            logits = network(see(batch, view))
+        of_views.append(torch.softmax(logits.float(), dim=1))
+    return torch.stack(of_views)
 
 
 def average_views(prob: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from cellline.prediction.run_folder import (
 )
 from cellline.prediction.tta import all_views, average_views, predict_views
 from cellline.training.checkpoint import NEWEST, Checkpoint, read_checkpoint
+from cellline.training.memory import explain_full_memory
 from cellline.versions import code_version
 
 
@@ -54,7 +55,10 @@ def predict_test(
         device.place(network)
         rows = np.arange(len(competition.test_ids))
         title = f"{folder.parent.name}, fold {checkpoint.fold}, test set"
-        with tqdm(total=len(rows), desc=title, unit="sample", disable=None, leave=False) as bar:
+        with (
+            explain_full_memory(),
+            tqdm(total=len(rows), desc=title, unit="sample", disable=None, leave=False) as bar,
+        ):
             of_views = predict_views(
                 network,
                 competition.test_images,

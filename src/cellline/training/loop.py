@@ -17,8 +17,8 @@ from cellline.data.batches import TrainingBatches
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.data.normalization import measure_normalization
-from cellline.device import Device
-from cellline.errors import UserError
+from cellline.device import Device, gpu_is_full
+from cellline.errors import UserError, first_line
 from cellline.model.loss import BalancedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.prediction.metrics import balanced_accuracy
@@ -26,7 +26,8 @@ from cellline.prediction.run_folder import OutOfFold
 from cellline.prediction.tta import PLAIN, all_views, average_views, predict_views
 from cellline.seeding import DROPOUT, derive_seed
 from cellline.training.checkpoint import Checkpoint
-from cellline.training.progress import EpochRecord, Progress
+from cellline.training.memory import check_memory, explain_full_memory, more_parts
+from cellline.training.progress import EpochRecord, Progress, say
 
 # How often the loss is looked at: each time, a GPU must be waited for.
 LOSS_CHECK_STEPS = 20
@@ -73,7 +74,10 @@ class FoldTrainer:
         training: Training,
         device: Device,
     ) -> None:
-        """`training` must have its learning rate and batch size. Raises UserError, see network."""
+        """`training` must have its learning rate and batch size.
+
+        Raises UserError, see network, and TooLittleMemoryError where a batch can't fit.
+        """
         assert training.lr is not None and training.batch_size is not None
         self.competition = competition
         self.training = training
@@ -117,6 +121,12 @@ class FoldTrainer:
         )
         self.check_every = 1 if device.device.type == "cpu" else LOSS_CHECK_STEPS
         self.partial = PartialEpoch()
+        # In how many a batch is computed; batch normalization's statistics before it.
+        self.parts = 1
+        self.buffers_before = [buffer.clone() for buffer in self.network.buffers()]
+        if device.device.type == "cpu":
+            largest_batch = -(-self.n_train // len(self.batches))
+            check_memory(self.network, device, images.shape[1:], largest_batch)
 
     @property
     def model(self) -> Classifier:
@@ -173,23 +183,62 @@ class FoldTrainer:
                 "a longer --warmup, or --precision float32"
             )
 
+    @explain_full_memory()
     def train_step(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the optimizer; the loss and the logits, detached and on the device."""
-        torch.manual_seed(derive_seed(self.training.seed, DROPOUT, step))
+        """One step of the optimizer; the loss and the logits, detached and on the device.
+
+        Where the batch does not fit into a GPU's memory, it is computed in parts from then on.
+        Raises TooLittleMemoryError where that does not help, and where the CPU's memory ends.
+        """
         lr = learning_rate(step, self.n_steps, self.training.warmup, self.peak_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         images = images.to(self.device.device, non_blocking=True)
         labels = labels.to(self.device.device, non_blocking=True)
-        with self.device.autocast():
-            logits = self.network(images)
-        loss: Tensor = self.loss(logits, labels)
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        buffers = list(self.network.buffers())
+        torch._foreach_copy_(self.buffers_before, buffers)
+        while True:
+            try:
+                loss, logits = self.compute_gradients(step, images, labels)
+                break
+            except RuntimeError as error:
+                if not gpu_is_full(error):
+                    raise
+                failure = first_line(error)
+            # Not above, where the error still holds what was computed until then.
+            torch._foreach_copy_(buffers, self.buffers_before)
+            self.parts = more_parts(self.parts, len(images), failure)
+            say(
+                f"warning: {len(images)} samples at once are too many for the GPU's memory: a step "
+                f"computes them in {self.parts} parts now. The batch size stays what it is, but "
+                "the statistics of batch normalization are those of a part"
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averaged.update_parameters(self.network)
-        return loss.detach(), logits.detach()
+        return loss, logits
+
+    def compute_gradients(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's loss and logits, detached; the gradients are left with the weights.
+
+        The gradients of `self.parts` parts add up to those of the batch, except that the statistics
+        of batch normalization are each part's own (ghost batch normalization, Hoffer et al. 2017).
+        """
+        # It can't normalize a single sample.
+        parts = max(1, min(self.parts, len(images) // 2))
+        self.optimizer.zero_grad()
+        losses, logits = [], []
+        pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+        for part, (part_images, part_labels) in enumerate(pairs):
+            torch.manual_seed(derive_seed(self.training.seed, DROPOUT, step, part))
+            with self.device.autocast():
+                part_logits = self.network(part_images)
+            # A mean over the part's samples becomes its share of the batch's.
+            loss = self.loss(part_logits, part_labels) * (len(part_labels) / len(labels))
+            self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+            logits.append(part_logits.detach())
+        return torch.stack(losses).sum(), torch.cat(logits)
 
     def score_held_out(self, pause: Callable[[], None]) -> tuple[float, float]:
         """Class-weighted loss and BAC of the averaged network, without TTA."""
@@ -207,7 +256,8 @@ class FoldTrainer:
             self.competition.train_images,
             self.held_out,
             self.device,
-            batch_size=self.batch_size,
+            # What a part of a training step fits into is enough.
+            batch_size=self.batch_size // self.parts,
             views=views,
             after_batch=lambda _: pause(),
         )

@@ -23,7 +23,7 @@ from cellline.prediction.run_folder import (
 from cellline.stopping import Stop, Stopped
 from cellline.training.fold import train_fold
 from cellline.training.loop import FoldTrainer
-from cellline.training.settings import read_tuned, settle
+from cellline.training.settings import settle
 
 
 def train_run(config: Config, report: Callable[[str], None]) -> None:
@@ -37,7 +37,7 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     if config.fold is not None and config.fold not in range(folds.n_folds):
         raise UserError(f"--fold {config.fold}: folds are 0 to {folds.n_folds - 1}")
     training, source, chosen = settle(
-        config.training, read_config(folder), read_tuned(config.folders.oof_dir)
+        config.training, read_config(folder), config.folders.oof_dir, competition, folds
     )
     record = describe_run(training, competition, folds)
     check_same_run(folder, record)
@@ -46,20 +46,25 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     if folds.ignore_groups:
         report(IGNORING_GROUPS)
     report(f"run {config.run}: {training.network}, {source}")
+
+    def train_one(fold: int) -> OutOfFold:
+        trainer = FoldTrainer(competition, folds, fold, training, device)
+        # Only now, when the network could be built, does the run begin.
+        claim_run(folder, record, chosen)
+        try:
+            return train_fold(trainer, folder / f"fold{fold}", record, fold, stop)
+        except Stopped:
+            command = train_command(config.folders, config.run, config.fold, config.machine)
+            report(f"fold {fold} is saved; what goes on from there:\n  {command}")
+            raise
+
     for fold in range(folds.n_folds) if config.fold is None else [config.fold]:
         if fold in finished_folds(folder, folds.n_folds):
             predictions = read_out_of_fold(folder, [fold])
             report(f"fold {fold} is finished already: {describe_scores(predictions)}")
             continue
-        trainer = FoldTrainer(competition, folds, fold, training, device)
-        # Only now, when the network could be built, does the run begin.
-        claim_run(folder, record, chosen)
-        try:
-            predictions = train_fold(trainer, folder / f"fold{fold}", record, fold, stop)
-        except Stopped:
-            command = train_command(config.folders, config.run, config.fold, config.machine)
-            report(f"fold {fold} is saved; what goes on from there:\n  {command}")
-            raise
+        # In a call of its own: the network is gone before the next fold's is built.
+        predictions = train_one(fold)
         report(f"fold {fold} is finished: {describe_scores(predictions)}")
     finished = finished_folds(folder, folds.n_folds)
     if len(finished) > 1:

@@ -5,11 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Training
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds
+from cellline.errors import UserError
 from cellline.files import read_json
 from cellline.prediction.run_folder import Chosen
 
 # A rate that suits one network, its start or its image size says little about another's.
 TUNED_FOR = ("network", "weights", "image_size")
+
+
+# In the folder `tuning` under the OOF folder.
+BEST = "best.json"
 
 
 @dataclass(frozen=True)
@@ -26,34 +33,49 @@ class Tuned:
     """How many times it was looked at."""
     settings: dict[str, Any]
     """The other settings of the trials."""
+    input_digest: str
+    folds_digest: str
+    code: str
+    """The version of the program that finished the study; for the record."""
 
 
 def read_tuned(oof_dir: Path) -> Tuned | None:
-    """What `make tune` left in the OOF folder; None when it has not run."""
-    path = oof_dir / "tuning" / "best.json"
-    return Tuned(**read_json(path)) if path.exists() else None
+    """What `make tune` left in the OOF folder; None when it has not run.
+
+    Raises UserError when it is damaged.
+    """
+    path = oof_dir / "tuning" / BEST
+    if not path.exists():
+        return None
+    return Tuned(**read_json(path))
 
 
 def settle(
-    training: Training, recorded: dict[str, Any] | None, tuned: Tuned | None
+    training: Training,
+    recorded: dict[str, Any] | None,
+    oof_dir: Path,
+    competition: Competition,
+    folds: Folds,
 ) -> tuple[Training, str, Chosen | None]:
     """The settings with a learning rate and a batch size, a line that says whence, and the tuning.
 
     What the command line gives goes first, then what the run's config.json `recorded`, then what
     was tuned for the same network, weights and image size, then the defaults. The tuning is None
-    where nothing was taken from it now.
+    where nothing was taken from it now. Raises UserError when it was tuned on other input or folds.
     """
-    chosen = None
+    found: dict[str, Any] = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
+    source, chosen = "default", None
     if recorded is not None:
         found, source = recorded["settings"], "as the run began"
-    elif tuned is not None and suits(tuned, training):
-        found = asdict(tuned)
-        source = f"tuned; trials that looked at fold {tuned.fold}: {tuned.trials}"
-        if training.lr is None or training.batch_size is None:
+    elif training.lr is None or training.batch_size is None:
+        tuned = read_tuned(oof_dir)
+        if tuned is not None and suits(tuned, training):
+            check_data(oof_dir / "tuning" / BEST, tuned, competition, folds)
+            found = asdict(tuned)
+            source = f"tuned; trials that looked at fold {tuned.fold}: {tuned.trials}"
             chosen = Chosen(tuned.fold, tuned.trials)
-    else:
-        found = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
-        source = "default" if tuned is None else "default; what was tuned is for other settings"
+        elif tuned is not None:
+            source = "default; what was tuned is for other settings"
     settled = replace(
         training,
         lr=found["lr"] if training.lr is None else training.lr,
@@ -70,6 +92,19 @@ def settle(
     return settled, line, chosen
 
 
+def check_data(path: Path, tuned: Tuned, competition: Competition, folds: Folds) -> None:
+    """Raise UserError that names both sides when best.json is of other input or folds."""
+    for what, then, now in (
+        ("input", tuned.input_digest, competition.digest),
+        ("folds", tuned.folds_digest, folds.digest),
+    ):
+        if then != now:
+            raise UserError(
+                f"{path} was tuned on other {what} ({then[:12]}) than there is now ({now[:12]}): "
+                f"move {path.parent} away, or give --lr and --batch-size"
+            )
+
+
 def suits(tuned: Tuned, training: Training) -> bool:
     """Whether what was tuned is for the same network, weights and image size."""
-    return all(tuned.settings[name] == getattr(training, name) for name in TUNED_FOR)
+    return all(tuned.settings.get(name) == getattr(training, name) for name in TUNED_FOR)
