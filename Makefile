@@ -29,7 +29,7 @@ COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSI
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
 
-.PHONY: help setup folds train tune submit compare report demo test lint format lock check-active check-active-dev
+.PHONY: help setup folds train tune submit compare report demo test torture lint format lock check-active check-active-dev
 
 # `make folds train submit` means one after the other, whatever -j says.
 .NOTPARALLEL:
@@ -48,6 +48,7 @@ help:
 	@echo '  make setup     install what is needed into .venv (the others do, too)   VENV=.venv PYTHON=python3'
 	@echo '  make test      run the tests             make lint     ruff and mypy'
 	@echo '  make format    format the code           make lock     renew requirements*.txt'
+	@echo '  make torture   kill every verb again and again, about half an hour'
 	@echo
 	@echo 'Every verb takes INPUT=input OOF=oof SUBMISSIONS=submissions RUN=densenet161 and'
 	@echo 'ARGS="...", which goes to the script as it is; ARGS=--help lists its settings.'
@@ -71,7 +72,7 @@ compare: $(READY)
 	@$(PY) src/compare.py $(COMMON) $(RUNS_OPTION) $(ARGS)
 
 report: $(READY)
-	@$(PY) src/report.py $(COMMON) $(ARGS)
+	@$(PY) src/report.py $(COMMON) $(RUNS_OPTION) $(ARGS)
 
 demo: $(READY)
 	@$(PY) src/demo.py $(ARGS)
@@ -80,6 +81,9 @@ setup: $(READY)
 
 test: $(READY_DEV)
 	@$(PY) -m pytest $(ARGS)
+
+torture: $(READY_DEV)
+	@$(PY) -m pytest -v -m torture tests/torture $(ARGS)
 
 lint: $(READY_DEV)
 	@$(PY) -m ruff check src tests

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from cellline.config import Config, Folders, Training
 from cellline.data.competition import load_competition
 from cellline.data.folds import open_folds, write_folds
 from cellline.errors import UserError
-from cellline.files import write_json
+from cellline.files import read_json, write_json
 from cellline.prediction.run_folder import OutOfFold, claim_run, describe_run, write_out_of_fold
 
 Finish = Callable[..., None]
@@ -47,7 +46,8 @@ def finish(config: Config, training: Training) -> Finish:
         settings: Training = training,
     ) -> None:
         folder = Path("oof") / run
-        claim_run(folder, describe_run(settings, competition, folds))
+        config = describe_run(settings, competition, folds)
+        claim_run(folder, config)
         by_class = [
             right.get(name, 0.5) if isinstance(right, Mapping) else right
             for name in competition.classes
@@ -59,7 +59,8 @@ def finish(config: Config, training: Training) -> Finish:
             wrong = np.where(labels == 3, 4, 3)
             prob = np.eye(9, dtype=np.float32)[np.where(is_right, labels, wrong)]
             predictions = OutOfFold(competition.train_ids[rows], labels, prob, prob)
-            write_out_of_fold(folder / f"fold{fold}" / "oof.npz", predictions)
+            path = folder / f"fold{fold}" / "oof.npz"
+            write_out_of_fold(path, predictions, {**config, "fold": fold})
 
     return write
 
@@ -137,7 +138,7 @@ def test_folds_that_ignore_groups_are_warned_of(config: Config, finish: Finish) 
     finish("b", 0.9)
     assert "warning" not in compare(config, "a", "b")[0]
     path = Path("oof/folds.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore_groups": True}))
+    write_json(path, read_json(path) | {"ignore_groups": True})
     assert compare(config, "a", "b")[0].startswith("warning: these folds ignore groups")
 
 
@@ -178,7 +179,7 @@ def test_a_run_of_other_folds_is_refused(config: Config, finish: Finish) -> None
     finish("a", 0.5)
     finish("b", 0.5)
     path = Path("oof/b/config.json")
-    path.write_text(path.read_text().replace('"folds_digest": "', '"folds_digest": "0'))
+    write_json(path, read_json(path) | {"folds_digest": "0" * 64})
     with pytest.raises(UserError, match="other folds"):
         compare(config, "a", "b")
     with pytest.raises(UserError, match="train it first"):

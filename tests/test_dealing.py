@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 
@@ -98,20 +97,6 @@ def test_damaged_folds_are_dealt_again_with_the_same_bytes(drawn: Path, dealt: P
     begin_run()
     deal(drawn)
     assert {path: path.read_bytes() for path in kept} == kept
-
-
-def test_folds_of_before_the_audit_are_kept_and_audited(drawn: Path, dealt: Path) -> None:
-    begin_run()
-    path = dealt / "folds.json"
-    record = json.loads(path.read_text())
-    older = {key: value for key, value in record.items() if key != "ignore_groups"}
-    older["audit"] = {k: v for k, v in record["audit"].items() if k not in ("reference", "shift")}
-    path.write_text(json.dumps(older))
-    assert not open_folds(Folders(drawn, dealt))[1].ignore_groups
-    before = (dealt / "folds.csv").read_bytes()
-    deal(drawn)
-    assert (dealt / "folds.csv").read_bytes() == before
-    assert read_record(dealt) == record
 
 
 def test_folds_that_ignore_groups_say_so(drawn: Path, dealt: Path) -> None:

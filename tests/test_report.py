@@ -1,6 +1,5 @@
 """The page of a run that the verbs have made, end to end, and in a real browser."""
 
-import csv
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Tab, browse, is_installed
+from odd_labels import LABELS, relabel
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -25,22 +25,26 @@ from cellline.config import Config, Folders, Machine, Training
 from cellline.dealing import make_folds
 from cellline.errors import UserError
 from cellline.files import read_json
+from cellline.names import name_classes
 from cellline.prediction.run_folder import OutOfFold, read_out_of_fold, write_out_of_fold
+from cellline.report.calibrating import calibration_section, show_submissions
 from cellline.report.page import write_report
+from cellline.report.run import open_run
 from cellline.submitting import submit
 from cellline.training.run import train_run
 from cellline.tuning import tune_run
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src" / "report.py"
 TRAINING = Training(network="densenet_tiny", weights="none", epochs=2, batch_size=16)
-# What a class may be called: nothing of it may be taken for markup, a formula or a template.
-HOSTILE = {
-    "A549": "<script>alert(1)</script>",
-    "HeLa": "$x_{",
-    "MCF7": '"><img src=http://example.org/x onerror=alert(1)>',
-    "RT4": "{{ 7 * 7 }} & </style>",
-}
 WIDTHS = (1280, 390)
+
+TEXTS_OUTSIDE = """[...document.querySelectorAll('svg text')].filter(one => {
+  const [text, svg] = [one, one.closest('svg')].map(each => each.getBoundingClientRect());
+  return text.left < svg.left - 1 || text.right > svg.right + 1;
+}).map(one => one.textContent)"""
+CELLS_OVERFULL = """[...document.querySelectorAll('th, td')].filter(
+  one => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1
+).map(one => one.textContent)"""
 
 
 def silent(_: str) -> None:
@@ -52,14 +56,7 @@ def config(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run of three folds, tuned before, that has predicted the test set."""
     folder = tmp_path_factory.mktemp("reported")
     given = folder / "input"
-    given.mkdir()
-    for path in drawn.glob("*.tar"):
-        (given / path.name).symlink_to(path)
-    for name in ("y_train.csv", "sample_submission.csv"):
-        with (drawn / name).open(newline="") as file:
-            rows = [(row[0], HOSTILE.get(row[1], row[1])) for row in csv.reader(file)]
-        with (given / name).open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
+    relabel(drawn, given)
     made = Config(
         Folders(given, folder / "oof", folder / "submissions", folder / "cache"),
         TRAINING,
@@ -79,6 +76,8 @@ def page(config: Config) -> Path:
     """The page, written by the verb."""
     done = report(config)
     assert done.returncode == 0, done.stderr
+    # Such as of a character that a font lacks.
+    assert "Warning" not in done.stderr
     assert "OOF BAC of tiny on folds 0, 1 and 2 of 3: " in done.stdout
     path = config.folders.oof_dir / "tiny" / "report.html"
     assert f"wrote {path}" in done.stdout
@@ -142,7 +141,8 @@ class Cells(HTMLParser):
 def predictions(config: Config, folds: range = range(3)) -> dict[str, np.ndarray]:
     """What the OOF files of some folds hold, read plainly."""
     parts = [np.load(config.folders.oof_dir / "tiny" / f"fold{fold}" / "oof.npz") for fold in folds]
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    keys = ("file_id", "label", "prob", "prob_plain")
+    return {key: np.concatenate([part[key] for part in parts]) for key in keys}
 
 
 def test_the_numbers_are_those_of_the_oof_files(config: Config, page: Path) -> None:
@@ -208,11 +208,48 @@ def test_what_was_submitted_is_told_with_its_reasons(config: Config, page: Path)
     assert text.count(record["rule"]["trials"][0]["why"]) == 2
 
 
-def test_names_are_shown_as_they_are(page: Path) -> None:
+def test_a_submission_that_was_changed_is_warned_of(config: Config) -> None:
+    shutil.copytree(config.folders.submissions_dir, "submissions")
+    run = open_run(config)
+    run = replace(run, folders=replace(run.folders, submissions_dir=Path("submissions")))
+    assert calibration_section(run).warnings == []
+    [path] = Path("submissions").glob("*.csv")
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    [warning] = calibration_section(run).warnings
+    assert warning.startswith(f"{path.name} is not the file that was written")
+    # Without its CSV, a record tells of nothing that could have been submitted.
+    path.unlink()
+    assert show_submissions(run) == ([], [])
+
+
+def test_a_file_of_another_fold_ends_in_one_message(config: Config, page: Path) -> None:
+    before = page.read_bytes()
+    folds = [config.folders.oof_dir / "tiny" / f"fold{fold}" for fold in range(2)]
+    for name in ("test.npz", "oof.npz"):
+        own = (folds[0] / name).read_bytes()
+        (folds[0] / name).write_bytes(own[: len(own) // 2])
+        with pytest.raises(UserError, match=rf"fold0/{name} is "):
+            write_report(config, silent)
+        (folds[0] / name).write_bytes(own)
+    own = (folds[0] / "test.npz").read_bytes()
+    shutil.copy(folds[1] / "test.npz", folds[0])
+    done = report(config)
+    (folds[0] / "test.npz").write_bytes(own)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {folds[0]}/test.npz does not belong to the run in ")
+    assert "its fold is 1, not 0" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert page.read_bytes() == before
+
+
+def test_names_are_shown_as_text(page: Path) -> None:
     shown = Cells(page)
-    for name in HOSTILE.values():
-        # In the confusion matrix twice, and in the figures.
-        assert sum(text == name for text in shown.texts) >= 4
+    texts = [text.strip() for text in shown.texts]
+    for name in name_classes(sorted(LABELS)):
+        # In the confusion matrix twice, and in a figure.
+        assert texts.count(name) >= 3
+    samples = shown.table("class", "recall", "samples", "groups")
+    assert [row[0] for row in samples] == sorted(LABELS)
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text
     assert "<img src=http" not in text
@@ -256,6 +293,10 @@ def test_a_browser_shows_it_whole(config: Config, page: Path, tab: Tab, width: i
     # Figures are as wide as their column, whatever they are drawn in.
     narrow = "[...document.querySelectorAll('svg')].filter(one => one.clientWidth < 300).length"
     assert tab.evaluate(narrow) == 0
+    # No text is cut off, however long a name is: in figures, and in cells of tables.
+    assert tab.evaluate(TEXTS_OUTSIDE) == []
+    assert tab.evaluate(CELLS_OVERFULL) == []
+    assert tab.evaluate("document.scripts.length") == 0
 
     assert tab.console() == []
     assert {url for url in tab.requests() if not url.startswith("data:")} == {page.as_uri()}
@@ -337,7 +378,8 @@ def test_a_class_that_no_finished_fold_holds_is_named(config: Config) -> None:
     oof = read_out_of_fold(folder, [0])
     kept = oof.labels != 3
     part = OutOfFold(oof.ids[kept], oof.labels[kept], oof.prob[kept], oof.prob_plain[kept])
-    write_out_of_fold(folder / "fold0" / "oof.npz", part)
+    provenance = {**read_json(folder / "config.json"), "fold": 0}
+    write_out_of_fold(folder / "fold0" / "oof.npz", part, provenance)
     absent = read_json(Path("oof/folds.json"))["classes"][3]
     with pytest.raises(UserError, match=re.escape(f"no sample of {absent}: ")) as error:
         write_report(copied, silent)

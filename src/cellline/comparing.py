@@ -6,18 +6,18 @@ from typing import Any
 from cellline.config import Config, Folders
 from cellline.data.folds import open_folds
 from cellline.errors import UserError
+from cellline.names import align, name_classes, printable
 from cellline.prediction.comparison import Comparison, compare_predictions
 from cellline.prediction.metrics import Bootstrap, Estimate, percent, points, score, with_interval
 from cellline.prediction.run_folder import (
     Chosen,
     check_run,
     finished_folds,
-    flatten,
     groups_of,
+    list_differences,
     read_chosen,
     read_out_of_fold,
     run_folder,
-    shorten,
     train_command,
 )
 
@@ -129,13 +129,11 @@ def name_folds(folds: Sequence[int], n_folds: int) -> str:
 
 def describe_change(before: dict[str, Any], after: dict[str, Any]) -> str:
     """Settings that differ, such as 'epochs 20 -> 30, lr 0.001 -> 0.0005'."""
-    a, b = flatten(before), flatten(after)
-    changes = [
-        f"{key} {shorten(a.get(key))} -> {shorten(b.get(key))}"
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-    ]
-    return ", ".join(changes) or "the same; the machine or this program's version may differ"
+    changes = [f"{key} {old} -> {new}" for key, old, new in list_differences(before, after)]
+    # As the run's config.json has them: it may come from someone else.
+    return printable(", ".join(changes)) or (
+        "the same; the machine or this program's version may differ"
+    )
 
 
 def describe_recalls(
@@ -145,16 +143,14 @@ def describe_recalls(
     comparison: Comparison,
 ) -> list[str]:
     """A table of recalls by class and run, with their difference, a line each."""
-    width = max(map(len, ["recall", *classes]))
+    head, *names = align(["recall", *name_classes(classes)])
     column = max(8, *map(len, runs))
-    lines = [
-        f"{'recall':<{width}}" + "".join(f"  {run:>{column}}" for run in runs) + "  difference"
-    ]
+    lines = [head + "".join(f"  {run:>{column}}" for run in runs) + "  difference"]
     for name, own, difference, is_marked in zip(
-        classes, zip(*by_run, strict=True), comparison.recalls, comparison.marked, strict=True
+        names, zip(*by_run, strict=True), comparison.recalls, comparison.marked, strict=True
     ):
         shown = "".join(f"  {percent(recall.value):>{column}}" for recall in own)
-        lines.append(f"{name:<{width}}{shown}  {points(difference)}{' *' if is_marked else ''}")
+        lines.append(f"{name}{shown}  {points(difference)}{' *' if is_marked else ''}")
     lines.append(
         f"* differs, also when one allows for {len(classes)} classes being looked at"
         if any(comparison.marked)

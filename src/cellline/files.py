@@ -85,20 +85,25 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` as indented JSON, with a digest of it, by which damage is known."""
+    text = json.dumps({**value, "digest": _digest(value)}, indent=2, ensure_ascii=False)
+    write_bytes(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object. Raises UserError when it is damaged."""
+    """What `write_json` wrote. Raises UserError when the file is damaged or was edited."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not UTF-8, or not JSON
         raise damaged(path, first_line(error)) from error
-    if not isinstance(value, dict):
-        raise damaged(path, "no JSON object")
+    if not isinstance(value, dict) or value.pop("digest", None) != _digest(value):
+        raise damaged(path, "it is not what was written")
     return value
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return digest_text(json.dumps(value, sort_keys=True))
 
 
 def damaged(path: Path, why: str) -> UserError:

@@ -11,6 +11,7 @@ from cellline.data.competition import Competition
 from cellline.data.folds import Folds, open_folds
 from cellline.device import Device, choose_device
 from cellline.errors import UserError
+from cellline.names import align, name_classes
 from cellline.prediction.blend import blend, common_samples
 from cellline.prediction.decision import Expected, HeldOut, Rule, expect, fit_rule, plain_rule
 from cellline.prediction.metrics import with_interval
@@ -23,6 +24,7 @@ from cellline.prediction.run_folder import (
     train_command,
 )
 from cellline.prediction.submission import (
+    join_names,
     render_submission,
     validate_submission,
     write_submission,
@@ -84,9 +86,8 @@ def submit(
         "precision": device.precision,
     }
     whole = all(len(there) == folds.n_folds for there in finished)
-    name = (
-        "+".join(names) + ("" if whole else "-partial") + ("-leaky" if folds.ignore_groups else "")
-    )
+    kind = ("" if whole else "-partial") + ("-leaky" if folds.ignore_groups else "")
+    name = join_names(names) + kind
     path = write_submission(config.folders.submissions_dir, name, data, record)
     for line in (
         *describe_counts(competition, predicted),
@@ -241,9 +242,9 @@ def describe_counts(competition: Competition, predicted: np.ndarray) -> list[str
     n_classes = len(competition.classes)
     train = np.bincount(competition.labels, minlength=n_classes)
     test = np.bincount(predicted, minlength=n_classes)
-    width = max(map(len, competition.classes))
-    lines = [" " * width + "        training       predicted"]
-    for index, name in enumerate(competition.classes):
+    margin, *names = align(["", *name_classes(competition.classes)])
+    lines = [margin + "        training       predicted"]
+    for index, name in enumerate(names):
         shares = [f"{c[index]:7d} {c[index] / c.sum():7.1%}" for c in (train, test)]
-        lines.append(f"{name:<{width}} {'  '.join(shares)}")
+        lines.append(f"{name} {'  '.join(shares)}")
     return lines

@@ -1,16 +1,26 @@
+import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from odd_labels import LABELS
 
 from cellline.data.competition import Competition
+from cellline.errors import UserError
 from cellline.prediction.submission import (
+    read_submissions,
     render_submission,
     validate_submission,
     write_submission,
 )
+
+# Of all characters but those that are refused in a label.
+LABEL = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
 
 
 def test_ids_order_and_header_are_the_templates(competition: Competition) -> None:
@@ -30,6 +40,31 @@ def test_labels_that_need_quotes_survive(competition: Competition) -> None:
     data = render_submission(odd, np.arange(9) % 3)
     validate_submission(data, odd)
     assert b'"a ""b"", c"' in data
+
+
+@given(st.lists(st.text(LABEL, min_size=1), min_size=9, max_size=9, unique=True))
+@example(list(LABELS))
+@example(["'", '"', "-", "+1", "@x", "=1", "#", "1e5", "TRUE"])
+def test_any_label_is_byte_for_byte_what_a_csv_reader_reads(names: list[str]) -> None:
+    competition = Competition(
+        id_column="file_id",
+        label_column="cell_line",
+        classes=tuple(names),
+        channels=("gray",),
+        train_ids=np.arange(9),
+        labels=np.arange(9),
+        test_ids=np.arange(20, 29),
+        template=tuple(map(str, range(20, 29))),
+        train_images=np.zeros((9, 1, 8, 8), np.uint8),
+        test_images=np.zeros((9, 1, 8, 8), np.uint8),
+        digest="",
+        test_digest="",
+        warnings=(),
+    )
+    data = render_submission(competition, np.arange(9))
+    validate_submission(data, competition)
+    rows = list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]
+    assert [row[1].encode() for row in rows] == [name.encode() for name in names]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +93,36 @@ def test_other_predictions_never_overwrite_a_submission(
         for k in (0, 1, 0)
     ]
     assert paths[0] == paths[2] != paths[1]
-    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".json"}
+    assert {path.suffix for path in tmp_path.glob("a-*")} == {".csv", ".json"}
     record = json.loads(paths[1].with_suffix(".json").read_text())
     assert record["k"] == 1
     assert "torch" in record["versions"]
+
+
+def test_records_are_read_with_their_csvs(competition: Competition, tmp_path: Path) -> None:
+    folder = tmp_path / "submissions"
+    assert list(read_submissions(folder)) == []
+    record = {"runs": [{"run": "a"}], "interval": (0.1, 1 / 3), "oof": None}
+    path = write_submission(folder, "a", render_submission(competition, np.full(9, 1)), record)
+    # Someone else's, and a record that was written before its process was killed.
+    (folder / "other.csv").write_text("x")
+    (folder / "b-12345678.json").write_bytes(path.with_suffix(".json").read_bytes())
+    [(csv_path, read)] = read_submissions(folder)
+    assert csv_path == path
+    assert read["interval"] == [0.1, 1 / 3]
+
+
+def test_no_byte_of_a_record_changes_unnoticed(competition: Competition, tmp_path: Path) -> None:
+    record = {"runs": ["a"], "oof": {"bac": 0.75}}
+    path = write_submission(
+        tmp_path, "a", render_submission(competition, np.full(9, 1)), record
+    ).with_suffix(".json")
+    whole = path.read_bytes()
+    damaged = [b"", b"[]", b"{}", b"null", bytes(50), b"\xff", whole[:-20], b"\x1b[2J"]
+    damaged += [whole.replace(old, new) for old, new in ((b"0.75", b"0.95"), (b'"a"', b'"b"'))]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"\.json is damaged") as refused:
+            list(read_submissions(tmp_path))
+        assert str(path) in str(refused.value)
+        assert "\x1b" not in str(refused.value)

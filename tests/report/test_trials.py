@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 from cellline.config import Training
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
+from cellline.errors import UserError
 from cellline.report.trials import read_study
 from cellline.tuning import describe_study, open_study
 
@@ -34,9 +35,9 @@ def journal(training: Training, competition: Competition, folds: Folds) -> Path:
     return Path("oof/tuning/journal.log")
 
 
-def test_every_trial_is_read_with_how_often_it_was_scored(journal: Path) -> None:
+def test_every_trial_is_read_with_how_often_it_was_scored(journal: Path, folds: Folds) -> None:
     before = journal.read_bytes()
-    study = read_study(Path("oof"))
+    study = read_study(Path("oof"), folds.digest)
     assert study is not None
     assert study.fold == 1
     assert [(t.state, t.bac, t.epochs) for t in study.trials] == [
@@ -53,13 +54,34 @@ def test_every_trial_is_read_with_how_often_it_was_scored(journal: Path) -> None
 def test_nothing_was_tuned_where_no_trial_has_begun(
     training: Training, competition: Competition, folds: Folds
 ) -> None:
-    assert read_study(Path("oof")) is None
+    assert read_study(Path("oof"), folds.digest) is None
     assert not Path("oof").exists()
     open_study(Path("oof/tuning"), describe_study(competition, folds, training, 0), FIRST)
-    assert read_study(Path("oof")) is None
+    assert read_study(Path("oof"), folds.digest) is None
 
 
-def test_a_study_that_was_stopped_as_it_began_is_none() -> None:
+def test_a_study_that_was_stopped_as_it_began_is_none(folds: Folds) -> None:
     Path("oof/tuning").mkdir(parents=True)
     Path("oof/tuning/journal.log").touch()
-    assert read_study(Path("oof")) is None
+    assert read_study(Path("oof"), folds.digest) is None
+
+
+def test_a_study_of_other_folds_is_refused_with_both_sides(journal: Path) -> None:
+    told = r"journal\.log is of other folds \(333333333333\) than there are now \(444444444444\)"
+    with pytest.raises(UserError, match=told):
+        read_study(Path("oof"), "4" * 64)
+
+
+def test_a_journal_that_is_damaged_is_named(journal: Path, folds: Folds) -> None:
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for damaged in (
+        whole.replace(b"0.5", b"0.9", 1),
+        b"".join(lines[:-2] + lines[-1:]),
+        b'{"op_code": 0}\n',
+        bytes(100) + b"\n",
+    ):
+        journal.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"oof/tuning/journal\.log is damaged: line \d+"):
+            read_study(Path("oof"), folds.digest)
+        assert journal.read_bytes() == damaged

@@ -11,6 +11,7 @@ from cellline.config import Folders
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.files import digest_file, read_json, write_csv, write_json
+from cellline.names import align, name_classes
 
 # Shown wherever such folds are dealt or learned from.
 IGNORING_GROUPS = (
@@ -58,10 +59,14 @@ def check_groups(
     labels: np.ndarray, group: np.ndarray, classes: tuple[str, ...], n_folds: int
 ) -> None:
     """Raise UserError when there are classes with fewer groups than folds."""
-    groups = {name: len(np.unique(group[labels == index])) for index, name in enumerate(classes)}
-    few = [f"{name} has {count}" for name, count in groups.items() if count < n_folds]
+    groups = [len(np.unique(group[labels == index])) for index in range(len(classes))]
+    few = [
+        f"{name} has {count}"
+        for name, count in zip(name_classes(classes), groups, strict=True)
+        if count < n_folds
+    ]
     if few:
-        enough = min(groups.values())
+        enough = min(groups)
         advice = "add samples" if enough < 2 else f"deal fewer folds (FOLDS={enough})"
         raise UserError(
             f"{n_folds} folds need {n_folds} different pictures of every class (copies count "
@@ -114,9 +119,7 @@ def read_record(oof_dir: Path) -> dict[str, Any]:
     path = oof_dir / "folds.json"
     if not path.exists():
         raise UserError(f"no folds in {oof_dir}: run `make folds` first")
-    record: dict[str, Any] = read_json(path)
-    # Dealt before there was this setting: such folds keep groups together.
-    return {"ignore_groups": False, **record}
+    return read_json(path)
 
 
 def open_folds(folders: Folders) -> tuple[Competition, Folds]:
@@ -156,12 +159,12 @@ def find_dependents(oof_dir: Path) -> list[str]:
 
 def describe_folds(competition: Competition, folds: Folds) -> list[str]:
     """A table of classes by folds, a line each; groups count copies and overlaps once."""
-    width = max(map(len, competition.classes))
     heads = [*(f"fold {k}" for k in range(folds.n_folds)), "samples", "groups"]
-    lines = [" " * width + "".join(f"{head:>9}" for head in heads)]
-    for index, name in enumerate(competition.classes):
+    margin, *names = align(["", *name_classes(competition.classes)])
+    lines = [margin + "".join(f"{head:>9}" for head in heads)]
+    for index, name in enumerate(names):
         rows = competition.labels == index
         counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
         cells = [*counts, counts.sum(), len(np.unique(folds.group[rows]))]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:9d}" for cell in cells))
+        lines.append(name + "".join(f"{cell:9d}" for cell in cells))
     return lines

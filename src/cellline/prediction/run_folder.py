@@ -15,13 +15,16 @@ from cellline.data.folds import Folds
 from cellline.errors import UserError
 from cellline.files import read_arrays, read_json, write_arrays, write_json
 from cellline.locking import one_writer
+from cellline.names import shorten_name
 from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, tally
 
 # The rows of a fold's history.csv.
 History = list[dict[str, float]]
 
-# Folders under the OOF folder that are not runs.
-RESERVED = ("tuning",)
+# What else is in the OOF folder.
+RESERVED = ("tuning", "folds.csv", "folds.json")
+# Bytes of a run's name, which is a part of other files' names.
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,31 @@ class OutOfFold:
 
 
 def run_folder(oof_dir: Path, run: str) -> Path:
-    """The folder of a run. Raises UserError for a name that isn't a plain folder name."""
+    """The folder of a run, which need not be there yet.
+
+    Raises UserError for a name that isn't a plain folder name, and for something else in its place.
+    """
     plain = all(character.isalnum() or character in "._-" for character in run)
-    if not run or not plain or run.startswith(".") or run in RESERVED:
+    if (
+        not (run and plain)
+        or run[0] in ".-"
+        or run[-1] == "."
+        or run.lower() in RESERVED
+        or len(run.encode()) > LONGEST_NAME
+    ):
         raise UserError(
-            f"--run {run!r}: a run's name may have letters, digits, '.', '_' and '-', can't begin "
-            f"with '.', and {', '.join(RESERVED)} is taken"
+            f"--run {shorten_name(run)!r}: a run's name may have letters, digits, '.', '_' and "
+            "'-', can't begin with '.' or '-' nor end with '.', has at most "
+            f"{LONGEST_NAME} bytes, and {', '.join(RESERVED)} are taken"
         )
-    return oof_dir / run
+    folder = oof_dir / run
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        kind = "a link" if folder.is_symlink() else "a file"
+        raise UserError(
+            f"{folder} is {kind}, where the run's own folder should be: move it away, or give the "
+            "run another name (RUN=...)"
+        )
+    return folder
 
 
 def describe_run(training: Training, competition: Competition, folds: Folds) -> dict[str, Any]:
@@ -198,7 +218,7 @@ def shorten(value: Any) -> str:
 
 
 def write_out_of_fold(path: Path, predictions: OutOfFold, provenance: dict[str, Any]) -> None:
-    """Write a fold's oof.npz; `provenance` is the run's config.json, the fold, model and code."""
+    """Write a fold's oof.npz; `provenance` says what made it, and names at least fold and model."""
     write_arrays(
         path,
         file_id=predictions.ids,
@@ -226,9 +246,14 @@ def read_out_of_fold(folder: Path, folds: Sequence[int]) -> OutOfFold:
 
 
 def check_scored(path: Path, made_from: dict[str, Any]) -> None:
-    """Raise UserError unless an oof.npz says that it was made from this."""
-    provenance = read_arrays(path, "provenance")["provenance"]
-    check_belongs(path, json.loads(str(provenance)), made_from)
+    """Raise UserError unless an `.npz` of predictions says that it was made from this."""
+    check_belongs(path, read_provenance(path), made_from)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What an `.npz` of predictions says that it was made from."""
+    provenance: dict[str, Any] = json.loads(str(read_arrays(path, "provenance")["provenance"]))
+    return provenance
 
 
 def write_test_predictions(

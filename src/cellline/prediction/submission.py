@@ -3,15 +3,28 @@
 import csv
 import hashlib
 import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cellline.data.competition import Competition
-from cellline.files import write_bytes, write_json
+from cellline.files import digest_text, read_json, write_bytes, write_json
 from cellline.locking import one_writer
 from cellline.versions import code_version, package_versions
+
+# Bytes of runs' names joined. A file's name has at most 255, and `-partial-leaky`, the digest, the
+# suffix and what a temporary file adds to it take about 50.
+LONGEST_STEM = 150
+
+
+def join_names(runs: Sequence[str]) -> str:
+    """The runs' names as the beginning of a file's; of many the first, and a digest of all."""
+    joined = "+".join(runs)
+    if len(joined.encode()) <= LONGEST_STEM:
+        return joined
+    return f"{runs[0]}+{len(runs) - 1}-more-{digest_text(*runs)[:8]}"
 
 
 def render_submission(competition: Competition, predicted: np.ndarray) -> bytes:
@@ -54,3 +67,15 @@ def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any
         write_json(path.with_suffix(".json"), {**record, **made_with})
         write_bytes(path, data)
     return path
+
+
+def read_submissions(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The CSVs with their records, in the order of their names.
+
+    Someone else's CSV has no record; and a record is written before its CSV, so that a process may
+    have ended between them. Raises UserError for a record that is not as it was written.
+    """
+    for path in sorted(folder.glob("*.csv")):
+        record_path = path.with_suffix(".json")
+        if record_path.exists():
+            yield path, read_json(record_path)

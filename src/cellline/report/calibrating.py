@@ -2,10 +2,11 @@
 
 from functools import partial
 
-from cellline.files import read_json
+from cellline.files import digest_file
 from cellline.prediction.calibration import calibration_error, reliability
 from cellline.prediction.decision import HeldOut, Part, cross_fit, fit_parts, fit_rule
 from cellline.prediction.metrics import Estimate, percent
+from cellline.prediction.submission import read_submissions
 from cellline.report.content import Block, Bullets, Columns, Figure, Section, Table, Text
 from cellline.report.figures import draw_reliability
 from cellline.report.run import Run
@@ -50,31 +51,32 @@ def calibration_section(run: Run) -> Section:
     blocks.append(
         Bullets([sentence(f"{trial.part}: {trial.why}") for trial in fit_rule(samples).trials])
     )
-    return Section("calibration", "Calibration and decision", [*blocks, *show_submissions(run)])
+    submitted, warnings = show_submissions(run)
+    return Section("calibration", "Calibration and decision", [*blocks, *submitted], warnings)
 
 
-def show_submissions(run: Run) -> list[Block]:
-    """What has been submitted with this run in it: how the runs were weighed, and why."""
+def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
+    """What has been submitted with this run in it, how the runs were weighed, why; warnings."""
     blocks: list[Block] = []
-    for path in sorted(run.folders.submissions_dir.glob("*.json")):
-        record = read_json(path)
+    warnings = []
+    for path, record in read_submissions(run.folders.submissions_dir):
         names = [made["run"] for made in record["runs"]]
-        # Those of before there was a rule have nothing to tell.
-        if (
-            run.name not in names
-            or record["folds_digest"] != run.folds.digest
-            or "rule" not in record
-        ):
+        if run.name not in names or record["folds_digest"] != run.folds.digest:
             continue
-        weights = ", ".join(
-            f"{name} {weight:.2f}" for name, weight in record["rule"]["weights"].items()
-        )
-        scored = percent(record["oof"]["bac"], record["oof"]["interval"])
-        blocks.append(Text(f"{path.stem}.csv, OOF BAC {scored}, weights: {weights}."))
-        blocks.append(
-            Bullets([f"{trial['part']}: {trial['why']}." for trial in record["rule"]["trials"]])
-        )
-    return [Text("What was submitted with this run in it:"), *blocks] if blocks else []
+        oof, rule = record["oof"], record["rule"]
+        # Of folds that were not finished there is none.
+        scored = f"OOF BAC {percent(oof['bac'], oof['interval'])}" if oof else "not scored"
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in rule["weights"].items())
+        blocks.append(Text(f"{path.name}, {scored}, weights: {weights}."))
+        blocks.append(Bullets([f"{trial['part']}: {trial['why']}." for trial in rule["trials"]]))
+        if digest_file(path) != record["csv_digest"]:
+            warnings.append(
+                f"{path.name} is not the file that was written: what is told of it here is of "
+                "that one. make submit writes it again."
+            )
+    if blocks:
+        blocks.insert(0, Text("What was submitted with this run in it:"))
+    return blocks, warnings
 
 
 def show(error: Estimate) -> str:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cellline.names import LONGEST, shorten_name
 from cellline.prediction.calibration import Reliability
 from cellline.prediction.metrics import Estimate
 from cellline.prediction.run_folder import History, best_epoch
-from cellline.report.svg import BLUE, GREEN, HEIGHT, INK, MUTED, ORANGE, PAPER, PURPLE, draw
+from cellline.report.svg import BLUE, GREEN, HEIGHT, INK, MUTED, ORANGE, PAPER, PURPLE, WIDTH, draw
 from cellline.report.trials import Trial
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 # A row of `draw_intervals` in inches, and what axis and legend take.
 ROW, ROUND_THE_ROWS = 0.26, 0.95
-# Characters of a name beside a row: about half of the width.
-LONGEST = 34
+# Of a name beside a row: 60 % of the figure's width.
+LONGEST_NAME = 0.6 * 72 * WIDTH
 
 
 def draw_intervals(
@@ -48,7 +49,7 @@ def draw_intervals(
             axes.axvline(factor * value_of_line, color=INK, linewidth=1, linestyle="--")
             axes.plot([], [], color=INK, linewidth=1, linestyle="--", label=name_of_line)
             legend_above(axes)
-        axes.set_yticks(range(len(rows)), [shorten(name) for name in rows])
+        axes.set_yticks(range(len(rows)), [fit(name) for name in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.locator_params(axis="x", nbins=6)
         axes.grid(visible=False, axis="y")
@@ -57,16 +58,23 @@ def draw_intervals(
     return draw(name, paint, ROUND_THE_ROWS + ROW * len(rows))
 
 
-def shorten(name: str) -> str:
-    """A name that leaves room for the figure; the table beside it has the whole."""
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+def fit(name: str) -> str:
+    """A name beside a row: as much of it as leaves room for the figure."""
+    # Imported where they are used, as in `draw`.
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    for columns in range(LONGEST, 0, -1):
+        short = shorten_name(name, columns)
+        width, _, _ = text_to_path.get_text_width_height_descent(short, FontProperties(), False)
+        if width <= LONGEST_NAME:
+            break
+    return short
 
 
 def legend_above(axes: "Axes") -> None:
-    """A legend that covers nothing, in two columns."""
-    axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2
-    )
+    """A legend that covers nothing, in two columns; of the figure, as axes may be narrower."""
+    axes.figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2, borderaxespad=0.2)
 
 
 def draw_curves(

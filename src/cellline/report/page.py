@@ -31,7 +31,7 @@ def write_report(config: Config, report: Callable[[str], None]) -> Path:
     run = open_run(config)
     scores = score_run(run)
     path = run.folder / "report.html"
-    page = compose(run, scores, read_study(config.folders.oof_dir))
+    page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest))
     write_bytes(path, page.encode())
     if run.folds.ignore_groups:
         report(IGNORING_GROUPS)

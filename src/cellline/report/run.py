@@ -1,6 +1,5 @@
 """All that the page tells of: what a run and its input have left on disk, read once."""
 
-import csv
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,13 @@ from cellline.config import Config, Folders
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds, open_folds, read_record
 from cellline.errors import UserError
-from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, tally
+from cellline.names import name_classes
+from cellline.prediction.metrics import (
+    Bootstrap,
+    Estimate,
+    bac_of,
+    tally,
+)
 from cellline.prediction.run_folder import (
     Chosen,
     History,
@@ -22,10 +27,12 @@ from cellline.prediction.run_folder import (
     groups_of,
     read_chosen,
     read_out_of_fold,
+    read_provenance,
     rows_of,
     run_folder,
     train_command,
 )
+from cellline.report.reading import read_test
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +57,7 @@ class Run:
     bootstrap: Bootstrap
     """One for all that is told of the predicted samples."""
     histories: dict[int, History]
-    """Of the finished folds: the rows of history.csv."""
+    """Of the finished folds: the rows of history.csv, as the predictions' provenance has them."""
     chosen: Chosen | None
     """The tuning that the learning rate or batch size came from."""
     test: dict[int, np.ndarray]
@@ -61,10 +68,10 @@ class Run:
         """The run's name."""
         return self.folder.name
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes' names."""
-        return self.competition.classes
+        """The classes' names as the page shows them; the competition's may be of any length."""
+        return name_classes(self.competition.classes)
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -98,7 +105,7 @@ def open_run(config: Config) -> Run:
     """
     competition, folds = open_folds(config.folders)
     folder = run_folder(config.folders.oof_dir, config.run)
-    settings = check_run(folder, competition, folds)["settings"]
+    run_config = check_run(folder, competition, folds)
     finished = finished_folds(folder, folds.n_folds)
     if not finished:
         raise UserError(
@@ -109,42 +116,29 @@ def open_run(config: Config) -> Run:
     absent = np.setdiff1d(np.arange(len(competition.classes)), oof.labels)
     if len(absent):
         missing = next(fold for fold in range(folds.n_folds) if fold not in finished)
+        names = name_classes(competition.classes)
         raise UserError(
             f"what is finished of {folder} holds no sample of "
-            f"{', '.join(competition.classes[index] for index in absent)}: there is no balanced "
+            f"{', '.join(names[index] for index in absent)}: there is no balanced "
             f"accuracy yet; {train_command(config.folders, folder.name, missing)} trains the next"
         )
-    groups = groups_of(oof, competition, folds)
+    rows, groups = rows_of(oof, competition), groups_of(oof, competition, folds)
     return Run(
         folders=config.folders,
         folder=folder,
-        settings=settings,
+        settings=run_config["settings"],
         competition=competition,
         folds=folds,
         record=read_record(config.folders.oof_dir),
         finished=finished,
         oof=oof,
-        rows=rows_of(oof, competition),
+        rows=rows,
         groups=groups,
         bootstrap=Bootstrap(groups),
-        histories={fold: read_history(folder / f"fold{fold}") for fold in finished},
+        histories={
+            fold: read_provenance(folder / f"fold{fold}" / "oof.npz")["history"]
+            for fold in finished
+        },
         chosen=read_chosen(folder),
-        test=read_test(folder, finished),
+        test=read_test(folder, finished, run_config, competition),
     )
-
-
-def read_history(folder: Path) -> History:
-    """The rows of a fold's history.csv."""
-    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-def read_test(folder: Path, folds: list[int]) -> dict[int, np.ndarray]:
-    """By fold the test probabilities [m, class] that `make submit` has left."""
-    found = {}
-    for fold in folds:
-        path = folder / f"fold{fold}" / "test.npz"
-        if path.exists():
-            with np.load(path, allow_pickle=False) as file:
-                found[fold] = file["prob"]
-    return found

@@ -129,8 +129,13 @@ def classes_section(run: Run, scores: Scores) -> Section:
                         ("class", "recall", "samples", "groups"),
                         [
                             (name, with_interval(recall), f"{samples:,}", f"{n_groups:,}")
+                            # Whole: elsewhere long names are shortened.
                             for name, recall, samples, n_groups in zip(
-                                run.classes, scores.recalls, counts.sum(axis=1), groups, strict=True
+                                run.competition.classes,
+                                scores.recalls,
+                                counts.sum(axis=1),
+                                groups,
+                                strict=True,
                             )
                         ],
                         title="Samples by class",

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellline.errors import UserError
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -32,18 +34,22 @@ class Study:
         return sum(trial.epochs > 0 for trial in self.trials)
 
 
-def read_study(oof_dir: Path) -> Study | None:
-    """The study in the OOF folder; None when nothing was tried there."""
+def read_study(oof_dir: Path, folds_digest: str) -> Study | None:
+    """The study in the OOF folder; None when nothing was tried there.
+
+    Raises UserError when its journal is damaged, or of other folds than these.
+    """
     journal = oof_dir / "tuning" / "journal.log"
     if not journal.exists():
         return None
     # Imported where they are used: they take a second.
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from cellline.journal import Journal
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
+    storage = JournalStorage(Journal(journal))
     # Optuna makes the file before the study.
     if not storage.get_all_studies():
         return None
@@ -63,4 +69,10 @@ def read_study(oof_dir: Path) -> Study | None:
     )
     if not trials:
         return None
-    return Study(study.user_attrs["settings"]["fold"], trials)
+    settings = study.user_attrs["settings"]
+    if settings["folds_digest"] != folds_digest:
+        raise UserError(
+            f"{journal} is of other folds ({settings['folds_digest'][:12]}) than there are now "
+            f"({folds_digest[:12]}): put the study's own file back, or move {journal.parent} away"
+        )
+    return Study(settings["fold"], trials)
