@@ -1,28 +1,51 @@
 import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from cellline import tuning
 from cellline.config import Training
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.device import Device
 from cellline.errors import UserError
-from cellline.training.loop import DivergedError, FoldTrainer
+from cellline.journal import Journal
+from cellline.stopping import Stop, Stopped
+from cellline.training.memory import TooLittleMemoryError
 from cellline.training.settings import Tuned, read_tuned
+from cellline.tuning import FINISHED, STUDY, tune
+from cellline.versions import code_version
 
 FOLDER = Path("oof/tuning")
+JOURNAL = FOLDER / "journal.log"
+
+
+class Search(Protocol):
+    def __call__(
+        self,
+        trials: int,
+        report: Callable[[str], None] = print,
+        stop: Stop | None = None,
+        **changes: Any,
+    ) -> Tuned: ...
 
 
 @pytest.fixture
-def search(competition: Competition, folds: Folds, training: Training, device: Device) -> Any:
-    def run(trials: int, **changes: Any) -> Tuned:
-        return tuning.tune(
+def search(competition: Competition, folds: Folds, training: Training, device: Device) -> Search:
+    def run(
+        trials: int,
+        report: Callable[[str], None] = print,
+        stop: Stop | None = None,
+        **changes: Any,
+    ) -> Tuned:
+        return tune(
             competition,
             folds,
             replace(training, **{"epochs": 2, "lr": None, "batch_size": None, **changes}),
@@ -30,24 +53,31 @@ def search(competition: Competition, folds: Folds, training: Training, device: D
             fold=0,
             trials=trials,
             folder=FOLDER,
-            report=print,
+            stop=stop or Stop(),
+            report=report,
         )
 
     return run
 
 
 def study() -> optuna.Study:
+    """As Optuna alone reads it."""
     storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(FOLDER / "journal.log"))
+        optuna.storages.journal.JournalFileBackend(str(JOURNAL))
     )
-    return optuna.load_study(study_name=tuning.STUDY, storage=storage)
+    return optuna.load_study(study_name=STUDY, storage=storage)
 
 
-def parameters() -> list[tuple[float, int, TrialState]]:
-    return [(t.params["lr"], t.params["batch_size"], t.state) for t in study().trials]
+def finished() -> list[tuple[Any, ...]]:
+    return [
+        (t.params, t.value, t.state, t.intermediate_values)
+        for t in study().get_trials(states=FINISHED)
+    ]
 
 
-def test_todays_settings_come_first_and_the_best_is_written(search: Any) -> None:
+def test_todays_settings_come_first_and_the_best_is_written(
+    search: Search, competition: Competition, folds: Folds
+) -> None:
     found = search(3)
     trials = study().trials
     assert trials[0].params == {"lr": 1e-3, "batch_size": 64}
@@ -57,9 +87,11 @@ def test_todays_settings_come_first_and_the_best_is_written(search: Any) -> None
     assert found.bac == best.value
     assert read_tuned(Path("oof")) == found
     assert (found.trials, found.fold) == (3, 0)
+    assert (found.input_digest, found.folds_digest) == (competition.digest, folds.digest)
+    assert found.code == code_version()
 
 
-def test_a_finished_study_does_nothing_more(search: Any) -> None:
+def test_a_finished_study_does_nothing_more(search: Search) -> None:
     search(2)
     before = (FOLDER / "best.json").read_bytes()
     search(2)
@@ -67,64 +99,175 @@ def test_a_finished_study_does_nothing_more(search: Any) -> None:
     assert (FOLDER / "best.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("interrupted", [0, 2])
-def test_an_interrupted_study_goes_on_as_if_it_had_not_been(
-    search: Any, monkeypatch: pytest.MonkeyPatch, interrupted: int
-) -> None:
-    search(4)
-    expected = parameters()
-    assert len({lr for lr, *_ in expected}) == 4
+def test_wherever_a_study_was_killed_it_ends_as_if_it_had_not_been(search: Search) -> None:
+    # More trials than are drawn at random, so that what was found before counts.
+    search(6)
+    expected, best = finished(), (FOLDER / "best.json").read_bytes()
+    assert len({trial[0]["lr"] for trial in expected}) == 6
+    lines = JOURNAL.read_bytes().splitlines(keepends=True)
+    tells = [i for i, line in enumerate(lines) if b'"op_code":6,"' in line and b"complete" in line]
+    assert len(tells) == 6
+    # The journal is all the state there is, so it ends where the process was killed: while the
+    # study began and in its first trial, and around its last trials.
+    for wanted, cuts in ((1, range(tells[0] + 2)), (6, range(tells[4] - 1, len(lines) + 1))):
+        for kept in cuts:
+            JOURNAL.write_bytes(b"".join(lines[:kept]))
+            (FOLDER / "best.json").unlink(missing_ok=True)
+            search(wanted)
+            assert finished() == expected[:wanted], f"killed after line {kept}"
+            # Killed once more, after one of the operations that go on from there.
+            again = JOURNAL.read_bytes().splitlines(keepends=True)
+            JOURNAL.write_bytes(b"".join(again[: kept + 1 + kept % 4]))
+            search(wanted)
+            assert finished() == expected[:wanted], f"killed after line {kept}, then again"
+            states = [trial.state for trial in study().trials]
+            assert len(states) == wanted + states.count(TrialState.FAIL)
+            assert states.count(TrialState.FAIL) <= 2
+    assert (FOLDER / "best.json").read_bytes() == best
+
+
+@pytest.mark.parametrize("keep", [1, 40, -1])
+def test_a_line_that_was_not_finished_is_removed_and_reported(search: Search, keep: int) -> None:
+    search(2)
+    expected = finished()
+    whole = JOURNAL.read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    JOURNAL.write_bytes(whole.removesuffix(last) + last[:keep])
+    lines: list[str] = []
+    search(2, lines.append)
+    assert lines[0].startswith(f"the last line of {JOURNAL} was not finished")
+    assert f"its {len(last[:keep])} bytes are removed" in lines[0]
+    assert finished() == expected
+
+
+def test_a_lock_that_an_older_version_left_is_no_matter(search: Search) -> None:
+    # Optuna's, of a process that was killed: it would be waited for.
+    FOLDER.mkdir(parents=True)
+    lock = JOURNAL.with_name("journal.log.lock")
+    lock.symlink_to(JOURNAL)
+    search(1)
+    assert lock.is_symlink()
+
+
+def test_a_study_that_newer_code_goes_on_with_says_so(search: Search) -> None:
+    lines: list[str] = []
+    search(1, lines.append)
+    assert not any("warning" in line for line in lines)
+    storage = optuna.storages.JournalStorage(Journal(JOURNAL))
+    optuna.load_study(study_name=STUDY, storage=storage).set_user_attr("code", "0" * 40)
+    search(2, lines.append)
+    [warning] = [line for line in lines if "warning" in line]
+    assert f"(000000000000) than the one that goes on ({code_version()[:12]})" in warning
+
+
+def test_a_signal_or_the_time_ends_it_with_what_is_finished(search: Search) -> None:
+    search(3)
+    expected = finished()
     FOLDER.rename("oof/whole")
-    trained = FoldTrainer.train_epoch
+    lines: list[str] = []
 
-    def die(self: FoldTrainer, epoch: int, progress: Any) -> Any:
-        if epoch == 1 and len(study().trials) == interrupted + 1:
-            raise KeyboardInterrupt
-        return trained(self, epoch, progress)
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        if line.startswith("trial 0"):
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(FoldTrainer, "train_epoch", die)
-        search(4)
-    search(4)
-    found = parameters()
-    # The trial that was under way is marked failed, and its settings are tried again.
-    assert [state for *_, state in found].count(TrialState.FAIL) == 1
-    assert found[interrupted][2] == TrialState.FAIL
-    assert found[interrupted][:2] == expected[interrupted][:2]
-    assert [trial for trial in found if trial[2] != TrialState.FAIL] == expected
+    with pytest.raises(Stopped) as stopped:
+        search(3, interrupt)
+    assert stopped.value.status == 143
+    assert lines[-1].startswith("1 of 3 trials are finished and kept")
+    assert not (FOLDER / "best.json").exists()
+    # The time is up before anything could begin.
+    with pytest.raises(Stopped):
+        search(3, stop=Stop(1e-9))
+    assert finished() == expected[:1]
+    search(3)
+    assert finished() == expected
 
 
-def test_the_first_trial_may_lie_outside_the_search(search: Any) -> None:
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """The folder of the OOF folder's tuning, on a file system of 4 MB."""
+    FOLDER.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(FOLDER.absolute())]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield FOLDER
+    finally:
+        subprocess.run(["umount", str(FOLDER.absolute())], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room on a disk that there is."""
+    with (folder / "others").open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        while True:
+            file.write(bytes(4096))
+    return folder / "others"
+
+
+def test_a_disk_that_fills_up_costs_no_finished_trial(search: Search, small_disk: Path) -> None:
+    def fill_after_a_trial(line: str) -> None:
+        if line.startswith("trial 0"):
+            fill(small_disk)
+
+    with pytest.raises(OSError, match="No space left") as full:
+        search(3, fill_after_a_trial)
+    # As cli.py tells it; what was written before is whole, but for a line that has no end.
+    assert Path(full.value.filename) == JOURNAL
+    assert not JOURNAL.read_bytes().endswith(b"\n")
+    with pytest.raises(OSError, match="No space left"):
+        search(3)
+    (small_disk / "others").unlink()
+    search(3)
+    continued = finished()
+    for path in small_disk.iterdir():
+        path.unlink()
+    search(3)
+    assert finished() == continued
+
+
+def test_a_disk_that_cannot_be_written_is_named(search: Search, small_disk: Path) -> None:
+    search(1)
+    before = JOURNAL.read_bytes()
+    subprocess.run(["mount", "-o", "remount,ro", str(FOLDER.absolute())], check=True)
+    with pytest.raises(OSError, match="Read-only file system") as refused:
+        search(2)
+    assert Path(refused.value.filename).parent == FOLDER
+    assert JOURNAL.read_bytes() == before
+
+
+def test_the_first_trial_may_lie_outside_the_search(search: Search) -> None:
     found = search(1, lr=0.05, batch_size=48)
     assert (found.lr, found.batch_size) == (0.05, 48)
     search(3)
-    assert parameters()[0][:2] == (0.05, 48)
+    assert finished()[0][0] == {"lr": 0.05, "batch_size": 48}
 
 
-def test_when_every_trial_diverges_it_says_so(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def diverge(*_: Any) -> Any:
-        raise DivergedError("no number")
-
-    monkeypatch.setattr(FoldTrainer, "train_epoch", diverge)
+def test_a_trial_that_diverges_is_pruned_and_is_never_the_best(search: Search) -> None:
     with pytest.raises(UserError, match="no trial came to its end"):
-        search(2)
+        search(1, lr=1e30)
+    assert [trial.state for trial in study().trials] == [TrialState.PRUNED]
     assert not (FOLDER / "best.json").exists()
 
 
-def test_trials_that_diverge_are_pruned(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = FoldTrainer.train_epoch
+def test_a_trial_that_memory_is_too_small_for_does_not_end_the_study(search: Search) -> None:
+    class FullInTheFirstTrial(Stop):
+        calls = 0
 
-    def diverge(self: FoldTrainer, epoch: int, progress: Any) -> Any:
-        if self.peak_lr != 1e-3:
-            raise DivergedError("no number")
-        return trained(self, epoch, progress)
+        def check(self) -> None:
+            self.calls += 1
+            if self.calls == 3:  # after a step
+                raise TooLittleMemoryError("--batch-size 16 needs about 9 GiB of memory")
 
-    monkeypatch.setattr(FoldTrainer, "train_epoch", diverge)
-    assert search(2).lr == 1e-3
-    assert study().trials[1].state == TrialState.PRUNED
+    lines: list[str] = []
+    found = search(2, lines.append, FullInTheFirstTrial())
+    assert [trial.state for trial in study().trials] == [TrialState.PRUNED, TrialState.COMPLETE]
+    assert lines[0].endswith("--batch-size 16 needs about 9 GiB of memory")
+    assert found.trials == 2
 
 
-def test_a_study_of_other_settings_is_not_continued(search: Any) -> None:
+def test_a_study_of_other_settings_is_not_continued(search: Search) -> None:
     search(1)
     with pytest.raises(UserError, match=r"dropout was 0\.2 and is 0\.3 now.*move .* away"):
         search(1, dropout=0.3)

@@ -7,7 +7,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training
@@ -16,14 +15,19 @@ from cellline.data.folds import IGNORING_GROUPS, Folds, open_folds
 from cellline.device import Device, choose_device
 from cellline.errors import UserError
 from cellline.files import write_json
+from cellline.journal import Journal, cut_unfinished_line
+from cellline.locking import one_writer
 from cellline.prediction.metrics import percent
 from cellline.prediction.run_folder import compare
 from cellline.seeding import TUNING, derive_seed
-from cellline.stopping import Stop
+from cellline.stopping import Stop, Stopped
 from cellline.training.loop import DivergedError, FoldTrainer
+from cellline.training.memory import TooLittleMemoryError
 from cellline.training.progress import Progress
-from cellline.training.settings import Tuned
+from cellline.training.settings import BEST, Tuned
+from cellline.versions import code_version
 
+JOURNAL = "journal.log"
 STUDY = "lr-and-batch-size"
 # From a decade and a half below the known solution's 1e-3 to a decade above.
 LR_RANGE = (3e-5, 1e-2)
@@ -50,36 +54,62 @@ def tune(
     """Run trials until `trials` have finished in the study kept in `folder`; the best settings.
 
     A trial trains fold `fold` for `training.epochs` epochs and is scored by the balanced accuracy
-    of the held-out rows after the last (not the best) epoch. A trial that was under way when an
-    earlier process died is marked failed and its settings are tried again. Raises UserError when
-    the study there is of other settings or data.
+    of the held-out rows after the last (not the best) epoch. Wherever an earlier process ended,
+    the finished trials become those of a study that was never interrupted: a trial that was under
+    way is marked failed, and its settings are tried again from their beginning. Raises UserError
+    when the study there is of other settings or data, damaged, or of another process now; Stopped
+    when `stop` says so.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = describe_study(competition, folds, training, fold)
-    study = open_study(folder, settings, starting_point(training))
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-    while len(study.get_trials(states=FINISHED)) < trials:
-        # TPE's draws depend on the seed and on the finished trials alone: a study that was
-        # interrupted draws what it would have drawn, not the first trials' numbers again.
-        finished = len(study.get_trials(states=FINISHED))
-        study.sampler = optuna.samplers.TPESampler(
-            seed=derive_seed(training.seed, TUNING, finished), n_startup_trials=PRUNE_AFTER_TRIALS
+    with one_writer(folder, "tuning"), stop.on_signals():
+        cut = cut_unfinished_line(folder / JOURNAL)
+        if cut:
+            report(
+                f"the last line of {folder / JOURNAL} was not finished, as after a power cut or on "
+                f"a full disk: its {cut} bytes are removed, what is before it is kept"
+            )
+        study = open_study(folder, settings, starting_point(training))
+        if study.user_attrs["code"] != code_version():
+            report(
+                "warning: this study was begun with another version of this program "
+                f"({study.user_attrs['code'][:12]}) than the one that goes on "
+                f"({code_version()[:12]}): its trials may not be alike"
+            )
+        try:
+            while (finished := len(study.get_trials(states=FINISHED))) < trials:
+                stop.check()
+                # TPE's draws depend on the seed and on the finished trials alone: a trial that is
+                # tried again draws what it drew before, not the first trials' numbers.
+                study.sampler = optuna.samplers.TPESampler(
+                    seed=derive_seed(training.seed, TUNING, finished),
+                    n_startup_trials=PRUNE_AFTER_TRIALS,
+                )
+                run_trial(study, competition, folds, training, device, fold, stop, report)
+        except Stopped:
+            report(
+                f"{finished} of {trials} trials are finished and kept; the one that was under way "
+                "begins again next time"
+            )
+            raise
+        if not study.get_trials(states=(TrialState.COMPLETE,)):
+            raise UserError(
+                f"no trial came to its end; move {folder} away and start with a lower --lr, "
+                "or --batch-size"
+            )
+        best = study.best_trial
+        tuned = Tuned(
+            lr=best.params["lr"],
+            batch_size=best.params["batch_size"],
+            bac=float(best.value or 0.0),
+            fold=fold,
+            trials=finished,
+            settings=settings["settings"],
+            input_digest=competition.digest,
+            folds_digest=folds.digest,
+            code=code_version(),
         )
-        run_trial(study, competition, folds, training, device, fold, stop, report)
-    if not study.get_trials(states=(TrialState.COMPLETE,)):
-        raise UserError(f"no trial came to its end; move {folder} away and start with a lower --lr")
-    best = study.best_trial
-    tuned = Tuned(
-        best.params["lr"],
-        best.params["batch_size"],
-        float(best.value or 0.0),
-        fold,
-        len(study.get_trials(states=FINISHED)),
-        settings["settings"],
-    )
-    write_json(folder / "best.json", asdict(tuned))
+        write_json(folder / BEST, asdict(tuned))
     return tuned
 
 
@@ -92,10 +122,13 @@ def starting_point(training: Training) -> dict[str, float | int]:
 
 
 def open_study(folder: Path, settings: dict[str, Any], first: dict[str, Any]) -> optuna.Study:
-    """The study kept in `folder`: to be continued, or new with `first` as its first trial."""
+    """The study kept in `folder`: to be continued, or new with `first` as its first trial.
+
+    Each step finds by itself whether it is still to be done, as the process may end after any.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+        storage=JournalStorage(Journal(folder / JOURNAL)),
         study_name=STUDY,
         direction="maximize",
         load_if_exists=True,
@@ -104,13 +137,17 @@ def open_study(folder: Path, settings: dict[str, Any], first: dict[str, Any]) ->
     if not study.trials:
         study.set_user_attr("settings", settings)
         study.set_user_attr("first", first)
-        study.enqueue_trial(first)
+        study.set_user_attr("code", code_version())
     differences = compare(study.user_attrs["settings"], settings)
     if differences:
         raise UserError(
             f"the study in {folder} has other settings: {'; '.join(differences)}. "
             f"Give those again, or move {folder} away to start another"
         )
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+    if not study.get_trials(states=(*FINISHED, TrialState.WAITING)):
+        study.enqueue_trial(study.user_attrs["first"])
     return study
 
 
@@ -146,26 +183,28 @@ def run_trial(
     lr = trial.suggest_float("lr", low, high, log=True)
     sizes = sorted({*BATCH_SIZES, first["batch_size"]})
     batch_size = trial.suggest_categorical("batch_size", sizes)
-    trainer = FoldTrainer(
-        competition, folds, fold, replace(training, lr=lr, batch_size=batch_size), device
-    )
     title = f"trial {trial.number}: lr {lr:.2g}, batch size {batch_size}"
-    epochs = range(training.epochs)
-    progress = Progress(
-        title, device, trainer.n_train, len(trainer.held_out), epochs, len(trainer.batches)
-    )
-    for epoch in epochs:
-        try:
+    try:
+        trainer = FoldTrainer(
+            competition, folds, fold, replace(training, lr=lr, batch_size=batch_size), device
+        )
+        epochs = range(training.epochs)
+        progress = Progress(
+            title, device, trainer.n_train, len(trainer.held_out), epochs, len(trainer.batches)
+        )
+        for epoch in epochs:
             bac = trainer.train_epoch(epoch, progress, stop.check).held_out_bac
-        except DivergedError:
-            study.tell(trial, state=TrialState.PRUNED)
-            report(f"{title}: the loss is no longer a number")
-            return
-        trial.report(bac, epoch)
-        if trial.should_prune() and epoch + 1 < training.epochs:
-            study.tell(trial, state=TrialState.PRUNED)
-            report(f"{title}: pruned after epoch {epoch + 1} at {percent(bac)}")
-            return
+            trial.report(bac, epoch)
+            if trial.should_prune() and epoch + 1 < training.epochs:
+                study.tell(trial, state=TrialState.PRUNED)
+                report(f"{title}: pruned after epoch {epoch + 1} at {percent(bac)}")
+                return
+    except (DivergedError, TooLittleMemoryError) as error:
+        # Not FAIL, after which the same settings would be tried again, for ever.
+        study.tell(trial, state=TrialState.PRUNED)
+        diverged = isinstance(error, DivergedError)
+        report(f"{title}: {'the loss is no longer a number' if diverged else error}")
+        return
     study.tell(trial, bac)
     report(f"{title}: held-out BAC {percent(bac)}; best so far {percent(study.best_value)}")
 
@@ -196,5 +235,5 @@ def tune_run(config: Config, trials: int, report: Callable[[str], None]) -> None
     report(
         f"best trial of {tuned.trials} on fold {fold}: learning rate {tuned.lr:.3g}, batch size "
         f"{tuned.batch_size} (held-out BAC {percent(tuned.bac)} after {config.training.epochs} "
-        f"epochs). New runs of {config.training.network} use them; {folder / 'best.json'} says so"
+        f"epochs). New runs of {config.training.network} use them; {folder / BEST} says so"
     )
