@@ -1,6 +1,7 @@
 """What every verb does around its work: parse settings, and end as a command line should."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import tyro
 
 from cellline.config import Config, check_settings
 from cellline.errors import UserError
+from cellline.names import printable
 
 Settings = TypeVar("Settings", bound=Config)
 
@@ -33,6 +35,10 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
     where nobody reads its output any more (141). Other exceptions pass through, with their
     traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A label may have characters that the terminal's encoding lacks.
+            stream.reconfigure(errors="backslashreplace")
     # The verb's docstring heads its --help; nested settings are flat on the command line.
     parsed = tyro.cli(
         settings,
@@ -65,5 +71,6 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
 
 def end(status: int, message: str) -> None:
     """End the process with a status and a message on stderr."""
-    print(message, file=sys.stderr)
+    # What is quoted in it may come from a stranger's file.
+    print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     sys.exit(status)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,6 +84,26 @@ def stop_at_signals() -> Iterator[None]:
 
     with _handling(leave):
         yield
+
+
+def leave_to_parent(worker: int = 0) -> None:
+    """Leave signals to the parent, in a worker process: a terminal, or Slurm, sends them to all.
+
+    The parent's own SIGTERM ends the worker: so does multiprocessing end those that are left when
+    a fault ends the parent, and it waits for their end without a limit.
+    """
+    for number in SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere nothing tells who sent it, and it ends the worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @contextmanager
