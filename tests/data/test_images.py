@@ -3,18 +3,25 @@
 import json
 import os
 import random
+import re
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_input import Input, make_input, png
 
-from cellline.data import archives, cache, images
+from cellline.data import archives, images
 from cellline.data.competition import load_competition
-from cellline.data.decoding import CHUNK_IMAGES, Encoded, decode, decode_png
 from cellline.errors import UserError
+from cellline.locking import one_writer
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(8, 6)
 GOOD = png(PIXELS)
@@ -29,61 +36,6 @@ def entry(cache_dir: Path) -> Path:
 def no_decoding(*_: object) -> Iterator[object]:
     raise AssertionError("decoded again")
     yield
-
-
-def test_decode_png() -> None:
-    assert decode_png(GOOD, (8, 6)) == PIXELS.tobytes()
-    assert decode_png(GOOD, (6, 8)) is None
-    assert decode_png(png(PIXELS, "RGB"), (8, 6)) is None
-
-
-def test_damage_of_any_byte_is_noticed() -> None:
-    for at in range(len(GOOD)):
-        damaged = bytearray(GOOD)
-        damaged[at] ^= 0x10
-        assert decode_png(bytes(damaged), (8, 6)) is None, at
-    for length in range(len(GOOD)):
-        assert decode_png(GOOD[:length], (8, 6)) is None, length
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_decode_keeps_the_order(workers: int) -> None:
-    planes = [np.full((8, 6), i % 251, np.uint8) for i in range(5 * CHUNK_IMAGES + 3)]
-    encoded = [Encoded("train", str(i), png(plane)) for i, plane in enumerate(planes)]
-    encoded[300] = Encoded("train", "300", b"")
-    decoded = list(decode(encoded, (8, 6), workers))
-    assert [name for _, name, _ in decoded] == [str(i) for i in range(len(planes))]
-    for i, (_, _, pixels) in enumerate(decoded):
-        assert pixels == (None if i == 300 else planes[i].tobytes())
-
-
-def test_memory_is_bounded() -> None:
-    taken = 0
-
-    def endless() -> Iterator[Encoded]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield Encoded("train", str(taken), GOOD)
-
-    decoded = decode(endless(), (8, 6), workers=2)
-    for given in range(1, 10 * CHUNK_IMAGES):
-        next(decoded)
-        assert taken - given <= 6 * CHUNK_IMAGES
-    decoded.close()  # type: ignore[attr-defined]
-
-
-def test_large_images_travel_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellline.data.decoding.CHUNK_BYTES", 100)
-    taken = []
-
-    def counted() -> Iterator[Encoded]:
-        for i in range(9):
-            taken.append(i)
-            yield Encoded("train", str(i), GOOD)
-
-    next(decode(counted(), (8, 6), workers=1))
-    assert len(taken) <= 3
 
 
 def test_second_start_decodes_nothing(
@@ -105,7 +57,7 @@ def test_forms_share_one_entry(given: Input, tmp_path: Path, cache_dir: Path) ->
     given.folder = tmp_path / "other"
     load_competition(given.write(".tar"), cache_dir)
     assert (entry(cache_dir) / "train.npy").stat().st_ino == before
-    assert sorted(path.suffix for path in cache_dir.iterdir()) == ["", ".json", ".json"]
+    assert sorted(Path(name).suffix for name in leftovers(cache_dir)) == ["", ".json", ".json"]
 
 
 @pytest.mark.parametrize("form", ["", ".tar"])
@@ -136,13 +88,22 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, os.remove])
+def empty(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, empty, os.remove])
 @pytest.mark.parametrize("name", ["train.npy", "test.npy", "images.json"])
-def test_damaged_entry_is_rebuilt(given: Input, cache_dir: Path, damage: object, name: str) -> None:
+def test_damaged_entry_is_rebuilt(
+    given: Input, cache_dir: Path, damage: Callable[[Path], None], name: str
+) -> None:
     first = load_competition(given.write(), cache_dir)
     expected = np.array(first.train_images), np.array(first.test_images)
-    assert callable(damage)
-    damage(entry(cache_dir) / name)
+    path = entry(cache_dir) / name
+    times = path.stat()
+    damage(path)
+    if path.exists():  # a failing disk does not touch the times
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     second = load_competition(given.folder, cache_dir)
     np.testing.assert_array_equal(second.train_images, expected[0])
     np.testing.assert_array_equal(second.test_images, expected[1])
@@ -167,8 +128,9 @@ def test_copied_cache_is_used(
     load_competition(given.folder, tmp_path / "copy")
 
 
-class Killed(BaseException):
-    """What a cleanup can't see coming."""
+def leftovers(cache_dir: Path) -> set[str]:
+    """Return the names in the cache but its lock's."""
+    return {path.name for path in cache_dir.iterdir()} - {".lock"}
 
 
 def test_interrupted_decoding_leaves_nothing(
@@ -176,43 +138,211 @@ def test_interrupted_decoding_leaves_nothing(
 ) -> None:
     def interrupted(*_: object) -> Iterator[object]:
         yield "train", "00001_red.png", b"\7" * 48
-        assert len(list(cache_dir.iterdir())) == 1
+        assert leftovers(cache_dir) == {".decoding"}
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(images, "_decoded", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_competition(given.write(), cache_dir)
-    assert not cache_dir.parent.exists()
+    assert leftovers(cache_dir) == set()
     load_competition(given.folder, cache_dir)
 
 
-@pytest.mark.parametrize("step", ["write_json", "digest_file", "sync_folder"])
-def test_killed_decoding_is_not_taken_for_whole(
-    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
+def in_child(work: Callable[[], object]) -> int:
+    """Do something in a process of its own, and return its exit status, -9 if it was killed."""
+    if (child := os.fork()) == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def load_and_die(folder: Path, cache_dir: Path, steps: int) -> None:
+    """Load a competition, and be killed at one of the cache's changes: before the n-th."""
+    count = 0
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        nonlocal count
+        changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+        writes = event == "open" and isinstance(args[2], int) and args[2] & os.O_ACCMODE
+        if (changes or writes) and str(cache_dir) in str(args[0]):
+            count += 1
+            if count == steps:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    load_competition(folder, cache_dir)
+
+
+def test_decoding_that_is_killed_at_any_step_is_done_anew(given: Input, tmp_path: Path) -> None:
+    expected = load_competition(given.write(), tmp_path / "expected")
+    for steps in range(1, 100):
+        cache_dir = tmp_path / f"cache-{steps}"
+        status = in_child(partial(load_and_die, given.folder, cache_dir, steps))
+        loaded = load_competition(given.folder, cache_dir)
+        assert loaded.digest == expected.digest
+        np.testing.assert_array_equal(loaded.train_images, expected.train_images)
+        assert leftovers(cache_dir) == leftovers(tmp_path / "expected")
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+    assert 10 < steps < 99
+
+
+def test_an_entry_is_on_the_disk_before_it_has_its_name(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> None:
-        raise Killed
+    events: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def logged_fsync(descriptor: int) -> None:
+        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def logged_rename(path: Path, target: Path) -> Path:
+        events.append(f"rename {path.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "rename", logged_rename)
+    load_competition(given.write(), cache_dir)
+    renamed = events.index("rename .decoding")
+    folder = cache_dir / ".decoding"
+    flushed = [path.replace(str(folder), "") for path in events[:renamed]]
+    assert flushed[:2] == ["/train.npy", "/test.npy"]
+    assert flushed[2].startswith("/.images.json")
+    assert flushed[3] == ""  # the folder itself
+    assert events[renamed + 1] == str(cache_dir)
+
+
+# Two processes.
+
+
+@contextmanager
+def another_writer(cache_dir: Path, work: Callable[[], object]) -> Iterator[None]:
+    """Let another process have the cache's lock, and then work."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with one_writer(cache_dir, "testing"):
+                os.write(writer, b"x")
+                work()
+        finally:
+            os._exit(0)
+    os.read(reader, 1)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_the_second_writer_is_told_of_the_first(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "WAIT_SECONDS", 0.1)
+    with another_writer(cache_dir, partial(time.sleep, 60)):
+        with pytest.raises(UserError, match=r"cache is being written by process \d+ on .*testing"):
+            load_competition(given.write(), cache_dir)
+        assert leftovers(cache_dir) == set()
+    load_competition(given.folder, cache_dir)  # the lock dies with its holder
+
+
+def test_what_the_first_writer_decoded_is_used(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given.write()
+
+    def work() -> None:
+        time.sleep(0.3)  # the other one has looked for the entry, and waits
+        load_competition(given.folder, cache_dir)
+
+    with another_writer(cache_dir, work):
+        monkeypatch.setattr(images, "_write_arrays", no_decoding)
+        load_competition(given.folder, cache_dir)
+
+
+def test_readers_need_no_lock(given: Input, cache_dir: Path) -> None:
+    load_competition(given.write(), cache_dir)
+    with another_writer(cache_dir, partial(time.sleep, 60)):
+        load_competition(given.folder, cache_dir)
+
+
+# Disks.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=2m", "tmpfs", disk):
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def mount(*arguments: str | Path) -> bool:
+    try:
+        return subprocess.run(["mount", *arguments], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Input:
+    """An input whose images are a megabyte and a half when they are decoded."""
+    given = make_input(tmp_path / "input", labels={1: "RT4", 2: "HeLa"}, test_ids=[3])
+    for named in given.images.values():
+        named |= dict.fromkeys(named, png(np.zeros((400, 400), np.uint8)))
+    return given
+
+
+def test_too_small_a_disk_is_noticed_before_decoding(
+    large: Input, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (small_disk / "other").write_bytes(bytes(1 << 20))
+    monkeypatch.setattr(images, "_write_arrays", no_decoding)
+    with pytest.raises(UserError) as raised:
+        load_competition(large.write(), small_disk / "cache")
+    where = small_disk / "cache"
+    assert re.fullmatch(
+        rf"The decoded images can't be kept in {where}: they take 1\.4 MB, and 1\.\d are free\.\n"
+        r"Make room there .*, or choose another folder by --cache-dir\.",
+        str(raised.value),
+    )
+    assert leftovers(where) == set()
+
+
+def test_a_disk_that_fills_up_meanwhile(
+    large: Input, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = images._write_arrays
+
+    def fill_and_write(*args: object) -> object:
+        (small_disk / "other").write_bytes(bytes(1 << 20))
+        return write(*args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(cache, step, killed)
-        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
-        with pytest.raises(Killed):
-            load_competition(given.write(), cache_dir)
-    assert len(list(cache_dir.iterdir())) == 1
-    loaded = load_competition(given.folder, cache_dir)
-    np.testing.assert_array_equal(loaded.train_images[0], given.pixels[1])
+        patched.setattr(images, "_write_arrays", fill_and_write)
+        with pytest.raises(UserError, match=r"can't be kept in .*cache: No space left on device\."):
+            load_competition(large.write(), small_disk / "cache")
+    assert leftovers(small_disk / "cache") == set()
+    (small_disk / "other").unlink()
+    load_competition(large.folder, small_disk / "cache")
 
 
-def test_leftovers_of_killed_decoding_go(given: Input, cache_dir: Path) -> None:
-    old, new = cache_dir / ".decoding-old", cache_dir / ".decoding-new"
-    for folder in (old, new):
-        folder.mkdir(parents=True)
-        (folder / "train.npy").write_bytes(b"x")
-    os.utime(old, (0, 0))
-    load_competition(given.write(), cache_dir)
-    assert not old.exists()
-    assert new.exists()  # perhaps another process is decoding into it
+def test_a_read_only_cache_can_be_read(given: Input, small_disk: Path) -> None:
+    expected = load_competition(given.write(), small_disk / "cache").digest
+    assert mount("-o", "remount,ro", small_disk)
+    assert load_competition(given.folder, small_disk / "cache").digest == expected
+    given.images["test"]["00005_red.png"] = png(given.pixels[5][1][::-1])
+    with pytest.raises(UserError, match=r"can't be kept in .*cache: Read-only file system\."):
+        load_competition(given.write(), small_disk / "cache")
 
 
 def test_existing_cache_folder_keeps_the_rest(given: Input, cache_dir: Path) -> None:
@@ -220,7 +350,7 @@ def test_existing_cache_folder_keeps_the_rest(given: Input, cache_dir: Path) -> 
     given.images["test"]["00005_red.png"] = GOOD[:-20]
     with pytest.raises(UserError):
         load_competition(given.write(), cache_dir)
-    assert list(cache_dir.iterdir()) == []
+    assert leftovers(cache_dir) == set()
 
 
 def test_file_that_goes_while_it_is_read(
@@ -234,17 +364,7 @@ def test_file_that_goes_while_it_is_read(
     monkeypatch.setattr(images, "members", fewer)
     with pytest.raises(UserError, match=r"1 file changed while it was read: 00017_red\.png"):
         load_competition(given.write(), cache_dir)
-    assert not cache_dir.parent.exists()
-
-
-def test_full_disk(given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"can't be kept in .*cache: No space left"):
-        load_competition(given.write(), cache_dir)
-    assert not cache_dir.parent.exists()
+    assert leftovers(cache_dir) == set()
 
 
 def test_cache_in_place_of_a_file(given: Input, tmp_path: Path) -> None:

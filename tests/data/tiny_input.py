@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from cellline.data.competition import load_competition
+from cellline.errors import UserError
 
 CHANNELS = ("blue", "red", "yellow")
 LABELS = {1: "RT4", 2: "HeLa", 17: "RT4", 30: "A549"}
@@ -91,3 +95,23 @@ def make_input(
     rows = [f"{i},RT4\n" for i in test_ids]
     made.sample_submission = "".join(["file_id,cell_line\n", *rows]).encode()
     return made
+
+
+def listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Return what changes when anything in a folder does."""
+    stats = ((str(path), path.lstat()) for path in folder.rglob("*"))
+    return sorted((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
+
+def refusal(folder: Path, cache_dir: Path) -> list[str]:
+    """Load what must be refused; return the message's lines, having seen that nothing is left."""
+    before = listing(folder)
+    with pytest.raises(UserError) as raised:
+        load_competition(folder, cache_dir)
+    assert listing(folder) == before
+    assert set(cache_dir.glob("*")) <= {cache_dir / ".lock"}
+    lines = str(raised.value).splitlines()
+    problems = [line for line in lines if line.startswith("  ")]
+    plural = "" if len(problems) == 1 else "s"
+    assert lines[0] == f"The input in {folder} has {len(problems)} problem{plural}:"
+    return lines[1:]

@@ -1,6 +1,7 @@
 """The competition's input folder: its four files, matched by id, checked, decoded once."""
 
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ _EXPECTED = (
     f"Expected there, as the competition offers them: images_train and images_test (each a folder, "
     f".tar, .tar.gz or .zip), {LABELS} and {TEMPLATE}."
 )
+# Words that a class may be called, and that programs write where a label is missing.
+_LIKE_MISSING = ("na", "n/a", "none", "null")
 _ONE_FORM = "Keep one form of the images."
 
 
@@ -62,15 +65,13 @@ def load_competition(
     if not channels or len(set(channels)) < len(channels):
         raise UserError(f"--channels must name one channel or more, each once: {channels}")
     problems = Problems(input_dir)
-    if not input_dir.is_dir():
-        problems.note(str(input_dir), "no such folder", _EXPECTED)
-        problems.check()
+    _check_folder(input_dir, problems)
     found = {split: _find(input_dir, f"images_{split}", problems) for split in SPLITS}
     sources = {split: source for split, source in found.items() if source}
     template = read_template(input_dir / TEMPLATE, problems)
     labels = read_labels(input_dir / LABELS, template, problems)
 
-    key = cache_key(sources, channels)
+    key = cache_key(list(sources.values()), channels)
     images = open_images(cache_dir, key) if len(sources) == len(SPLITS) else None
     if images is None:
         listings = [list_images(split, at, channels, problems) for split, at in sources.items()]
@@ -84,6 +85,17 @@ def load_competition(
     problems.check()
     assert labels is not None and template is not None  # or there was a problem
     return _competition(channels, images, labels, template)
+
+
+def _check_folder(input_dir: Path, problems: Problems) -> None:
+    """Make sure that `input_dir` is a folder that may be looked into."""
+    try:
+        os.stat(f"{input_dir}/.")  # noqa: PTH116  # pathlib drops the dot
+    except (FileNotFoundError, NotADirectoryError):
+        problems.note(str(input_dir), "no such folder", _EXPECTED)
+    except OSError as error:
+        problems.note(str(input_dir), f"can't be read: {error.strerror}")
+    problems.check()
 
 
 def _competition(
@@ -106,11 +118,26 @@ def _competition(
         test_images=test.pixels,
         digest=digest_text(train.digest, test.digest, json.dumps(given)),
         test_digest=test.digest,
-        warnings=tuple(
-            f"images_{split}: {counted(_blank(channel), ids)}"
-            for split in SPLITS
-            for channel, ids in images[split].blank.items()
+        warnings=(
+            *(
+                f"images_{split}: {counted(_blank(channel), ids)}"
+                for split in SPLITS
+                for channel, ids in images[split].blank.items()
+            ),
+            *(
+                _doubt(label, given.count(label))
+                for label in classes
+                if label.lower() in _LIKE_MISSING
+            ),
         ),
+    )
+
+
+def _doubt(label: str, count: int) -> str:
+    samples = "sample is" if count == 1 else "samples are"
+    return (
+        f"{LABELS}: {count} {samples} of a class {label!r}; if that stands for a missing label, "
+        "remove them together with their images"
     )
 
 
@@ -120,16 +147,19 @@ def _blank(channel: str) -> Fault:
 
 def _find(input_dir: Path, stem: str, problems: Problems) -> Path | None:
     """Return the one form in which a split's images are there."""
-    there = [path for form in FORMS if (path := input_dir / f"{stem}{form}").exists()]
-    if not there:
-        problems.note(stem, "missing", _EXPECTED)
-    elif len(there) > 1:
-        names = " and ".join(path.name for path in there)
-        problems.note(stem, f"there {len(there)} times: {names}", _ONE_FORM)
-    elif not there[0].is_dir() and (there[0].name == stem or not there[0].is_file()):
-        problems.note(stem, "neither a folder nor an archive", _EXPECTED)
-    else:
-        return there[0]
+    try:
+        there = [path for form in FORMS if (path := input_dir / f"{stem}{form}").exists()]
+        if not there:
+            problems.note(stem, "missing", _EXPECTED)
+        elif len(there) > 1:
+            names = " and ".join(path.name for path in there)
+            problems.note(stem, f"there {len(there)} times: {names}", _ONE_FORM)
+        elif not there[0].is_dir() and (there[0].name == stem or not there[0].is_file()):
+            problems.note(stem, "neither a folder nor an archive", _EXPECTED)
+        else:
+            return there[0]
+    except OSError as error:  # a link to where one may not look
+        problems.note(stem, f"can't be read: {error.strerror}")
     return None
 
 

@@ -1,6 +1,7 @@
 """Dealing samples into folds, and the two files that say how they were dealt."""
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from cellline.config import Folders
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
-from cellline.files import digest_file, read_json, write_csv, write_json
+from cellline.files import digest_file, read_json, render_csv, write_bytes, write_json
 from cellline.names import align, name_classes
 
 # Shown wherever such folds are dealt or learned from.
@@ -105,12 +106,19 @@ def write_folds(
     group: np.ndarray,
     record: dict[str, Any],
 ) -> None:
-    """Write folds.csv and, last, folds.json: `record` of what they were made from, and a digest."""
+    """Write folds.csv and, last, folds.json: `record` of what they were made from, and a digest.
+
+    Raises UserError when runs or tuning depend on other folds.
+    """
     header = (competition.id_column, competition.label_column, "group", "fold")
     labels = [competition.classes[label] for label in competition.labels]
     rows = zip(competition.train_ids, labels, group, fold, strict=True)
-    write_csv(oof_dir / "folds.csv", header, list(rows))
-    digest = digest_file(oof_dir / "folds.csv")
+    data = render_csv(header, rows)
+    digest = hashlib.sha256(data).hexdigest()
+    path = oof_dir / "folds.csv"
+    if not path.exists() or digest_file(path) != digest:
+        check_dependents(oof_dir, digest)
+        write_bytes(path, data)
     write_json(oof_dir / "folds.json", {**record, "folds_digest": digest})
 
 
@@ -154,6 +162,25 @@ def find_dependents(oof_dir: Path) -> list[str]:
         path.parent.name
         for name in ("config.json", "journal.log")
         for path in oof_dir.glob(f"*/{name}")
+    )
+
+
+def check_dependents(oof_dir: Path, folds_digest: str) -> None:
+    """Raise UserError when runs were trained on other folds than those of this digest."""
+    others = sorted(
+        path.parent.name
+        for path in oof_dir.glob("*/config.json")
+        if read_json(path)["folds_digest"] != folds_digest
+    )
+    if others:
+        raise would_change(oof_dir, others)
+
+
+def would_change(oof_dir: Path, dependents: list[str]) -> UserError:
+    """The error for folds that something depends on."""
+    return UserError(
+        f"{oof_dir / 'folds.csv'} would change, and {', '.join(dependents)} in {oof_dir} depend on "
+        "it; keep it, move them away, or deal into another folder (OOF=another-folder)"
     )
 
 

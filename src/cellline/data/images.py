@@ -1,6 +1,7 @@
 """Decoding all images of the input once, in parallel, into one array a split."""
 
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -10,11 +11,16 @@ import numpy as np
 from tqdm import tqdm
 
 from cellline.data.archives import UnreadableError, members
-from cellline.data.cache import Images, keep_images, temporary_folder
+from cellline.data.cache import Images, cache_key, keep_images, open_images, temporary_folder
 from cellline.data.decoding import Encoded, decode
-from cellline.data.listing import AGAIN, DAMAGED, Listing, Size
+from cellline.data.listing import AGAIN, DAMAGED, MAX_BYTES, Listing, Size
 from cellline.data.problems import Fault, Problems
 from cellline.errors import UserError
+from cellline.locking import one_writer
+from cellline.names import printable
+
+# For another process that decodes, perhaps the same images: the challenge's take half a minute.
+WAIT_SECONDS = 60
 
 _CHANGED = Fault("file changed while it was read", "files changed while they were read", AGAIN)
 
@@ -30,24 +36,51 @@ def decode_images(
     """Decode all listed images of this size into the cache, and open them.
 
     With `problems` known already the images are decoded to find the damaged ones, and nothing is
-    written. Raises UserError for the problems, or if `cache_dir` can't be written.
+    written. Raises UserError for the problems, if `cache_dir` can't be written or has no room, or
+    if another process goes on decoding into it.
     """
     if problems:
         for _ in _decoded(listings, size, problems, workers):
             pass
         problems.check()
     try:
-        with temporary_folder(cache_dir) as folder:
-            blank = _write_arrays(
-                folder, _decoded(listings, size, problems, workers), listings, size
-            )
-            problems.check()
-            return keep_images(folder, cache_dir, key, listings, blank)
+        with one_writer(cache_dir, "decoding images", wait=WAIT_SECONDS):
+            images = open_images(cache_dir, key)  # by the process that was waited for
+            if images is None:
+                with temporary_folder(cache_dir) as folder:
+                    _check_room(cache_dir, listings, size)
+                    blank = _write_arrays(
+                        folder, _decoded(listings, size, problems, workers), listings, size
+                    )
+                    _check_unchanged(key, listings, problems)
+                    problems.check()
+                    images = keep_images(folder, cache_dir, key, listings, blank)
+            return images
     except OSError as error:
-        raise UserError(
-            f"The decoded images can't be kept in {cache_dir}: {error.strerror or error}.\n"
-            "Make room there, or choose another folder."
-        ) from error
+        raise _no_room(cache_dir, error.strerror or str(error)) from error
+
+
+def _check_room(cache_dir: Path, listings: Sequence[Listing], size: Size) -> None:
+    """Raise UserError if the arrays don't fit on the disk, before any of them is decoded."""
+    pictures = sum(len(listing.samples) * len(listing.channels) for listing in listings)
+    need, free = pictures * size[0] * size[1], shutil.disk_usage(cache_dir).free
+    if need > free:
+        raise _no_room(cache_dir, f"they take {need / 1e6:.1f} MB, and {free / 1e6:.1f} are free")
+
+
+def _no_room(cache_dir: Path, why: str) -> UserError:
+    return UserError(
+        f"The decoded images can't be kept in {printable(str(cache_dir))}: {why}.\n"
+        "Make room there (what it holds can be deleted), or choose another folder by --cache-dir."
+    )
+
+
+def _check_unchanged(key: str, listings: Sequence[Listing], problems: Problems) -> None:
+    """Note if any file changed since `key` was made: the arrays may be of old and new images."""
+    sources = [listing.source for listing in listings]
+    if cache_key(sources, listings[0].channels) != key:
+        names = " or ".join(source.name for source in sources)
+        problems.note(names, "changed while it was read", "Start again when nothing writes there.")
 
 
 def _decoded(
@@ -78,7 +111,7 @@ def _encoded(listings: Sequence[Listing], problems: Problems) -> Iterator[Encode
             for member in members(listing.source, f"images_{listing.split}"):
                 if member.regular and member.name in listing.sizes:
                     try:
-                        data = member.read(-1)
+                        data = member.read(MAX_BYTES)
                     except UnreadableError:
                         data = b""  # decodes to a damaged image
                     yield Encoded(listing.split, member.name, data)

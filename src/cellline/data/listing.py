@@ -14,17 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from cellline.data.archives import Member, UnreadableError, members
+from cellline.data.png import SIGNATURE
 from cellline.data.problems import Fault, Problems
 from cellline.data.tables import parse_id
 
 MAX_SIDE = 4096  # pixels; the challenge's crops have 64, a whole microscope frame about 2048
-MAX_BYTES = 64 << 20  # of a file: MAX_SIDE squared is 16 MiB of pixels, if nothing compresses
+MAX_BYTES = 32 << 20  # of a file: MAX_SIDE squared is 16 MiB of pixels, if nothing compresses
 
 Size = tuple[int, int]  # height, width
 
 _NAME = re.compile(r"([0-9]+)_(.+)\.png", re.ASCII)
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">8sI4sIIBB")  # signature; IHDR's length, type, width, height, bits, colour
+_BITS = (1, 2, 4, 8, 16)
 _COLOURS = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale and alpha", 6: "RGB and alpha"}
 
 AGAIN = "Download or copy what is damaged again."
@@ -146,15 +147,17 @@ def _png_size(member: Member) -> Size | Fault:
         head = member.read(_HEADER.size)
     except UnreadableError as error:
         return Fault(f"file can't be read ({error})", f"files can't be read ({error})", AGAIN)
-    if not head or (_SIGNATURE.startswith(head[:8]) and len(head) < _HEADER.size):
+    if not head or (SIGNATURE.startswith(head[:8]) and len(head) < _HEADER.size):
         return DAMAGED
-    if not head.startswith(_SIGNATURE):
+    if not head.startswith(SIGNATURE):
         return _NOT_PNG
     _, length, kind, width, height, bits, colour = _HEADER.unpack(head)
     if (length, kind) != (13, b"IHDR") or width == 0 or height == 0:
         return DAMAGED
+    if bits not in _BITS or colour not in _COLOURS:
+        return DAMAGED
     if (bits, colour) != (8, 0):
-        found = f"{bits}-bit {_COLOURS.get(colour, 'unknown colour')}"
+        found = f"{bits}-bit {_COLOURS[colour]}"
         return Fault(
             f"image is not 8-bit grayscale but {found}",
             f"images are not 8-bit grayscale but {found}",

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cellline.errors import UserError
+from cellline.names import printable
 
+LONGEST = 255  # characters of a name in a message, as of a file's name on most systems
 NAMED = 5  # so many culprits let a person find the pattern; a thousand hide the next problem
 
 
@@ -57,11 +59,11 @@ class Problems:
 def counted(fault: Fault, which: Collection[int] | Collection[str]) -> str:
     """Return e.g. `3 samples lack channel red: 17, 33, 901`, at most NAMED of them named."""
     culprits: list[int | str] = sorted(which)
-    named = ", ".join(printable(str(culprit)) for culprit in culprits[:NAMED])
+    named = ", ".join(printable(brief(str(culprit))) for culprit in culprits[:NAMED])
     more = f" and {len(culprits) - NAMED} more" if len(culprits) > NAMED else ""
     return f"{len(culprits)} {fault.one if len(culprits) == 1 else fault.many}: {named}{more}"
 
 
-def printable(text: str) -> str:
-    """Escape what could break the line or drive the terminal: names come from strangers."""
-    return text if text.isprintable() else ascii(text)[1:-1]
+def brief(text: str) -> str:
+    """Cut out the middle of what is too long to be shown."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}"

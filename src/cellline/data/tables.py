@@ -1,24 +1,48 @@
-"""The competition's two CSV files: labels and the template of a submission."""
+"""The competition's two CSV files: labels and the template of a submission.
 
-import csv
-import io
+Labels are text and stay as they are written, but for padding: markup and formulas are labels like
+others. What can't be one is refused: nothing, nan, and what a terminal or a CSV takes for control.
+"""
+
 import re
-from collections import Counter
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from cellline.data.problems import Fault, Problems
-
-_DIGITS = re.compile(r"0*[0-9]{1,18}", re.ASCII)  # what an int64 surely holds
+from cellline.data.problems import Fault, Problems, brief
+from cellline.data.rows import NotATableError, Row, read_rows
 
 LABELS = "y_train.csv"
 TEMPLATE = "sample_submission.csv"
 EXAMPLE = "file_id,cell_line"
 
+_DIGITS = re.compile(r"0*[0-9]{1,18}", re.ASCII)  # what an int64 surely holds
+
+# How programs write a missing number, here of a text; no class is called so. Others that they
+# write (NA, None, null) are words that a class may be called; Competition warns of them.
+_MISSING = ("nan", "<na>")
+
+# Of Unicode: control, format (invisible, or turning the direction of writing), line and paragraph
+# separators. Scripts and emoji need the two joiners.
+_UNWANTED = ("Cc", "Cf", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+
 _RAGGED = Fault("line has not two fields", "lines have not two fields")
 _NOT_AN_ID = Fault("id is not a non-negative integer", "ids are not non-negative integers")
 _REPEATED = Fault("id is duplicate", "ids are duplicate")
+_LABEL_THEM = "Give every sample a label, or remove it together with its images."
 _UNLABELLED = Fault("id has an empty label", "ids have empty labels")
+_NAN = Fault(
+    "id has a label that stands for a missing one (nan)",
+    "ids have a label that stands for a missing one (nan)",
+    _LABEL_THEM,
+)
+_CONTROL = Fault(
+    "id has a label with control or invisible characters",
+    "ids have labels with control or invisible characters",
+)
 
 
 @dataclass(frozen=True)
@@ -33,23 +57,13 @@ class Table:
 
 def parse_id(text: str) -> int | None:
     """Return the value of a non-negative integer, zero-padded or not; None if it isn't one."""
-    return int(text) if _DIGITS.fullmatch(text) else None
+    # Only the digits that count: int() refuses thousands of them, be they zeros.
+    return int(text[-18:]) if _DIGITS.fullmatch(text) else None
 
 
 def read_template(path: Path, problems: Problems) -> Table | None:
     """Read `sample_submission.csv`: first the id's column, then the label's, a placeholder."""
-    rows = _read_rows(path, problems)
-    if rows is None:
-        return None
-    header = rows.pop(0)[1]
-    if len(set(header)) != 2 or len(header) != 2 or "" in header or parse_id(header[0]) is not None:
-        problems.note(
-            path.name,
-            f"wrong header: found {','.join(header)!r}, expected the names of two columns, "
-            f"first the id, then the label, such as {EXAMPLE!r}",
-        )
-        return None
-    return _table(path, rows, header, (header[0], header[1]), problems)
+    return _read(path, _template_columns, problems)
 
 
 def read_labels(path: Path, template: Table | None, problems: Problems) -> Table | None:
@@ -57,85 +71,97 @@ def read_labels(path: Path, template: Table | None, problems: Problems) -> Table
 
     Without a template the first column is taken for the id, so that the rest is still checked.
     """
-    rows = _read_rows(path, problems)
-    if rows is None:
+    table = _read(path, partial(_label_columns, template), problems)
+    if table is None:
         return None
-    header = rows.pop(0)[1]
-    columns = (template.id_column, template.label_column) if template else tuple(header)
-    if len(columns) != 2 or sorted(header) != sorted(columns):
-        expected = f"{','.join(columns)!r} as in {TEMPLATE}" if template else f"{EXAMPLE!r}"
-        problems.note(path.name, f"wrong header: found {','.join(header)!r}, expected {expected}")
-        return None
-    table = _table(path, rows, header, columns, problems)
-    unlabelled = [i for i, label in table.labels.items() if not label]
-    problems.count(path.name, _UNLABELLED, unlabelled)
-    classes = sorted({label for label in table.labels.values() if label})
+    classes = sorted(set(table.labels.values()) - {""})
+    missing = {label for label in classes if label.lower() in _MISSING}
+    controlling = set(filter(_has_unwanted, classes))
+    for fault, wrong in ((_UNLABELLED, {""}), (_NAN, missing), (_CONTROL, controlling)):
+        which = [i for i, label in table.labels.items() if label in wrong] if wrong else []
+        problems.count(path.name, fault, which)
     if table.ids and len(classes) < 2:
-        problems.note(
-            path.name,
-            f"fewer than two classes: found {', '.join(map(repr, classes)) or 'none'}",
-        )
+        found = ", ".join(map(_quote, classes)) or "none"
+        problems.note(path.name, f"fewer than two classes: found {found}")
     return table
 
 
-_Row = tuple[int, list[str]]  # line number, fields
-
-
-def _read_rows(path: Path, problems: Problems) -> list[_Row] | None:
-    """Read the rows that are not blank, the header first."""
-    if not path.exists():
-        problems.note(path.name, "missing")
-        return None
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        problems.note(
-            path.name, "not UTF-8 text", f"Save {path.name} as CSV in the encoding UTF-8."
+def _template_columns(header: list[str]) -> tuple[str, ...]:
+    if (
+        len(set(header)) != 2
+        or len(header) != 2
+        or "" in header
+        or parse_id(header[0]) is not None
+        or any(map(_has_unwanted, header))
+    ):
+        raise NotATableError(
+            f"wrong header: found {_quote(','.join(header))}, expected the names of two columns, "
+            f"first the id, then the label, such as {EXAMPLE!r}",
         )
-        return None
-    except OSError as error:
-        problems.note(path.name, f"can't be read: {error.strerror}")
-        return None
-    rows: list[_Row] = []
-    # csv and not pandas, which pads short rows and takes a surplus first field for an index.
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    return tuple(header)
+
+
+def _label_columns(template: Table | None, header: list[str]) -> tuple[str, ...]:
+    columns = (template.id_column, template.label_column) if template else tuple(header)
+    if len(columns) != 2 or sorted(header) != sorted(columns):
+        expected = f"{','.join(columns)!r} as in {TEMPLATE}" if template else f"{EXAMPLE!r}"
+        raise NotATableError(f"wrong header: found {_quote(','.join(header))}, expected {expected}")
+    return columns
+
+
+def _read(
+    path: Path, columns_of: Callable[[list[str]], tuple[str, ...]], problems: Problems
+) -> Table | None:
+    """Read a table row by row and note what is wrong with it; None if it is none."""
     try:
-        for fields in reader:
-            fields = [field.strip() for field in fields]
-            if any("\n" in field or "\r" in field or "\0" in field for field in fields):
-                raise csv.Error("a line break or zero byte within a field")
-            if any(fields):
-                rows.append((reader.line_num, fields))
-    except csv.Error as error:
-        problems.note(path.name, f"not a CSV: line {reader.line_num}: {error}")
+        rows = read_rows(path)
+        _, header = next(rows, (0, None))
+        if header is None:
+            raise NotATableError(f"empty, expected a header such as {EXAMPLE!r}")
+        return _table(path, rows, header, columns_of(header), problems)
+    except NotATableError as error:
+        problems.note(path.name, error.what, error.advice)
         return None
-    if not rows:
-        problems.note(path.name, f"empty, expected a header such as {EXAMPLE!r}")
-        return None
-    return rows
 
 
 def _table(
-    path: Path, rows: list[_Row], header: list[str], columns: tuple[str, ...], problems: Problems
+    path: Path,
+    rows: Iterator[Row],
+    header: list[str],
+    columns: tuple[str, ...],
+    problems: Problems,
 ) -> Table:
-    if not rows:
-        problems.note(path.name, "no rows below the header")
     id_at, label_at = (header.index(column) for column in columns)
     ids: dict[int, str] = {}
     labels: dict[int, str] = {}
-    counts: Counter[int] = Counter()
-    ragged, not_ids = [], []
+    classes: dict[str, str] = {}  # each label once in memory
+    repeated: set[int] = set()
+    ragged, not_ids, line = [], [], 0
     for line, fields in rows:
         if len(fields) != len(header):
             ragged.append(line)
         elif (value := parse_id(fields[id_at])) is None:
-            not_ids.append(f"{fields[id_at]!r} in line {line}")
+            not_ids.append(f"{_quote(fields[id_at])} in line {line}")
+        elif value in ids:
+            repeated.add(value)
         else:
-            counts[value] += 1
-            ids.setdefault(value, fields[id_at])
-            labels.setdefault(value, fields[label_at])
-    repeated = [value for value, count in counts.items() if count > 1]
+            ids[value] = fields[id_at]
+            labels[value] = classes.setdefault(fields[label_at], fields[label_at])
+    if not line:
+        problems.note(path.name, "no rows below the header")
     problems.count(path.name, _RAGGED, ragged)
     problems.count(path.name, _NOT_AN_ID, not_ids)
     problems.count(path.name, _REPEATED, repeated)
     return Table(columns[0], columns[1], ids, labels)
+
+
+def _has_unwanted(text: str) -> bool:
+    # isprintable() is quick, and false for some that are wanted.
+    return not text.isprintable() and any(
+        unicodedata.category(char) in _UNWANTED and char not in _JOINERS for char in text
+    )
+
+
+def _quote(text: str) -> str:
+    """Quote what a stranger wrote, escaped and on one line."""
+    return brief(repr(text))

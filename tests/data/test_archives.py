@@ -1,0 +1,383 @@
+"""Hostile folders and archives: each ends in a message or the right result, with little memory."""
+
+import gzip
+import os
+import re
+import socket
+import stat
+import struct
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile import END_OF_TAR, pax_entry, tar_entry, tar_header
+from tiny_input import Input, png, refusal, tar
+
+from cellline.data import archives, images
+from cellline.data.competition import load_competition
+from cellline.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("bounded")
+
+GOOD = png(np.zeros((8, 6), np.uint8))
+AGAIN = "Download or copy what is damaged again."
+STRAY = "belongs to nothing, expected files named <id>_<channel>.png"
+STRAYS = "belong to nothing, expected files named <id>_<channel>.png"
+CLIMBING = ["../../../outside_red.png", "/tmp/outside_red.png", "images_test/../1_red.png"]
+BACKSLASHES = ["a\\..\\outside_red.png", "C:\\outside_red.png", "images_train\\00001_red.png"]
+
+
+def sound_entries(given: Input) -> bytes:
+    """The training images as a tar without its end."""
+    return b"".join(tar_entry(name.encode(), data) for name, data in given.images["train"].items())
+
+
+def write_tar(given: Input, data: bytes, form: str = ".tar") -> Path:
+    """Write the input with these bytes as its training images."""
+    folder = given.write(form)
+    (folder / f"images_train{form}").write_bytes(data if form == ".tar" else gzip.compress(data, 1))
+    return folder
+
+
+def write_zip(given: Input, add: Callable[[zipfile.ZipFile], None]) -> Path:
+    """Write the input as zips, and add to the training images."""
+    folder = given.write(".zip")
+    with zipfile.ZipFile(folder / "images_train.zip", "a") as archive:
+        add(archive)
+    return folder
+
+
+# Names that lead out of the archive.
+
+
+@pytest.mark.parametrize("form", [".tar", ".tar.gz"])
+def test_climbing_names_in_a_tar_are_strays(given: Input, cache_dir: Path, form: str) -> None:
+    climbing = b"".join(tar_entry(name.encode(), b"x") for name in CLIMBING)
+    folder = write_tar(given, sound_entries(given) + climbing + END_OF_TAR, form)
+    assert refusal(folder, cache_dir) == [
+        f"  images_train{form}: 3 files {STRAYS}: {', '.join(CLIMBING)}"
+    ]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_climbing_names_in_a_zip_are_strays(given: Input, cache_dir: Path) -> None:
+    def add(archive: zipfile.ZipFile) -> None:
+        for name in BACKSLASHES:
+            archive.writestr(name, b"x")
+
+    folder = write_zip(given, add)
+    assert refusal(folder, cache_dir) == [
+        f"  images_train.zip: 3 files {STRAYS}: {', '.join(sorted(BACKSLASHES))}"
+    ]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_names_that_would_drive_the_terminal_are_escaped(given: Input, cache_dir: Path) -> None:
+    data = (
+        tar_entry(b"\x1b[2J\xff\n_x.png", b"x") + pax_entry(b"path", b"a\0b") + tar_entry(b"", b"")
+    )
+    folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
+    assert refusal(folder, cache_dir) == [
+        f"  images_train.tar: 2 files {STRAYS}: \\x1b[2J\\udcff\\n_x.png, a\\x00b"
+    ]
+
+
+def test_names_of_any_length_are_cut(given: Input, cache_dir: Path) -> None:
+    data = pax_entry(b"path", b"x" * 900_000) + tar_entry(b"", b"")
+    folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
+    assert max(len(one.name) for one in archives.members(folder / "images_train.tar", "")) < 300
+    (line,) = refusal(folder, cache_dir)
+    assert re.search(r" x{100,150}\.\.\.x{100,150}$", line)
+
+
+# What is not a file.
+
+
+def test_links_and_devices_in_a_tar_are_refused(given: Input, cache_dir: Path) -> None:
+    kinds = {b"1": "17_a.png", b"2": "17_b.png", b"3": "zero", b"4": "disk", b"6": "pipe"}
+    data = b"".join(tar_header(name.encode(), kind=kind) for kind, name in kinds.items())
+    folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
+    assert refusal(folder, cache_dir) == [
+        "  images_train.tar: 5 entries are links or devices, not files: "
+        "17_a.png, 17_b.png, disk, pipe, zero"
+    ]
+
+
+def test_links_in_a_zip_are_refused(given: Input, cache_dir: Path) -> None:
+    def add(archive: zipfile.ZipFile) -> None:
+        link = zipfile.ZipInfo("00017_green.png")
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+
+    assert refusal(write_zip(given, add), cache_dir) == [
+        "  images_train.zip: 1 entry is a link or device, not a file: 00017_green.png"
+    ]
+
+
+def test_pipes_and_sockets_in_a_folder_are_refused(given: Input, cache_dir: Path) -> None:
+    inside = given.write() / "images_train"
+    os.mkfifo(inside / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        os.chdir(inside)  # a socket's path may have 107 bytes
+        server.bind("socket")
+        assert refusal(given.folder, cache_dir) == [
+            "  images_train: 2 entries are links or devices, not files: pipe, socket"
+        ]
+
+
+@pytest.mark.parametrize("form", [".tar", ".tar.gz", ".zip"])
+def test_pipes_and_devices_in_place_of_an_archive(given: Input, cache_dir: Path, form: str) -> None:
+    path = given.write(form) / f"images_train{form}"
+    for replace in (os.mkfifo, partial(os.symlink, "/dev/zero")):
+        path.unlink()
+        replace(path)
+        (line, *_) = refusal(given.folder, cache_dir)
+        assert line == "  images_train: neither a folder nor an archive"
+
+
+# What claims too much.
+
+
+@pytest.mark.parametrize("form", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("kind", [b"L", b"x"])
+def test_headers_of_many_megabytes(given: Input, cache_dir: Path, form: str, kind: bytes) -> None:
+    data = tar_entry(b"a", bytes(40 << 20), kind)
+    folder = write_tar(given, sound_entries(given) + data, form)
+    line = f"  images_train{form}: can't be read: a header in it is longer than any name"
+    assert refusal(folder, cache_dir) == [line, AGAIN]
+
+
+@pytest.mark.parametrize("claim", [b"\x80" + b"\xff" * 11, b"77777777777\0"])
+@pytest.mark.parametrize("form", [".tar", ".tar.gz"])
+def test_absurd_sizes(given: Input, cache_dir: Path, form: str, claim: bytes) -> None:
+    data = tar_header(b"00017_red.png", size_field=claim)
+    (line, _) = refusal(write_tar(given, sound_entries(given) + data, form), cache_dir)
+    assert re.search(r"can't be read: it would unpack to more than 6\d MiB, far too much", line)
+
+
+def test_bombs_in_a_tar_are_not_unpacked(given: Input, cache_dir: Path) -> None:
+    folder = given.write(".tar.gz")
+    with gzip.open(folder / "images_train.tar.gz", "wb") as archive:
+        for number in range(110):
+            archive.write(tar_entry(b"%d_red.png" % number, bytes(1 << 20)))
+    lines = refusal(folder, cache_dir)
+    assert any("can't be read: it would unpack to more than" in line for line in lines)
+
+
+def add_bomb(archive: zipfile.ZipFile) -> None:
+    """Add 200 MiB of zeros as an image."""
+    info = zipfile.ZipInfo("00017_blue.png")
+    info.compress_type = zipfile.ZIP_DEFLATED
+    with archive.open(info, "w") as file:
+        for _ in range(200):
+            file.write(bytes(1 << 20))
+
+
+def test_bombs_in_a_zip_are_not_unpacked(given: Input, cache_dir: Path) -> None:
+    del given.images["train"]["00017_blue.png"]
+    (line, _) = refusal(write_zip(given, add_bomb), cache_dir)
+    assert line.startswith("  images_train.zip: can't be read: it would unpack to more than ")
+
+
+def test_bombs_that_lie_about_their_size(given: Input, cache_dir: Path) -> None:
+    del given.images["train"]["00017_blue.png"]
+    path = write_zip(given, add_bomb) / "images_train.zip"
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\1\2") + 24  # the bomb's size in the table of contents
+    assert data[at : at + 4] == struct.pack("<I", 200 << 20)
+    data[at : at + 4] = struct.pack("<I", 500)
+    path.write_bytes(data)
+    assert refusal(given.folder, cache_dir) == [
+        "  images_train.zip: 1 file can't be read (damaged or truncated): 00017_blue.png",
+        AGAIN,
+    ]
+
+
+def test_methods_that_inflate_without_bounds_are_refused(given: Input, cache_dir: Path) -> None:
+    data = given.images["train"].pop("00017_blue.png")
+    folder = write_zip(given, lambda at: at.writestr("00017_blue.png", data, zipfile.ZIP_BZIP2))
+    assert refusal(folder, cache_dir) == [
+        "  images_train.zip: 1 file can't be read (not packed by deflate, the usual method): "
+        "00017_blue.png",
+        AGAIN,
+    ]
+
+
+def test_entries_of_a_zip_that_share_their_bytes(given: Input, cache_dir: Path) -> None:
+    def add(archive: zipfile.ZipFile) -> None:
+        archive.writestr("00031_red.png", bytes(10_000))
+        (original,) = [info for info in archive.infolist() if info.filename == "00031_red.png"]
+        archive.filelist += [original] * 1000
+
+    assert refusal(write_zip(given, add), cache_dir) == [
+        "  images_train.zip: can't be read: files in it overlap",
+        AGAIN,
+    ]
+
+
+@pytest.mark.parametrize("form", ["", ".tar", ".tar.gz", ".zip"])
+def test_too_many_files(
+    given: Input, cache_dir: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 7)
+    assert f"  images_train{form}: can't be read: it holds more than 7 files" in refusal(
+        given.write(form), cache_dir
+    )
+
+
+def test_table_of_contents_of_a_zip_is_bounded(given: Input, cache_dir: Path) -> None:
+    path = given.write(".zip") / "images_train.zip"
+    size = 200 << 20
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, size, 0, 0)
+    path.write_bytes(b"")
+    os.truncate(path, size)
+    path.open("ab").write(end)
+    assert refusal(given.folder, cache_dir) == [
+        "  images_train.zip: can't be read: its table of contents is larger than 100,000,000 "
+        "bytes, what 1,000,000 files need",
+        AGAIN,
+    ]
+
+
+def test_a_file_without_a_name(given: Input, cache_dir: Path) -> None:
+    path = given.write(".zip") / "images_train.zip"
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\1\2") + 28  # lengths of the last one's name, extra field and comment
+    length = int.from_bytes(data[at : at + 2], "little")
+    data[at : at + 6] = struct.pack("<HHH", 0, 0, length)
+    path.write_bytes(data)
+    assert refusal(given.folder, cache_dir)[0] == f"  images_train.zip: 1 file {STRAY}: "
+
+
+def test_offsets_beyond_the_zip(given: Input, cache_dir: Path) -> None:
+    path = given.write(".zip") / "images_train.zip"
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\1\2") + 42  # where the entry begins
+    data[at : at + 4] = b"\xfe\xff\xff\xff"
+    path.write_bytes(data)
+    (line, _) = refusal(given.folder, cache_dir)
+    assert "1 file can't be read (damaged or truncated): 00030_yellow.png" in line
+
+
+# What is odd, and right.
+
+
+def test_parts_of_gzip_and_what_follows_the_end(given: Input, cache_dir: Path) -> None:
+    folder = given.write(".tar.gz")
+    expected = load_competition(folder, cache_dir).digest
+    data = sound_entries(given)
+    parts = [gzip.compress(part) for part in (data[:700], b"", data[700:], END_OF_TAR)]
+    (folder / "images_train.tar.gz").write_bytes(b"".join([*parts, b"garbage"]))
+    assert load_competition(folder, cache_dir).digest == expected
+
+
+def test_archives_of_the_smallest_images_are_no_bombs(given: Input) -> None:
+    """Copies of one tiny image, each in a kilobyte of tar: nothing else unpacks to as much."""
+    images = [(f"{i:05d}_red.png", GOOD) for i in range(10_000)]
+    packed = gzip.compress(tar(images))
+    assert 50 < 10_000 * 1024 / len(packed) < archives.MAX_RATIO
+
+
+def test_deeply_nested_folders(given: Input, cache_dir: Path) -> None:
+    top = inner = given.write() / "images_train"
+    try:
+        for _ in range(1200):  # more than Python's limit of recursion
+            inner /= "a"
+            inner.mkdir()
+        (inner / "1_red.png").write_bytes(b"x")
+        with pytest.raises(UserError, match=r"images_train: 1 file belongs to nothing, .*: a/a/a"):
+            load_competition(given.folder, cache_dir)
+    finally:  # pytest would do it recursively
+        (inner / "1_red.png").unlink(missing_ok=True)
+        while inner != top:
+            inner.rmdir()
+            inner = inner.parent
+
+
+# What can't be read, or changes.
+
+
+@pytest.fixture
+def anyone() -> Iterator[Path]:
+    """A folder of a user who is not root, who may read everything; the test runs as that user."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)  # nobody
+        try:
+            yield folder
+        finally:
+            os.seteuid(before)
+
+
+def test_what_may_not_be_read(given: Input, anyone: Path) -> None:
+    given.folder = anyone / "input"
+    inside = given.write() / "images_train/images_train"
+    (inside / "00017_red.png").chmod(0)
+    (given.folder / "y_train.csv").chmod(0)
+    assert refusal(given.folder, anyone / "cache") == [
+        "  images_train: 1 file can't be read (Permission denied): 00017_red.png",
+        "  y_train.csv: can't be read: Permission denied",
+        AGAIN,
+    ]
+    (given.folder / "y_train.csv").chmod(0o600)
+    inside.chmod(0)
+    assert refusal(given.folder, anyone / "cache") == [
+        "  images_train: can't be read: images_train/: Permission denied",
+        AGAIN,
+    ]
+    inside.chmod(0o700)
+    (given.folder / "images_test").rename(inside.parent / "elsewhere")
+    (given.folder / "images_test").symlink_to(inside.parent / "elsewhere/images_test")
+    inside.parent.chmod(0)
+    assert refusal(given.folder, anyone / "cache") == [
+        "  images_test: can't be read: Permission denied",
+        "  images_train: can't be read: Permission denied",
+        AGAIN,
+    ]
+    inside.parent.chmod(0o700)
+    given.folder.chmod(0)
+    with pytest.raises(UserError, match="input: can't be read: Permission denied"):
+        load_competition(given.folder, anyone / "cache")
+    given.folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("form", [".tar", ".zip", ""])
+def test_what_is_replaced_while_it_is_read(
+    given: Input, cache_dir: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other file has the same names and sound images: only its times and inode tell."""
+    folder = given.write(form)
+    path = folder / (f"images_train{form}" if form else "images_train/images_train/00017_red.png")
+    write = images._write_arrays
+
+    def replace_and_write(*args: object) -> object:
+        copy = path.with_name("copy")
+        copy.write_bytes(path.read_bytes())
+        copy.replace(path)
+        return write(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(images, "_write_arrays", replace_and_write)
+    with pytest.raises(UserError, match="changed while it was read\nStart again when nothing"):
+        load_competition(folder, cache_dir)
+    monkeypatch.undo()
+    load_competition(folder, cache_dir)
+
+
+def test_a_file_that_turns_into_a_pipe_or_a_link_is_not_waited_for(given: Input) -> None:
+    inside = given.write() / "images_train/images_train"
+    for member in archives.members(inside, ""):
+        path = inside / member.name
+        path.unlink()
+        if member.name.endswith("red.png"):
+            os.mkfifo(path)
+        else:
+            path.symlink_to(given.folder / "y_train.csv")
+        with pytest.raises(archives.UnreadableError):
+            member.read(10)

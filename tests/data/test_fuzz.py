@@ -1,0 +1,354 @@
+"""Thousands of damaged and hostile inputs: each ends in a competition that is sound, or a message.
+
+A valid tiny input is mutated: any bytes of archives, images and tables, and, since checksums would
+give most of that away, also fields and parts behind right checksums.
+"""
+
+import gzip
+import signal
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile import END_OF_TAR, SIGNATURE, pax_entry, png_chunk, tar_entry, tar_header
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from tiny_input import Input, listing, make_input
+
+from cellline.data.competition import Competition, load_competition
+from cellline.errors import UserError
+
+SECONDS = 20  # which no input may take
+FORMS = ["", ".tar", ".tar.gz", ".zip"]
+
+quick = settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+thousands = settings(quick, max_examples=2500, derandomize=False)
+
+Mutation = Callable[[bytes], bytes]
+
+# Mutations of bytes. Places are drawn from 0 to 1, so that they shrink whatever the length is.
+
+PLACES = st.floats(0, 1, exclude_max=True)
+INTEGERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
+PIECES = [
+    b"\0",
+    b"\0" * 512,
+    b"\xff" * 8,
+    b"PK\1\2",
+    b"PK\3\4",
+    b"PK\5\6" + bytes(18),
+    b"PK\6\6",
+    b"PK\6\7",
+    b"\x1f\x8b\x08\x00",
+    SIGNATURE,
+    tar_header(b"a"),
+    tar_header(b"00017_red.png", size_field=b"\xff" * 11 + b"\0"),
+    tar_header(b"00017_red.png", size_field=b"\x80" + b"\xff" * 11),
+    tar_header(b"a", 1 << 30, b"L"),
+    tar_header(b"a", kind=b"S"),
+    tar_header(b"00017_red.png", kind=b"2"),
+    tar_entry(b"a", b"../../00017_red.png", b"L"),
+    pax_entry(b"path", b"\x1b[31m\n"),
+    pax_entry(b"size", b"-1536"),
+    END_OF_TAR,
+]
+
+
+def at(data: bytes, place: float) -> int:
+    return int(place * (len(data) + 1))
+
+
+def flip(place: float, bit: int) -> Mutation:
+    def mutate(data: bytes) -> bytes:
+        changed = bytearray(data or b"\0")
+        changed[min(at(data, place), len(changed) - 1)] ^= 1 << bit
+        return bytes(changed)
+
+    return mutate
+
+
+def put(place: float, piece: bytes, replace: bool) -> Mutation:
+    def mutate(data: bytes) -> bytes:
+        here = at(data, place)
+        return data[:here] + piece + data[here + replace * len(piece) :]
+
+    return mutate
+
+
+def copy(begin: float, end: float, to: float) -> Mutation:
+    def mutate(data: bytes) -> bytes:
+        first, last = sorted((at(data, begin), at(data, end)))
+        return data[: at(data, to)] + data[first:last] + data[at(data, to) :]
+
+    return mutate
+
+
+def cut(begin: float, end: float) -> Mutation:
+    def mutate(data: bytes) -> bytes:
+        first, last = sorted((at(data, begin), at(data, end)))
+        return data[:first] + data[last:]
+
+    return mutate
+
+
+def one_of(pieces: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Draw a piece; as sampled_from() does, whose repr would hold all of them."""
+    return st.integers(0, len(pieces) - 1).map(pieces.__getitem__)
+
+
+def any_bytes(pieces: list[bytes]) -> st.SearchStrategy[Mutation]:
+    numbers = st.builds(
+        lambda number, form: struct.pack(form, number & (0xFFFF if "H" in form else 0xFFFFFFFF)),
+        st.sampled_from(INTEGERS),
+        st.sampled_from(["<H", "<I", ">I", "<Q"]),
+    )
+    return st.one_of(
+        st.builds(flip, PLACES, st.integers(0, 7)),
+        st.builds(put, PLACES, one_of(pieces) | numbers, st.booleans()),
+        st.builds(put, PLACES, st.binary(max_size=8), st.booleans()),
+        st.builds(copy, PLACES, PLACES, PLACES),
+        st.builds(cut, PLACES, PLACES),
+        st.builds(lambda place: cut(place, 1), PLACES),
+    )
+
+
+# Mutations behind right checksums.
+
+
+def tar_headers(block: float, mutate: Mutation) -> Mutation:
+    """Mutate one block as if it were a header, and repair its checksum."""
+
+    def mutate_header(data: bytes) -> bytes:
+        here = at(data[::512], block) * 512
+        header = bytearray(mutate(data[here : here + 512])[:512].ljust(512, b"\0"))
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        return data[:here] + bytes(header) + data[here + 512 :]
+
+    return mutate_header
+
+
+def zip_tables(place: float, mutate: Mutation) -> Mutation:
+    """Mutate the table of contents, which is at the end of a zip, and keep its length."""
+
+    def mutate_table(data: bytes) -> bytes:
+        table = max(data.find(b"PK\1\2"), 0)
+        here = table + at(data[table:], place)
+        return (
+            data[:here] + mutate(data[here : here + 20])[:20].ljust(20, b"\0") + data[here + 20 :]
+        )
+
+    return mutate_table
+
+
+def gzipped(mutate: Mutation) -> Mutation:
+    def mutate_packed(data: bytes) -> bytes:
+        try:
+            return gzip.compress(mutate(gzip.decompress(data)), 1)
+        except (OSError, EOFError, zlib.error):  # mutated before
+            return data
+
+    return mutate_packed
+
+
+def png_parts(index: int, kind: bytes, mutate: Mutation, packed: bool) -> Mutation:
+    """Mutate the content, packed or not, of one chunk, maybe its kind, and repair its checksum."""
+
+    def mutate_chunk(data: bytes) -> bytes:
+        parts, here = [], len(SIGNATURE)
+        while here + 12 <= len(data):
+            length = int.from_bytes(data[here : here + 4], "big")
+            parts.append((data[here + 4 : here + 8], data[here + 8 : here + 8 + length]))
+            here += 12 + length
+        if not parts:
+            return data
+        index_here = index % len(parts)
+        before, content = parts[index_here]
+        if packed and before == b"IDAT":
+            try:
+                content = zlib.compress(mutate(zlib.decompress(content)), 1)
+            except zlib.error:  # mutated before
+                return data
+        else:
+            content = mutate(content)
+        parts[index_here] = kind or before, content
+        return SIGNATURE + b"".join(png_chunk(*part) for part in parts)
+
+    return mutate_chunk
+
+
+def mutations_of(form: str) -> st.SearchStrategy[Mutation]:
+    raw = any_bytes(PIECES)
+    headers = st.builds(tar_headers, PLACES, any_bytes(PIECES))
+    return {
+        ".tar": raw | headers,
+        ".tar.gz": raw | st.builds(gzipped, raw | headers),
+        ".zip": raw | st.builds(zip_tables, PLACES, raw),
+    }[form]
+
+
+KINDS = [b"", b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS", b"zTXt", b"acTL", b"ABCD"]
+PNG_PIECES = [SIGNATURE, *(png_chunk(kind, bytes(4)) for kind in KINDS if kind), *PIECES[:3]]
+PNG_MUTATIONS = any_bytes(PNG_PIECES) | st.builds(
+    png_parts, st.integers(0, 5), st.sampled_from(KINDS), any_bytes(PIECES[:3]), st.booleans()
+)
+
+# fmt: off
+TEXTS = [
+    ",", ";", "\t", '"', "'", "\n", "\r", "\r\n", "\0", "\x1b[2J", "\x85", "\u2028", "\u202e",
+    "\ufeff", "nan", "NaN", "<NA>", "NA", "17", "017", "17.0", "1e3", "-1", "0x11", "\u0661",
+    "9" * 20, "0" * 30, "=1+1", "<script>", "file_id", "cell_line", "file_id,cell_line\n", "\n,\n",
+    "\n5,RT4", "\n17,RT4", ",,,,", '""', '"a\nb"', "  ", "|", "\n\n",
+]
+# fmt: on
+TABLE_PIECES = [*(text.encode() for text in TEXTS), b"\xff\xfe", b"\xff"]
+
+
+# What each of them must end in.
+
+
+def assert_sound(loaded: Competition, drawn: Input, known_pixels: bool) -> None:
+    """Check a competition against itself, and its pictures against those that were drawn."""
+    assert loaded.classes == tuple(sorted(set(loaded.classes)))
+    assert len(loaded.classes) >= 2
+    assert all(name and name.strip() == name and "\x1b" not in name for name in loaded.classes)
+    assert set(loaded.labels.tolist()) == set(range(len(loaded.classes)))
+    assert sorted(map(int, loaded.template)) == loaded.test_ids.tolist()
+    assert all(line.isprintable() for line in loaded.warnings)
+    assert len(loaded.digest) == len(loaded.test_digest) == 64
+    known = {plane.tobytes() for planes in drawn.pixels.values() for plane in planes}
+    for ids, images in (
+        (loaded.train_ids, loaded.train_images),
+        (loaded.test_ids, loaded.test_images),
+    ):
+        assert ids.dtype == np.int64
+        assert np.all(np.diff(ids) > 0)
+        assert images.dtype == np.uint8
+        assert images.shape == (len(ids), 3, *images.shape[2:])
+        planes = {plane.tobytes() for picture in images for plane in picture}
+        assert not known_pixels or planes <= known
+    assert len(loaded.labels) == len(loaded.train_ids)
+    assert not set(loaded.train_ids.tolist()) & set(loaded.test_ids.tolist())
+
+
+def load(drawn: Input, known_pixels: bool, mutate: Callable[[Path], None], form: str = "") -> None:
+    """Write the input, mutate its files, load it, and check what comes of it."""
+    drawn.write(form)
+    mutate(drawn.folder)
+    cache_dir = drawn.folder.parent / "cache"
+    before = listing(drawn.folder)
+    signal.alarm(SECONDS)  # of `bounded`
+    try:
+        assert_sound(load_competition(drawn.folder, cache_dir, workers=1), drawn, known_pixels)
+        event("a competition")
+    except UserError as error:
+        event("a message")
+        assert all(line.isprintable() for line in str(error).split("\n")), repr(str(error))
+        assert len(str(error)) < 5000
+        assert {path.name for path in cache_dir.glob("*")} <= {".lock"}
+    assert listing(drawn.folder) == before
+    assert {path.name for path in drawn.folder.parent.iterdir()} <= {"input", "cache"}
+
+
+def check_archives(form: str, name: str, mutations: list[Mutation]) -> None:
+    def mutate(folder: Path) -> None:
+        path = folder / f"images_{name}{form}"
+        data = path.read_bytes()
+        for mutation in mutations:
+            data = mutation(data)
+        path.write_bytes(data)
+
+    with tempfile.TemporaryDirectory() as folder:
+        load(make_input(Path(folder) / "input"), True, mutate, form)
+
+
+def check_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = make_input(Path(folder) / "input")
+        for split, name, mutation in mutations:
+            drawn.images[split][name] = mutation(drawn.images[split][name])
+        load(drawn, False, lambda _: None, form)
+
+
+def check_tables(mutations: list[tuple[str, Mutation]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = make_input(Path(folder) / "input")
+        for name, mutation in mutations:
+            setattr(drawn, name, mutation(getattr(drawn, name)))
+        load(drawn, True, lambda _: None)
+
+
+ARCHIVES = st.sampled_from(FORMS[1:]).flatmap(
+    lambda form: st.tuples(
+        st.just(form),
+        st.sampled_from(["train", "test"]),
+        st.lists(mutations_of(form), min_size=1, max_size=4),
+    )
+)
+NAMES = st.sampled_from([("train", "00017_red.png"), ("test", "00005_blue.png")])
+IMAGES = st.lists(
+    st.builds(lambda name, mutation: (*name, mutation), NAMES, PNG_MUTATIONS),
+    min_size=1,
+    max_size=4,
+)
+TABLES = st.lists(
+    st.tuples(st.sampled_from(["y_train", "sample_submission"]), any_bytes(TABLE_PIECES)),
+    min_size=1,
+    max_size=4,
+)
+
+bounded = pytest.mark.usefixtures("bounded")
+
+
+@bounded
+@quick
+@given(ARCHIVES)
+def test_archives(case: tuple[str, str, list[Mutation]]) -> None:
+    check_archives(*case)
+
+
+@bounded
+@quick
+@given(st.sampled_from(FORMS), IMAGES)
+def test_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
+    check_images(form, mutations)
+
+
+@bounded
+@quick
+@given(TABLES)
+def test_tables(mutations: list[tuple[str, Mutation]]) -> None:
+    check_tables(mutations)
+
+
+@pytest.mark.torture
+@bounded
+@thousands
+@given(ARCHIVES)
+def test_thousands_of_archives(case: tuple[str, str, list[Mutation]]) -> None:
+    check_archives(*case)
+
+
+@pytest.mark.torture
+@bounded
+@thousands
+@given(st.sampled_from(FORMS), IMAGES)
+def test_thousands_of_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
+    check_images(form, mutations)
+
+
+@pytest.mark.torture
+@bounded
+@thousands
+@given(TABLES)
+def test_thousands_of_tables(mutations: list[tuple[str, Mutation]]) -> None:
+    check_tables(mutations)
