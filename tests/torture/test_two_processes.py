@@ -1,0 +1,60 @@
+"""Two processes at once, on the same fold or on different ones."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from harness import snapshot
+from launcher import JOURNAL, SYNCING
+from scenes import TINY, Scene, Scenes
+
+
+@pytest.mark.parametrize(
+    ("verb", "at", "what"),
+    [
+        ("train", (SYNCING, 6), r"fold0 .* \(training fold 0\)"),
+        ("tune", (JOURNAL, 14), r"tuning .* \(tuning\)"),
+        ("folds", (SYNCING, 1), r"oof .* \(dealing folds\)"),
+    ],
+)
+def test_the_second_at_the_same_stops_and_names_the_first(
+    scenes: Scenes, tmp_path: Path, verb: str, at: tuple[str, int], what: str
+) -> None:
+    scene: Scene = getattr(scenes, verb)
+    folder = scene.set_up(tmp_path / "folder")
+    with scene.pause(folder, at=at) as first:
+        second = scene.run(folder)
+        assert second.status == 2
+        told = what.replace(" ", f" is being written by process {first.pid} on ", 1)
+        assert re.search(told, second.printed), second.printed
+        first.signal()
+        assert first.end().status == 0
+    assert snapshot(folder) == scene.expected
+
+
+def test_different_folds_at_once(scenes: Scenes, tmp_path: Path) -> None:
+    folders = [scenes.train.set_up(tmp_path / name) for name in ("one-by-one", "at-once")]
+    arguments = ("--input-dir", str(scenes.folder / "input"), "--epochs", "3", *TINY)
+    assert scenes.verbs.run(folders[0], "train", *arguments).status == 0
+    at_once = [
+        scenes.verbs.start(folders[1], "train", "--fold", str(fold), *arguments)
+        for fold in range(3)
+    ]
+    for running in at_once:
+        ended = running.end()
+        assert ended.status == 0, ended.printed
+    assert snapshot(folders[1]) == snapshot(folders[0])
+
+
+def test_the_lock_is_free_again_once_its_holder_is_killed(scenes: Scenes, tmp_path: Path) -> None:
+    scene = scenes.train
+    folder = scene.set_up(tmp_path / "folder")
+    with scene.pause(folder, "--workers", "2") as first:
+        os.kill(first.pid, signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL
+        assert len(first.states()) >= 2  # its loaders outlive it for some seconds
+        second = scene.run(folder)
+        assert second.status == 0, second.printed
+    assert snapshot(folder) == scene.expected
