@@ -9,6 +9,7 @@ from cellline.data.folds import IGNORING_GROUPS, open_folds, read_record
 from cellline.data.synthetic import draw_competition
 from cellline.dealing import make_folds
 from cellline.errors import UserError
+from cellline.files import write_json
 from cellline.prediction.reference import Reference
 from cellline.prediction.shift import Shift
 
@@ -39,7 +40,8 @@ def dealt(first: tuple[Path, list[str]]) -> Path:
 def begin_run() -> None:
     """What makes the folds something that a night's training depends on."""
     Path("oof/night").mkdir()
-    Path("oof/night/config.json").write_text("{}")
+    digest = read_record(Path("oof"))["folds_digest"]
+    write_json(Path("oof/night/config.json"), {"folds_digest": digest})
 
 
 def test_what_was_dealt_is_what_is_read(
@@ -97,6 +99,23 @@ def test_damaged_folds_are_dealt_again_with_the_same_bytes(drawn: Path, dealt: P
     begin_run()
     deal(drawn)
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_folds_whose_record_is_lost_are_dealt_again_if_runs_depend_on_them(
+    drawn: Path, dealt: Path
+) -> None:
+    begin_run()
+    path = dealt / "folds.json"
+    written = path.read_bytes()
+    path.write_bytes(written.replace(b'"seed": 0', b'"seed": 1'))
+    with pytest.raises(UserError, match=r"folds\.json is damaged .* move it away"):
+        deal(drawn)
+    path.unlink()
+    deal(drawn)
+    assert path.read_bytes() == written
+    path.unlink()
+    with pytest.raises(UserError, match="would change, and night in oof depend on it"):
+        deal(drawn, seed=1)
 
 
 def test_folds_that_ignore_groups_say_so(drawn: Path, dealt: Path) -> None:

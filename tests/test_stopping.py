@@ -24,6 +24,15 @@ def test_the_first_signal_waits_for_the_next_safe_point() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_that_make_passes_on_once_more_is_one() -> None:
+    stop = Stop()
+    with stop.on_signals():
+        for _ in range(3):  # a second Ctrl-C would end this process
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            stop.check()
+
+
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     try:

@@ -246,6 +246,14 @@ def test_a_run_without_a_finished_fold_still_leaves_something_to_submit() -> Non
     assert "nothing tells how well" in printed
     assert record["oof"] is None
     assert record["runs"][0]["models"].keys() == {"0", "2"}
+    # Killed between the two renames of a checkpoint; and a fold that was just begun.
+    newest = Path("oof/a/fold0/checkpoint.pt")
+    newest.rename(newest.with_name("checkpoint-previous.pt"))
+    start = read_checkpoint(Path("oof/a/fold2/checkpoint.pt"))
+    write_checkpoint(Path("oof/a/fold2"), replace(start, resume={"n_averaged": 0}))
+    predicted, record, _ = submitted("a", partial=True)
+    np.testing.assert_array_equal(predicted, of_test("a", folds=(0,)).argmax(axis=1))
+    assert record["runs"][0]["models"].keys() == {"0"}
     unfinish("a", steps=0)
     with pytest.raises(UserError, match="fold0 was begun, but not trained for a single step"):
         submitted("a", partial=True)

@@ -29,6 +29,7 @@ def test_the_code_has_the_name_that_git_gives_it(tmp_path: Path) -> None:
             check=True,
         ).stdout.strip()
 
+    code_version.cache_clear()
     git("add", "src")
     assert code_version() == git("write-tree", "--prefix=src/")
 

@@ -15,6 +15,7 @@ from cellline.data.folds import (
     find_dependents,
     read_folds,
     read_record,
+    would_change,
     write_folds,
 )
 from cellline.data.statistics import measure_statistics, name_statistics
@@ -71,11 +72,9 @@ def deal(folders: Folders, competition: Competition, settings: dict[str, Any]) -
         yield f"{path} is up to date"
         return
     dependents = find_dependents(folders.oof_dir)
-    if dependents and not same:
-        raise UserError(
-            f"{path} would change, and {', '.join(dependents)} in {folders.oof_dir} depend on "
-            "it; keep it, move them away, or deal into another folder (OOF=another-folder)"
-        )
+    # Without its record, what is dealt now tells whether it is the same.
+    if dependents and recorded and not same:
+        raise would_change(folders.oof_dir, dependents)
     yield "looking for copies and overlaps"
     audit = audit_copies(competition)
     n_folds, seed = settings["n_folds"], settings["seed"]

@@ -116,11 +116,16 @@ def damaged(path: Path, why: str) -> UserError:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file with a header row, newlines as `\\n`."""
+    write_bytes(path, render_csv(header, rows))
+
+
+def render_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """What `write_csv` writes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:

@@ -25,7 +25,10 @@ class Journal(JournalFileBackend):
     """What `optuna.storages.JournalStorage` keeps a study in; for one process at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or makes the file. Raises UserError when a line is not what was written."""
+        """Opens or makes the file; to write, `cut_unfinished_line` goes first.
+
+        Raises UserError when a line is not what was written.
+        """
         super().__init__(str(path))
         sync_folder(path.parent)
         self.path = path

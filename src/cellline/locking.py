@@ -42,9 +42,13 @@ def one_writer(folder: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
                     f"would be {doing}; wait for its end, or stop it first"
                 )
             time.sleep(RETRY_SECONDS)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()} ({doing})")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()} ({doing})")
+            file.flush()
+        except OSError as error:
+            error.filename = file.name  # write() on a full disk knows none
+            raise
         remove_leftovers(folder)
         yield
 

@@ -62,14 +62,19 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Within, the first signal is left to `check`; a second one ends the process at once."""
+        """Within, the first signal is left to `check`; a Ctrl-C after it ends the process at once.
+
+        Another SIGTERM does not: make passes on to its child what the whole group has got already.
+        """
 
         def remember(number: int, frame: FrameType | None) -> None:
             if self.number is not None:
-                os._exit(128 + number)
+                if number == signal.SIGINT:
+                    os._exit(128 + number)
+                return
             self.number = number
             # Not print(), which a signal may have interrupted.
-            os.write(2, b"\nfinishing the step, then saving; once more to leave at once\n")
+            os.write(2, b"\nfinishing the step, then saving; Ctrl-C to leave at once\n")
 
         with _handling(remember):
             yield

@@ -29,8 +29,7 @@ from cellline.prediction.submission import (
     validate_submission,
     write_submission,
 )
-from cellline.training.checkpoint import NEWEST
-from cellline.training.inference import predict_test
+from cellline.training.inference import UntrainedError, predict_test
 
 
 def submit(
@@ -131,21 +130,34 @@ def check_finished(
 
 def begun_folds(folder: Path) -> list[int]:
     """The folds of a run that have a checkpoint."""
-    return sorted(int(path.parent.name[4:]) for path in folder.glob(f"fold[0-9]*/{NEWEST}"))
+    there = {path.parent.name for path in folder.glob("fold[0-9]*/checkpoint*.pt")}
+    return sorted(int(name.removeprefix("fold")) for name in there)
 
 
 def predict_run(
     folder: Path,
     config: dict[str, Any],
-    finished: list[int],
+    folds: list[int],
     competition: Competition,
     device: Device,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """A run's test predictions [test sample, class], the mean of its folds', and what made them."""
-    by_fold = [predict_test(folder / f"fold{k}", config, competition, device) for k in finished]
-    models = {str(k): digest for k, (_, digest) in zip(finished, by_fold, strict=True)}
+    """A run's test predictions [test sample, class], the mean of its folds', and what made them.
+
+    Folds that were begun, but not trained for a step, are left out. Raises UserError if all are.
+    """
+    probs, models, untrained = [], {}, []
+    for fold in folds:
+        try:
+            prob, digest = predict_test(folder / f"fold{fold}", config, competition, device)
+        except UntrainedError as error:
+            untrained.append(error)
+        else:
+            probs.append(prob)
+            models[str(fold)] = digest
+    if not probs:
+        raise untrained[0]
     description = {"run": folder.name, "settings": config["settings"], "models": models}
-    return blend([prob for prob, _ in by_fold]), description
+    return blend(probs), description
 
 
 def gather(

@@ -76,6 +76,27 @@ def tune(
                 f"({study.user_attrs['code'][:12]}) than the one that goes on "
                 f"({code_version()[:12]}): its trials may not be alike"
             )
+
+        def keep_best() -> Tuned | None:
+            if not study.get_trials(states=(TrialState.COMPLETE,)):
+                return None
+            best = study.best_trial
+            tuned = Tuned(
+                lr=best.params["lr"],
+                batch_size=best.params["batch_size"],
+                bac=float(best.value or 0.0),
+                fold=fold,
+                trials=len(study.get_trials(states=FINISHED)),
+                settings=settings["settings"],
+                input_digest=competition.digest,
+                folds_digest=folds.digest,
+                code=code_version(),
+            )
+            write_json(folder / BEST, asdict(tuned))
+            return tuned
+
+        # Also of what an earlier process had finished when it was killed.
+        tuned = keep_best()
         try:
             while (finished := len(study.get_trials(states=FINISHED))) < trials:
                 stop.check()
@@ -86,30 +107,19 @@ def tune(
                     n_startup_trials=PRUNE_AFTER_TRIALS,
                 )
                 run_trial(study, competition, folds, training, device, fold, stop, report)
+                # Now, not at the end: whoever has no time for all trials trains with these.
+                tuned = keep_best()
         except Stopped:
             report(
                 f"{finished} of {trials} trials are finished and kept; the one that was under way "
                 "begins again next time"
             )
             raise
-        if not study.get_trials(states=(TrialState.COMPLETE,)):
+        if tuned is None:
             raise UserError(
                 f"no trial came to its end; move {folder} away and start with a lower --lr, "
                 "or --batch-size"
             )
-        best = study.best_trial
-        tuned = Tuned(
-            lr=best.params["lr"],
-            batch_size=best.params["batch_size"],
-            bac=float(best.value or 0.0),
-            fold=fold,
-            trials=finished,
-            settings=settings["settings"],
-            input_digest=competition.digest,
-            folds_digest=folds.digest,
-            code=code_version(),
-        )
-        write_json(folder / BEST, asdict(tuned))
     return tuned
 
 

@@ -44,8 +44,9 @@ def _tree(folder: Path) -> bytes:
         if path.name == "__pycache__" or path.name.startswith("."):
             continue
         if path.is_dir():
-            # Git sorts folders as if their names ended in a slash.
-            entries.append((f"{path.name}/", f"40000 {path.name}", _tree(path)))
+            # Git knows no folder without files, and sorts folders as if they ended in a slash.
+            if (tree := _tree(path)) != _EMPTY:
+                entries.append((f"{path.name}/", f"40000 {path.name}", tree))
         else:
             mode = "100755" if path.stat().st_mode & stat.S_IXUSR else "100644"
             blob = _object("blob", path.read_bytes())
@@ -57,3 +58,6 @@ def _tree(folder: Path) -> bytes:
 def _object(kind: str, content: bytes) -> bytes:
     header = f"{kind} {len(content)}\0".encode()
     return hashlib.sha1(header + content, usedforsecurity=False).digest()
+
+
+_EMPTY = _object("tree", b"")

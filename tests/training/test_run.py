@@ -1,4 +1,5 @@
-from dataclasses import replace
+import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.data.folds import IGNORING_GROUPS, write_folds
+from cellline.errors import UserError
+from cellline.files import write_json
+from cellline.prediction.run_folder import train_command
 from cellline.stopping import Stopped
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.run import train_run
@@ -88,3 +92,31 @@ def test_other_code_may_go_on_and_says_so(
     train_run(config, print)
     printed = capsys.readouterr().out
     assert "trained by another version of this program (eeeeeeeeeeee)" in printed
+
+
+def test_a_config_that_was_lost_is_what_the_folds_say_it_was(
+    dealt: Folders, training: Training
+) -> None:
+    config = Config(dealt, replace(training, epochs=1), MACHINE, "a", fold=0)
+    train_run(config, print)
+    path = Path("oof/a/config.json")
+    written = path.read_bytes()
+    path.unlink()
+    with pytest.raises(UserError, match=r"oof\.npz does not belong .* its epochs is 1, not 2"):
+        train_run(replace(config, training=replace(training, epochs=2)), print)
+    assert not path.exists()
+    train_run(config, print)
+    assert path.read_bytes() == written
+
+
+def test_the_command_that_goes_on_survives_shells_and_make(tmp_path: Path) -> None:
+    weights = tmp_path / 'my $weights\' "file".pth'
+    config = {"settings": asdict(Training(weights=str(weights)))}
+    oof = tmp_path / "oof $x"
+    write_json(oof / "a" / "config.json", config)
+    command = train_command(Folders(oof_dir=oof, cache_dir=Path("my cache")), "a", 3)
+    # What make and a shell make of it: a Makefile that prints the words that a script would get.
+    Path("Makefile").write_text("train:\n\t@printf '%s\\n' \"$(OOF)\" $(FOLD) $(ARGS)\n")
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    words = [str(oof), "3", "--weights", str(weights), "--cache-dir", "my cache"]
+    assert done.stdout.splitlines() == [word.replace("$x", "") for word in words]

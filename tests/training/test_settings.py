@@ -47,7 +47,7 @@ def test_where_settings_come_from(
 ) -> None:
     if found is not None:
         write_json(BEST, asdict(found))
-    config = recorded and {"settings": recorded}
+    config = None if recorded is None else {"settings": recorded}
     settled, line, chosen = settle(replace(ASKED, **given), config, OOF, competition, folds)
     assert (settled.lr, settled.batch_size) == expected
     assert says in line

@@ -127,7 +127,7 @@ def train_command(
         ("OOF", folders.oof_dir, Folders.oof_dir),
     ):
         if path != usual:
-            words.append(f"{name}={quote(str(path))}")
+            words.append(f"{name}={quote(in_make(str(path)))}")
     words.append(f"RUN={run}")
     if fold is not None:
         words.append(f"FOLD={fold}")
@@ -135,15 +135,25 @@ def train_command(
     usual_settings = flatten(asdict(Training()) | asdict(Machine()))
     settings = flatten(config["settings"] if config else {})
     settings |= asdict(machine) if machine else {}
+    settings["cache_dir"], usual_settings["cache_dir"] = folders.cache_dir, Folders.cache_dir
     # Those of the run itself are taken for a learning rate and batch size that are not given.
     changed = [
-        f"--{name.replace('_', '-')} {value}"
+        f"--{name.replace('_', '-')} {quote(str(value))}"
         for name, value in settings.items()
         if value != usual_settings[name] and name not in ("lr", "batch_size")
     ]
     if changed:
-        words.append(f'ARGS="{" ".join(changed)}"')
+        joined = in_make(" ".join(changed))
+        # Double quotes read better, where nothing in them means something to the shell.
+        words.append(
+            f'ARGS="{joined}"' if not set(joined) & set('"$`\\!') else f"ARGS={quote(joined)}"
+        )
     return " ".join(words)
+
+
+def in_make(value: str) -> str:
+    """As it must be written in a variable of make."""
+    return value.replace("$", "$$")
 
 
 def check_same_run(folder: Path, config: dict[str, Any]) -> None:

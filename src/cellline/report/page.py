@@ -6,6 +6,7 @@ from pathlib import Path
 from cellline.config import Config
 from cellline.data.folds import IGNORING_GROUPS
 from cellline.files import write_bytes
+from cellline.locking import one_writer
 from cellline.prediction.metrics import Scores, with_interval
 from cellline.report.auditing import audit_section
 from cellline.report.calibrating import calibration_section
@@ -32,7 +33,8 @@ def write_report(config: Config, report: Callable[[str], None]) -> Path:
     scores = score_run(run)
     path = run.folder / "report.html"
     page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest))
-    write_bytes(path, page.encode())
+    with one_writer(run.folder, "writing the report", wait=10):
+        write_bytes(path, page.encode())
     if run.folds.ignore_groups:
         report(IGNORING_GROUPS)
     report(

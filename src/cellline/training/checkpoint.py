@@ -17,8 +17,13 @@ from torch import Tensor
 from cellline.errors import UserError, first_line
 from cellline.files import atomic, sync_folder
 from cellline.prediction.run_folder import check_belongs
+from cellline.training.memory import TooLittleMemoryError, explain_full_memory
 
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint-previous.pt", "checkpoint-damaged.pt"
+
+
+class DamagedError(UserError):
+    """A checkpoint is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         raise UserError(f"{path} is missing; to train the fold again, move {path.parent} away")
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with explain_full_memory():
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except (TooLittleMemoryError, OSError):
+        raise  # the file may be whole
     # torch.load raises whatever its unpickler, zip reader or storage meets in a damaged file.
     except Exception as error:
         raise damaged(path, first_line(error)) from error
@@ -99,12 +107,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(**values)
 
 
-def damaged(path: Path, why: str) -> UserError:
+def damaged(path: Path, why: str) -> DamagedError:
     """The error for a checkpoint that can't be used."""
-    return UserError(
-        f"{path} is damaged ({why}); move oof.npz beside it away, if it is there, and `make train` "
-        f"goes on from {PREVIOUS}"
-    )
+    advice = f"move {path.parent} away to train the fold again"
+    if path.name == NEWEST and path.with_name(PREVIOUS).exists():
+        advice = (
+            f"`make train` goes on from {PREVIOUS}, once oof.npz beside it, if there, is moved away"
+        )
+    return DamagedError(f"{path} is damaged ({why}); {advice}")
+
+
+def put_previous_back(folder: Path) -> None:
+    """Undo the first of write_checkpoint's two renames, where a process was killed between them."""
+    newest, previous = folder / NEWEST, folder / PREVIOUS
+    if not newest.exists() and previous.exists():
+        previous.replace(newest)
+        sync_folder(folder)
 
 
 def read_newest(
@@ -116,13 +134,12 @@ def read_newest(
     place. Raises UserError when both are damaged, or when it is of another run or fold.
     """
     newest, previous = folder / NEWEST, folder / PREVIOUS
-    if not newest.exists() and previous.exists():
-        previous.replace(newest)  # killed between the two renames of write_checkpoint
+    put_previous_back(folder)
     if not newest.exists():
         return None
     try:
         checkpoint = read_checkpoint(newest)
-    except UserError as error:
+    except DamagedError as error:
         if not previous.exists():
             raise
         checkpoint = read_checkpoint(previous)

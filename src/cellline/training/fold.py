@@ -109,9 +109,10 @@ class Keeper:
         self.history = history
         self.stop = stop
         self.saved = time.monotonic()
+        # A disk that is too small shows now, not after an hour. And how long saving takes, which
+        # must be known where time is limited.
         stop.check()
-        if not history:
-            # A disk that is too small shows now, not after an hour; and what saving takes.
+        if not history or stop.deadline is not None:
             self.save()
         stop.check()
 

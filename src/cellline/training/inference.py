@@ -20,9 +20,13 @@ from cellline.prediction.run_folder import (
     write_test_predictions,
 )
 from cellline.prediction.tta import all_views, average_views, predict_views
-from cellline.training.checkpoint import NEWEST, Checkpoint, read_checkpoint
+from cellline.training.checkpoint import NEWEST, Checkpoint, put_previous_back, read_checkpoint
 from cellline.training.memory import explain_full_memory
 from cellline.versions import code_version
+
+
+class UntrainedError(UserError):
+    """A fold has a checkpoint of before its first step."""
 
 
 def predict_test(
@@ -32,14 +36,15 @@ def predict_test(
 
     Written to test.npz there, and read from it while model, test images and precision are what
     they were. Raises UserError for a checkpoint that isn't of the run `config` describes, isn't the
-    one whose predictions are in oof.npz, or has not been trained for a single step.
+    one whose predictions are in oof.npz; UntrainedError when it was not trained for a step.
     """
     path = folder / "test.npz"
     with one_writer(folder, "predicting the test set"):
+        put_previous_back(folder)
         checkpoint = read_checkpoint(folder / NEWEST)
         check_belongs(folder / NEWEST, checkpoint.config, config)
         if checkpoint.resume is not None and not checkpoint.resume["n_averaged"]:
-            raise UserError(f"{folder} was begun, but not trained for a single step: train on")
+            raise UntrainedError(f"{folder} was begun, but not trained for a single step: train on")
         model_digest = checkpoint.model_digest()
         if (folder / "oof.npz").exists():
             check_scored(folder / "oof.npz", {"model_digest": model_digest})

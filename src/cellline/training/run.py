@@ -11,6 +11,7 @@ from cellline.prediction.metrics import balanced_accuracy, percent
 from cellline.prediction.run_folder import (
     OutOfFold,
     check_same_run,
+    check_scored,
     claim_run,
     describe_run,
     finished_folds,
@@ -41,6 +42,12 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
     )
     record = describe_run(training, competition, folds)
     check_same_run(folder, record)
+    finished = finished_folds(folder, folds.n_folds)
+    if finished and read_config(folder) is None:
+        # It was lost, or moved away as damaged: the folds say what it must have been.
+        for fold in finished:
+            check_scored(folder / f"fold{fold}" / "oof.npz", {**record, "fold": fold})
+        claim_run(folder, record)
     device = choose_device(config.machine)
     stop = Stop(config.machine.max_minutes)
     if folds.ignore_groups:
@@ -55,7 +62,7 @@ def train_run(config: Config, report: Callable[[str], None]) -> None:
             return train_fold(trainer, folder / f"fold{fold}", record, fold, stop)
         except Stopped:
             command = train_command(config.folders, config.run, config.fold, config.machine)
-            report(f"fold {fold} is saved; what goes on from there:\n  {command}")
+            report(f"what fold {fold} has is saved; to go on from there:\n  {command}")
             raise
 
     for fold in range(folds.n_folds) if config.fold is None else [config.fold]:
