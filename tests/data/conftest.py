@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_input import Input, make_input
 
-SECONDS = 20
+SECONDS = 120
 BYTES = 160 << 20  # unless the fixture's parameter says otherwise
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile import END_OF_TAR, pax_entry, tar_entry, tar_header
-from tiny_input import Input, png, refusal, tar
+from tiny_input import Input, make_input, png, refusal, tar
 
 from cellline.data import archives, images
 from cellline.data.competition import load_competition
@@ -161,36 +161,40 @@ def test_absurd_sizes(given: Input, cache_dir: Path, form: str, claim: bytes) ->
 
 def test_bombs_in_a_tar_are_not_unpacked(given: Input, cache_dir: Path) -> None:
     folder = given.write(".tar.gz")
-    with gzip.open(folder / "images_train.tar.gz", "wb") as archive:
-        for number in range(110):
-            archive.write(tar_entry(b"%d_red.png" % number, bytes(1 << 20)))
+    part = gzip.compress(tar_entry(b"00017_red.png", bytes(1 << 20)))
+    (folder / "images_train.tar.gz").write_bytes(part * 110)
     lines = refusal(folder, cache_dir)
     assert any("can't be read: it would unpack to more than" in line for line in lines)
 
 
-def add_bomb(archive: zipfile.ZipFile) -> None:
-    """Add 200 MiB of zeros as an image."""
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The training images as a zip, one of them 200 MiB of zeros."""
+    given = make_input(tmp_path_factory.mktemp("bomb") / "input")
+    del given.images["train"]["00017_blue.png"]
     info = zipfile.ZipInfo("00017_blue.png")
     info.compress_type = zipfile.ZIP_DEFLATED
-    with archive.open(info, "w") as file:
-        for _ in range(200):
-            file.write(bytes(1 << 20))
+
+    def add(archive: zipfile.ZipFile) -> None:
+        with archive.open(info, "w") as file:
+            for _ in range(200):
+                file.write(bytes(1 << 20))
+
+    return (write_zip(given, add) / "images_train.zip").read_bytes()
 
 
-def test_bombs_in_a_zip_are_not_unpacked(given: Input, cache_dir: Path) -> None:
-    del given.images["train"]["00017_blue.png"]
-    (line, _) = refusal(write_zip(given, add_bomb), cache_dir)
+def test_bombs_in_a_zip_are_not_unpacked(given: Input, cache_dir: Path, bomb: bytes) -> None:
+    (given.write(".zip") / "images_train.zip").write_bytes(bomb)
+    (line, _) = refusal(given.folder, cache_dir)
     assert line.startswith("  images_train.zip: can't be read: it would unpack to more than ")
 
 
-def test_bombs_that_lie_about_their_size(given: Input, cache_dir: Path) -> None:
-    del given.images["train"]["00017_blue.png"]
-    path = write_zip(given, add_bomb) / "images_train.zip"
-    data = bytearray(path.read_bytes())
+def test_bombs_that_lie_about_their_size(given: Input, cache_dir: Path, bomb: bytes) -> None:
+    data = bytearray(bomb)
     at = data.rindex(b"PK\1\2") + 24  # the bomb's size in the table of contents
     assert data[at : at + 4] == struct.pack("<I", 200 << 20)
     data[at : at + 4] = struct.pack("<I", 500)
-    path.write_bytes(data)
+    (given.write(".zip") / "images_train.zip").write_bytes(data)
     assert refusal(given.folder, cache_dir) == [
         "  images_train.zip: 1 file can't be read (damaged or truncated): 00017_blue.png",
         AGAIN,
@@ -277,9 +281,9 @@ def test_parts_of_gzip_and_what_follows_the_end(given: Input, cache_dir: Path) -
 
 def test_archives_of_the_smallest_images_are_no_bombs(given: Input) -> None:
     """Copies of one tiny image, each in a kilobyte of tar: nothing else unpacks to as much."""
-    images = [(f"{i:05d}_red.png", GOOD) for i in range(10_000)]
+    images = [(f"{i:05d}_red.png", GOOD) for i in range(3_000)]
     packed = gzip.compress(tar(images))
-    assert 50 < 10_000 * 1024 / len(packed) < archives.MAX_RATIO
+    assert 50 < 3_000 * 1024 / len(packed) < archives.MAX_RATIO
 
 
 def test_deeply_nested_folders(given: Input, cache_dir: Path) -> None:

@@ -18,7 +18,7 @@ from cellline.errors import UserError
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(8, 6)
 GOOD = png(PIXELS)
-SECONDS = 20  # after which a process is taken to live for ever
+SECONDS = 60  # after which a process is taken to live for ever
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -142,6 +142,13 @@ def test_control_characters_in_the_header(given: Input, cache_dir: Path) -> None
     )
 
 
+def test_columns_with_names_of_any_length_are_cut(given: Input, cache_dir: Path) -> None:
+    given.sample_submission = given.sample_submission.replace(b"cell_line", b"c" * 100_000)
+    (line,) = refusal(given.write(), cache_dir)
+    assert line.startswith("  y_train.csv: wrong header: found 'file_id,cell_line', expected ")
+    assert len(line) < 500
+
+
 @pytest.mark.parametrize(
     ("y_train", "expected"),
     [

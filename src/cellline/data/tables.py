@@ -104,7 +104,7 @@ def _template_columns(header: list[str]) -> tuple[str, ...]:
 def _label_columns(template: Table | None, header: list[str]) -> tuple[str, ...]:
     columns = (template.id_column, template.label_column) if template else tuple(header)
     if len(columns) != 2 or sorted(header) != sorted(columns):
-        expected = f"{','.join(columns)!r} as in {TEMPLATE}" if template else f"{EXAMPLE!r}"
+        expected = f"{_quote(','.join(columns))} as in {TEMPLATE}" if template else repr(EXAMPLE)
         raise NotATableError(f"wrong header: found {_quote(','.join(header))}, expected {expected}")
     return columns
 
