@@ -137,7 +137,8 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     while waiting:
         prefix = waiting.pop()
         try:
-            with os.scandir(folder / prefix) as found:
+            # Not a Path, which would take apart each of deeply nested folders anew.
+            with os.scandir(f"{folder}/{prefix}") as found:
                 for entry in found:
                     path = f"{prefix}{entry.name}"
                     if _is_litter(entry.name):
