@@ -256,7 +256,8 @@ def test_the_real_competition(tmp_path: Path) -> None:
     Path("input/y_train.csv").write_text("\n".join([rows[0], *rows[2:]]) + "\n")
     printed = make("folds", status=2)
     assert "no row in y_train.csv" in printed
-    assert not any(Path(name).exists() for name in ("oof", ".cache"))
+    left = [path for name in ("oof", ".cache") for path in Path(name).rglob("*")]
+    assert all(path.name == ".lock" for path in left)
 
     Path("input/y_train.csv").write_text("\n".join(rows) + "\n")
     printed = make("folds", "train", "submit", "FOLD=0", f"ARGS={TINY}", status=2)

@@ -1,5 +1,6 @@
 """Ending early without losing anything: Ctrl-C, SIGTERM, and a limit of time."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -106,7 +107,9 @@ def leave_to_parent(worker: int = 0) -> None:
 
 
 def _obey_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    parent = multiprocessing.parent_process()  # not getppid(): a fork server is between them
+    assert parent is not None
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)
 

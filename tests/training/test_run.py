@@ -1,3 +1,4 @@
+import os
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -117,6 +118,10 @@ def test_the_command_that_goes_on_survives_shells_and_make(tmp_path: Path) -> No
     command = train_command(Folders(oof_dir=oof, cache_dir=Path("my cache")), "a", 3)
     # What make and a shell make of it: a Makefile that prints the words that a script would get.
     Path("Makefile").write_text("train:\n\t@printf '%s\\n' \"$(OOF)\" $(FOLD) $(ARGS)\n")
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    # As from a fresh shell: not as a part of the make that may have started the tests.
+    fresh = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFL"))}
+    done = subprocess.run(
+        command, shell=True, env=fresh, capture_output=True, text=True, check=True
+    )
     words = [str(oof), "3", "--weights", str(weights), "--cache-dir", "my cache"]
     assert done.stdout.splitlines() == [word.replace("$x", "") for word in words]
