@@ -74,8 +74,9 @@ class Ended:
 
     @property
     def asked(self) -> bool:
-        """It ended because SIGTERM asked it to, after it had saved."""
-        return self.status == 128 + signal.SIGTERM
+        """It ended because SIGTERM asked it to, after it had saved; or when it was done already."""
+        # By the signal itself where Python shuts down, and no longer handles it.
+        return self.status in (128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
