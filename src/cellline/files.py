@@ -49,7 +49,7 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(descriptor, 0o666 & ~umask)
-        with os.fdopen(descriptor, "wb") as file:
+        with name_in_errors(path), os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -57,10 +57,18 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
             path.replace(previous)
         Path(name).replace(path)
         sync_folder(path.parent)
-    except BaseException as error:
+    except BaseException:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk is met by write(), which knows no name
+        raise
+
+
+@contextmanager
+def name_in_errors(path: Path) -> Iterator[None]:
+    """Within, OSErrors name the file: a full disk is met by write(), which knows no name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
         raise
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from optuna.storages.journal import JournalFileBackend
 
 from cellline.errors import UserError
-from cellline.files import sync_folder
+from cellline.files import name_in_errors, sync_folder
 
 _DIGEST = ',"digest":"'
 
@@ -41,14 +41,10 @@ class Journal(JournalFileBackend):
             head = json.dumps(log, separators=(",", ":")).removesuffix("}")
             digest = _link(digest, head.encode())
             lines.append(f'{head}{_DIGEST}{digest}"}}\n')
-        try:
-            with self.path.open("ab") as file:
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            error.filename = error.filename or str(self.path)  # write() on a full disk knows none
-            raise
+        with name_in_errors(self.path), self.path.open("ab") as file:
+            file.write("".join(lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
         self.digest = digest
 
 

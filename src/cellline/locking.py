@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from cellline.errors import UserError
-from cellline.files import remove_leftovers
+from cellline.files import name_in_errors, remove_leftovers
 
 LOCK = ".lock"
 
@@ -42,13 +42,10 @@ def one_writer(folder: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
                     f"would be {doing}; wait for its end, or stop it first"
                 )
             time.sleep(RETRY_SECONDS)
-        try:
+        with name_in_errors(folder / LOCK):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()} ({doing})")
             file.flush()
-        except OSError as error:
-            error.filename = file.name  # write() on a full disk knows none
-            raise
         remove_leftovers(folder)
         yield
 

@@ -235,7 +235,7 @@ def write_out_of_fold(path: Path, predictions: OutOfFold, provenance: dict[str, 
         label=predictions.labels,
         prob=predictions.prob,
         prob_plain=predictions.prob_plain,
-        provenance=np.array(json.dumps(provenance, ensure_ascii=False)),
+        provenance=render_provenance(provenance),
     )
 
 
@@ -248,8 +248,9 @@ def read_out_of_fold(folder: Path, folds: Sequence[int]) -> OutOfFold:
     parts = []
     for fold in folds:
         path = folder / f"fold{fold}" / "oof.npz"
-        check_scored(path, {**config, "fold": fold})
-        parts.append(list(read_arrays(path, "file_id", "label", "prob", "prob_plain").values()))
+        arrays = read_arrays(path, "provenance", "file_id", "label", "prob", "prob_plain")
+        check_belongs(path, parse_provenance(arrays.pop("provenance")), {**config, "fold": fold})
+        parts.append(list(arrays.values()))
     ids, labels, prob, plain = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     order = np.argsort(ids)
     return OutOfFold(ids[order], labels[order], prob[order], plain[order])
@@ -262,7 +263,17 @@ def check_scored(path: Path, made_from: dict[str, Any]) -> None:
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """What an `.npz` of predictions says that it was made from."""
-    provenance: dict[str, Any] = json.loads(str(read_arrays(path, "provenance")["provenance"]))
+    return parse_provenance(read_arrays(path, "provenance")["provenance"])
+
+
+def render_provenance(provenance: dict[str, Any]) -> np.ndarray:
+    """What predictions were made from, as it lies in their `.npz`: JSON."""
+    return np.array(json.dumps(provenance, ensure_ascii=False))
+
+
+def parse_provenance(array: np.ndarray) -> dict[str, Any]:
+    """The inverse of `render_provenance`."""
+    provenance: dict[str, Any] = json.loads(str(array))
     return provenance
 
 
@@ -270,8 +281,7 @@ def write_test_predictions(
     path: Path, ids: np.ndarray, prob: np.ndarray, provenance: dict[str, Any]
 ) -> None:
     """Write a fold's test.npz: probabilities [m, class] of the test samples `ids` [m]."""
-    made_from = np.array(json.dumps(provenance, ensure_ascii=False))
-    write_arrays(path, file_id=ids, prob=prob, provenance=made_from)
+    write_arrays(path, file_id=ids, prob=prob, provenance=render_provenance(provenance))
 
 
 def read_test_predictions(path: Path, provenance: dict[str, Any]) -> np.ndarray | None:
@@ -282,7 +292,7 @@ def read_test_predictions(path: Path, provenance: dict[str, Any]) -> np.ndarray 
     if not path.exists():
         return None
     arrays = read_arrays(path, "prob", "provenance")
-    recorded = json.loads(str(arrays["provenance"]))
+    recorded = parse_provenance(arrays["provenance"])
     return arrays["prob"] if provenance.items() <= recorded.items() else None
 
 
