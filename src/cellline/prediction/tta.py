@@ -13,6 +13,9 @@ VIEWS = tuple(range(8))
 # Those that keep the shape of an image that isn't square: half turns and mirror images.
 FLAT_VIEWS = (0, 2, 4, 6)
 PLAIN = (0,)
+# Images at once, of DenseNet-161 at 64 px on two Zen 3 cores: 64 a second in batches of 8, 82 in
+# batches of 16, 99 of 32, 104 of 64, 105 of 128, 97 of 256.
+EFFICIENT_BATCH = 64
 
 
 def all_views(images: np.ndarray) -> tuple[int, ...]:
@@ -48,22 +51,27 @@ def predict_views(
 ) -> np.ndarray:
     """Class probabilities float32 [view, len(rows), class] of `rows` of images, uint8.
 
-    `network` must be on the device; it is put into evaluation mode. `after_batch` is given the
-    number of samples in each batch that has been predicted; what it raises ends the prediction.
+    `network` must be on the device; it is put into evaluation mode. `batch_size` is what it was
+    trained with. `after_batch` is given the number of samples in each batch that has been
+    predicted; what it raises ends the prediction.
     """
     network.eval()
+    # The views of a sample are predicted together. Eight times what a training step fits into:
+    # that keeps what all layers compute, for DenseNet-161 sixteen times as much a sample.
+    at_once = max(batch_size, min(EFFICIENT_BATCH, 8 * batch_size))
+    n = max(1, at_once // len(views))
     parts: list[Tensor] = []
     done = 0
     while done < len(rows):
-        batch = rows[done : done + batch_size]
+        batch = rows[done : done + n]
         try:
             parts.append(predict_batch(network, images[batch], device, views))
         except RuntimeError as error:
-            if not gpu_is_full(error) or batch_size == 1:
+            if not gpu_is_full(error) or n == 1:
                 raise
             # Another GPU than that of the training may be smaller. Tried again after this block,
             # when the exception no longer holds what was computed.
-            batch_size //= 2
+            n //= 2
             continue
         done += len(batch)
         if after_batch is not None:
@@ -76,12 +84,9 @@ def predict_batch(
 ) -> Tensor:
     """Class probabilities float32 [view, n, class], on the device, of n images."""
     batch = torch.from_numpy(images).to(device.device, non_blocking=True)
-    of_views = []
-    for view in views:
-        with device.autocast():
-            logits = network(see(batch, view))
-        of_views.append(torch.softmax(logits.float(), dim=1))
-    return torch.stack(of_views)
+    with device.autocast():
+        logits = network(torch.cat([see(batch, view) for view in views]))
+    return torch.softmax(logits.float(), dim=1).unflatten(0, (len(views), len(batch)))
 
 
 def average_views(prob: np.ndarray) -> np.ndarray:
