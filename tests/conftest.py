@@ -1,5 +1,7 @@
 """A competition small enough to train on in a second."""
 
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,14 @@ from cellline.data.synthetic import draw_competition
 from cellline.device import Device, choose_device
 
 CLASSES = ("A549", "HeLa", "RT4")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hang_ups_are_heard() -> Iterator[None]:
+    """Under nohup they are ignored, and would be by all processes that tests start."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
 
 
 @pytest.fixture(autouse=True)
