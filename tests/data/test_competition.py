@@ -316,6 +316,10 @@ FAULTS: list[tuple[Change, list[str]]] = [
         in_csv("y_train", b"17,RT4", b"17,RT4\n00017,HeLa\n30,RT4"),
         ["  y_train.csv: 2 ids are duplicate: 17, 30"],
     ),
+    (  # of which the first counts
+        in_csv("y_train", b"17,RT4", b"17,RT4\n17,\n17,nan"),
+        ["  y_train.csv: 1 id is duplicate: 17"],
+    ),
     (
         in_csv("sample_submission", b"5,RT4", b"5,RT4\n05,RT4"),
         ["  sample_submission.csv: 1 id is duplicate: 5"],
@@ -521,6 +525,27 @@ def test_duplicate_member(given: Input, cache_dir: Path) -> None:
     archive.write_bytes(tar(named))
     line = "  images_test.tar: 1 image is there twice: 00005_red.png and 00005_red.png"
     assert refusal(given.folder, cache_dir) == [line]
+
+
+def test_images_of_one_place_under_several_names(given: Input, cache_dir: Path) -> None:
+    images = given.images["test"]
+    images |= {"5_red.png": GOOD, "0000000000000000000000000000000000005_red.png": GOOD}
+    line = (
+        "  images_test.tar: 2 images are there twice: 00005_red.png and 5_red.png, 5_red.png and "
+        "0000000000000000000000000000000000005_red.png"
+    )
+    assert refusal(given.write(".tar"), cache_dir) == [line]
+
+
+def test_names_in_messages_are_those_of_the_files(given: Input, cache_dir: Path) -> None:
+    images = given.images["train"]
+    images |= {"00017_red.png": GOOD[:-20], "00030_blue.png": png(np.zeros((6, 8), np.uint8))}
+    images["2_yellow.png"] = images.pop("00002_yellow.png")[:-20]
+    assert refusal(given.write(), cache_dir) == [
+        "  images_train: 1 image is not 6 x 8 pixels like most: 00030_blue.png (8 x 6)",
+        "  images_train: 2 images are damaged or truncated: 00017_red.png, 2_yellow.png",
+        "Download or copy what is damaged again.",
+    ]
 
 
 def test_link_beside_an_image(given: Input, cache_dir: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -137,7 +138,7 @@ def test_interrupted_decoding_leaves_nothing(
     given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> Iterator[object]:
-        yield "train", "00001_red.png", b"\7" * 48
+        yield "train", 1, b"\7" * 48
         assert leftovers(cache_dir) == {".decoding"}
         raise KeyboardInterrupt
 
@@ -380,3 +381,21 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     two = load_competition(given.folder, tmp_path / "two", workers=2)
     assert one.digest == two.digest
     np.testing.assert_array_equal(two.test_images[7], given.pixels[207])
+
+
+def peak_memory(folder: Path, samples: int) -> int:
+    """Return the most bytes that reading an input of so many training samples takes."""
+    given = make_input(folder, labels={i: "ab"[i % 2] for i in range(1, samples + 1)}, test_ids=[0])
+    given.write(".tar")
+    tracemalloc.start()
+    try:
+        load_competition(folder, folder / "cache", workers=1)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_hardly_grows_with_the_images(tmp_path: Path) -> None:
+    # The first, of any size, imports what is imported when it is needed.
+    _, few, many = (peak_memory(tmp_path / str(n), n) for n in (50, 200, 1000))
+    assert many - few < 800 * 400  # bytes a sample; with its names and their places it was 1,400

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile import png_chunk, png_file
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 from PIL import Image
 from tiny_input import Input, png, refusal
 
 from cellline.data.competition import load_competition
-from cellline.data.png import decode_png
+from cellline.data.png import decode_pngs
 
 pytestmark = pytest.mark.usefixtures("bounded")
 
@@ -31,6 +34,12 @@ def pack_zeros(mebibytes: int) -> bytes:
 
 
 BOMB = pack_zeros(200)
+
+
+def decode_png(data: bytes, size: tuple[int, int]) -> bytes | None:
+    """Decode a single image."""
+    (pixels,) = decode_pngs([data], size)
+    return pixels
 
 
 def idat(rows: bytes) -> bytes:
@@ -136,6 +145,53 @@ def test_interlaced_images_of_a_competition(given: Input, cache_dir: Path) -> No
     expected = load_competition(given.write(), cache_dir).digest
     given.images["train"]["00017_red.png"] = interlaced(given.pixels[17][1])
     assert load_competition(given.write(), cache_dir).digest == expected
+
+
+def filtered(pixels: np.ndarray, kinds: list[int]) -> bytes:
+    """Filter each row in its way, as the format's chapter 9 defines them."""
+    before = np.pad(pixels.astype(int), ((1, 0), (1, 0)))
+    corner, above, left = before[:-1, :-1], before[:-1, 1:], before[1:, :-1]
+    nearest = np.abs(np.stack([above - corner, left - corner, above + left - 2 * corner]))
+    paeth = np.choose(nearest.argmin(axis=0), [left, above, corner])
+    predicted = [0 * left, left, above, (left + above) // 2, paeth]
+    return b"".join(
+        bytes([kind]) + ((row - predicted[kind][y]) % 256).astype(np.uint8).tobytes()
+        for y, (row, kind) in enumerate(zip(pixels.astype(int), kinds, strict=True))
+    )
+
+
+@st.composite
+def many_files(draw: st.DrawFn) -> tuple[tuple[int, int], list[tuple[bytes, bytes | None]]]:
+    """Draw a size, and files with what they decode to: rows filtered in any way, and broken."""
+    height, width = size = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    files: list[tuple[bytes, bytes | None]] = []
+    for seed in draw(st.lists(st.integers(0, 999), max_size=9)):
+        pixels = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+        kinds = draw(st.lists(st.integers(0, 4), min_size=height, max_size=height))
+        rows = filtered(pixels, kinds)
+        whole = png_file(idat(rows), width=width, height=height)
+        form = draw(st.sampled_from(["whole", "interlaced", "broken off", "unknown filter"]))
+        if form == "whole":
+            files.append((whole, pixels.tobytes()))
+        elif form == "interlaced":
+            files.append((interlaced(pixels), pixels.tobytes()))
+        elif form == "broken off":
+            files.append((whole[: draw(st.integers(0, len(whole) - 1))], None))
+        else:
+            rows = bytes([draw(st.integers(5, 255))]) + rows[1:]
+            files.append((png_file(idat(rows), width=width, height=height), None))
+    return size, files
+
+
+@drawn(many_files())
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_images_decoded_together_are_those_decoded_alone(
+    case: tuple[tuple[int, int], list[tuple[bytes, bytes | None]]],
+) -> None:
+    size, files = case
+    assert decode_pngs([data for data, _ in files], size) == [pixels for _, pixels in files]
+    for data, pixels in files:
+        assert decode_png(data, size) == pixels
 
 
 def test_absurd_dimensions_are_refused(given: Input, cache_dir: Path) -> None:

@@ -174,7 +174,9 @@ def test_lines_up_to_the_limit_are_read(tmp_path: Path) -> None:
     assert table is None and problems  # a field of a megabyte is refused by csv
     (tmp_path / "y.csv").write_text(HEADER + " " * 1000 + "1,RT4" + " " * 1000 + "\n2,HeLa\n")
     table = read_labels(tmp_path / "y.csv", None, Problems(tmp_path))
-    assert table is not None and table.labels == {1: "RT4", 2: "HeLa"}
+    assert table is not None
+    assert table.ids.tolist() == [1, 2]
+    assert table.labels == ["RT4", "HeLa"]
 
 
 def test_what_is_no_file(given: Input, cache_dir: Path) -> None:
@@ -209,5 +211,5 @@ def test_a_million_rows(tmp_path: Path) -> None:
     table = read_labels(tmp_path / "y.csv", None, problems)
     assert not problems
     assert table is not None
-    assert len(table.ids) == 1_000_000
-    assert all(int(label[-1]) == labels[i] for i, label in table.labels.items())
+    np.testing.assert_array_equal(table.ids, np.arange(1_000_000))
+    assert all(int(label[-1]) == i for label, i in zip(table.labels, labels, strict=True))

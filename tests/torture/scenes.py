@@ -74,7 +74,7 @@ class Scenes:
         self.folder = folder
         self.verbs = Verbs(folder, forked=forked)
         # Where all copies read it: the cache knows an input by its place. As many images as are
-        # decoded by several processes.
+        # decoded by several threads.
         draw_competition(folder / "input", samples_train=90, samples_test=18, size=16)
 
     def play(self, name: str, before: Path, verb: str, *arguments: str) -> Scene:

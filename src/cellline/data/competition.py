@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def load_competition(
     `input_dir` holds `images_train` and `images_test` (each a folder, `.tar`, `.tar.gz`, `.tgz` or
     `.zip`) with 8-bit grayscale PNG images `<id>_<channel>.png` of one size, `y_train.csv` and
     `sample_submission.csv`. Ids match by value, `17` being `00017`. It is only read. The decoded
-    arrays are kept in `cache_dir`; `workers` processes decode, by default one a processor.
+    arrays are kept in `cache_dir`; `workers` threads decode, by default one a processor.
 
     Raises UserError with every problem found, one line each, and leaves nothing in `cache_dir`.
     """
@@ -76,11 +76,11 @@ def load_competition(
     if images is None:
         listings = [list_images(split, at, channels, problems) for split, at in sources.items()]
         size = settle_size(listings, problems)
-        ids = {part.split: part.samples for part in listings if part.whole}
+        ids = {part.split: part.ids for part in listings if part.whole}
         _match(ids, labels, template, found, problems)
         images = decode_images(cache_dir, key, listings, size, problems, workers)
     else:
-        ids = {split: set(images[split].ids.tolist()) for split in SPLITS}
+        ids = {split: images[split].ids for split in SPLITS}
         _match(ids, labels, template, found, problems)
     problems.check()
     assert labels is not None and template is not None  # or there was a problem
@@ -102,7 +102,7 @@ def _competition(
     channels: tuple[str, ...], images: Mapping[str, Images], labels: Table, template: Table
 ) -> Competition:
     train, test = (images[split] for split in SPLITS)
-    given = [labels.labels[sample] for sample in train.ids.tolist()]
+    given = [labels.labels[row] for row in np.argsort(labels.ids).tolist()]  # as train.ids
     classes = tuple(sorted(set(given)))
     index = {label: at for at, label in enumerate(classes)}
     return Competition(
@@ -113,7 +113,7 @@ def _competition(
         train_ids=train.ids,
         labels=np.array([index[label] for label in given], dtype=np.int64),
         test_ids=test.ids,
-        template=tuple(template.ids.values()),
+        template=tuple(template.written),
         train_images=train.pixels,
         test_images=test.pixels,
         digest=digest_text(train.digest, test.digest, json.dumps(given)),
@@ -164,7 +164,7 @@ def _find(input_dir: Path, stem: str, problems: Problems) -> Path | None:
 
 
 def _match(
-    images: Mapping[str, Collection[int]],
+    images: Mapping[str, np.ndarray],
     labels: Table | None,
     template: Table | None,
     sources: Mapping[str, Path | None],
@@ -179,14 +179,15 @@ def _match(
             imageless = Fault(
                 f"row has no images in {source.name}", f"rows have no images in {source.name}"
             )
-            problems.count(source.name, rowless, set(images[split]) - set(table.ids))
-            problems.count(name, imageless, set(table.ids) - set(images[split]))
+            problems.count(source.name, rowless, np.setdiff1d(images[split], table.ids).tolist())
+            problems.count(name, imageless, np.setdiff1d(table.ids, images[split]).tolist())
     train, test = (sources[split] for split in SPLITS)
     if train is not None and test is not None and len(images) == len(SPLITS):
         both = _also_in(train.name)
-        problems.count(test.name, both, set(images["train"]) & set(images["test"]))
+        problems.count(test.name, both, np.intersect1d(images["train"], images["test"]).tolist())
     if labels is not None and template is not None:
-        problems.count(TEMPLATE, _also_in(LABELS), set(labels.ids) & set(template.ids))
+        both = _also_in(LABELS)
+        problems.count(TEMPLATE, both, np.intersect1d(labels.ids, template.ids).tolist())
 
 
 def _also_in(name: str) -> Fault:

@@ -62,7 +62,7 @@ def decode_images(
 
 def _check_room(cache_dir: Path, listings: Sequence[Listing], size: Size) -> None:
     """Raise UserError if the arrays don't fit on the disk, before any of them is decoded."""
-    pictures = sum(len(listing.samples) * len(listing.channels) for listing in listings)
+    pictures = sum(len(listing.ids) * len(listing.channels) for listing in listings)
     need, free = pictures * size[0] * size[1], shutil.disk_usage(cache_dir).free
     if need > free:
         raise _no_room(cache_dir, f"they take {need / 1e6:.1f} MB, and {free / 1e6:.1f} are free")
@@ -85,36 +85,40 @@ def _check_unchanged(key: str, listings: Sequence[Listing], problems: Problems) 
 
 def _decoded(
     listings: Sequence[Listing], size: Size, problems: Problems, workers: int | None
-) -> Iterator[tuple[str, str, bytes]]:
-    """Yield split, name and pixels of all sound images; note the others."""
-    missing = {listing.split: set(listing.sizes) for listing in listings}
-    damaged: dict[str, list[str]] = defaultdict(list)
+) -> Iterator[tuple[str, int, bytes]]:
+    """Yield split, place and pixels of all sound images; note the others."""
+    missing = {listing.split: listing.sound() for listing in listings}
+    damaged: dict[str, list[int]] = defaultdict(list)
     images = decode(_encoded(listings, problems), size, workers)
-    total = sum(map(len, missing.values()))
-    for split, name, pixels in tqdm(
+    total = sum(int(sound.sum()) for sound in missing.values())
+    for split, place, pixels in tqdm(
         images, "decoding images", total, unit=" images", delay=1, leave=False, disable=None
     ):
-        missing[split].discard(name)
+        missing[split][place] = False
         if pixels is None:
-            damaged[split].append(name)
+            damaged[split].append(place)
         else:
-            yield split, name, pixels
+            yield split, place, pixels
     for listing in listings:
-        problems.count(listing.source.name, DAMAGED, damaged[listing.split])
+        name, split = listing.source.name, listing.split
+        problems.count(name, DAMAGED, listing.names_at(damaged[split]))
         if listing.whole:
-            problems.count(listing.source.name, _CHANGED, missing[listing.split])
+            gone = np.flatnonzero(missing[split]).tolist()
+            problems.count(name, _CHANGED, listing.names_at(gone))
 
 
 def _encoded(listings: Sequence[Listing], problems: Problems) -> Iterator[Encoded]:
     for listing in listings:
+        sound = listing.sound()
         try:
             for member in members(listing.source, f"images_{listing.split}"):
-                if member.regular and member.name in listing.sizes:
+                place = listing.place(member.name) if member.regular else None
+                if place is not None and sound[place]:
                     try:
                         data = member.read(MAX_BYTES)
                     except UnreadableError:
                         data = b""  # decodes to a damaged image
-                    yield Encoded(listing.split, member.name, data)
+                    yield Encoded(listing.split, place, data)
         except UnreadableError as error:
             if listing.whole:  # or else it broke off in the first pass, too
                 problems.note(listing.source.name, f"can't be read: {error}", AGAIN)
@@ -122,7 +126,7 @@ def _encoded(listings: Sequence[Listing], problems: Problems) -> Iterator[Encode
 
 def _write_arrays(
     folder: Path,
-    images: Iterator[tuple[str, str, bytes]],
+    images: Iterator[tuple[str, int, bytes]],
     listings: Sequence[Listing],
     size: Size,
 ) -> dict[str, dict[str, list[int]]]:
@@ -133,23 +137,23 @@ def _write_arrays(
     """
     blank: dict[str, dict[str, list[int]]] = {listing.split: {} for listing in listings}
     by_split = {listing.split: listing for listing in listings}
-    positions = {split: listing.positions() for split, listing in by_split.items()}
     zeros = bytes(size[0] * size[1])
     with ExitStack() as stack:
         files, offsets = {}, {}
         for split, listing in by_split.items():
             path = folder / f"{split}.npy"
-            shape = len(listing.samples), len(listing.channels), *size
+            shape = len(listing.ids), len(listing.channels), *size
             array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
             offsets[split] = array.offset
             del array
             files[split] = stack.enter_context(path.open("r+b"))
-        for split, name, pixels in images:
-            files[split].seek(offsets[split] + positions[split][name] * len(zeros))
+        for split, place, pixels in images:
+            files[split].seek(offsets[split] + place * len(zeros))
             files[split].write(pixels)
             if pixels == zeros:
-                sample, channel = by_split[split].images[name]
-                blank[split].setdefault(by_split[split].channels[channel], []).append(sample)
+                listing = by_split[split]
+                row, channel = divmod(place, len(listing.channels))
+                blank[split].setdefault(listing.channels[channel], []).append(int(listing.ids[row]))
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())

@@ -6,9 +6,11 @@ and so that no image is decoded whose header announces an absurd size.
 
 import re
 import struct
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,91 +46,166 @@ _TOO_LARGE = Fault(
 )
 
 
-@dataclass
+# As many of these as there are images are in memory, and nothing else that grows with them.
+_ROW = struct.Struct("<qhBHH")
+_IMAGE = np.dtype(
+    [
+        ("sample", "<i8"),
+        ("channel", "<i2"),  # index, or _UNKNOWN
+        ("digits", "<u1"),  # of the id as the file's name has it, zero-padded or not
+        ("height", "<u2"),  # pixels; 0 where the header is not sound, or of another size than most
+        ("width", "<u2"),
+    ]
+)
+_UNKNOWN = -1
+
+
+@dataclass(eq=False)
 class Listing:
-    """What the folder or archive of one split, train or test, holds."""
+    """What the folder or archive of one split, train or test, holds.
+
+    An image's place is its sample's row, by ascending id, times the number of channels, plus the
+    channel's index: where it is to be in the decoded images.
+    """
 
     split: str
     source: Path
     channels: Sequence[str]
-    whole: bool = True  # an archive that breaks off does not show what it lacks
-    images: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> id, channel's index
-    sizes: dict[str, Size] = field(default_factory=dict)  # of the images with a sound header
-    samples: set[int] = field(default_factory=set)
+    whole: bool  # an archive that breaks off does not show what it lacks
+    images: np.ndarray  # _IMAGE [n], of names that tell an id, as stored
 
-    @property
+    @cached_property
     def ids(self) -> np.ndarray:
         """The samples' ids, int64 [n], ascending."""
-        return np.array(sorted(self.samples), dtype=np.int64)
+        return np.unique(self.images["sample"])
 
-    def positions(self) -> dict[str, int]:
-        """Return name -> row * number of channels + channel, of images with a sound header."""
-        rows = {sample: row for row, sample in enumerate(sorted(self.samples))}
-        places = ((name, self.images[name]) for name in self.sizes)
-        return {name: rows[i] * len(self.channels) + channel for name, (i, channel) in places}
+    def places(self, images: np.ndarray) -> np.ndarray:
+        """Return the places of rows of `images`, int64 [n]; their channels must be known."""
+        rows = np.searchsorted(self.ids, images["sample"])
+        return np.asarray(rows * len(self.channels) + images["channel"])
+
+    def sound(self) -> np.ndarray:
+        """Tell of each place, bool [n], if there is an image with a sound header."""
+        sound = np.zeros(len(self.ids) * len(self.channels), dtype=bool)
+        sound[self.places(self.images[self.images["height"] > 0])] = True
+        return sound
+
+    def place(self, name: str) -> int | None:
+        """Return the place of an image, by the name of its file; None if it has none."""
+        if (parsed := _parse_name(name)) is None or parsed[1] not in self.channels:
+            return None
+        row = bisect_left(self._id_view, parsed[0])
+        if row == len(self.ids) or self._id_view[row] != parsed[0]:
+            return None
+        return row * len(self.channels) + self.channels.index(parsed[1])
+
+    def names(self, images: np.ndarray) -> list[str]:
+        """Return the names of the files of rows of `images`, whose channels must be known."""
+        return [
+            f"{sample:0{digits}d}_{self.channels[channel]}.png"
+            for sample, channel, digits, _, _ in images.tolist()
+        ]
+
+    def names_at(self, places: Collection[int]) -> list[str]:
+        """Return the names of the files that are at these places."""
+        if not places:
+            return []
+        known = self.images[self.images["channel"] != _UNKNOWN]
+        return self.names(known[np.isin(self.places(known), list(places))])
+
+    @cached_property
+    def _id_view(self) -> memoryview:
+        return self.ids.data  # whose items are Python's integers, and quicker had
 
 
 def list_images(split: str, source: Path, channels: Sequence[str], problems: Problems) -> Listing:
     """Read the names and headers in `images_<split>`, and note everything wrong with them."""
-    listing = Listing(split, source, channels)
+    rows = bytearray()
+    whole = True
     faults: dict[Fault, list[str]] = defaultdict(list)
-    owners: dict[tuple[int, int], str] = {}
+    unknown = _unknown_channel(channels)
     try:
         for member in members(source, f"images_{split}"):
-            matched = _NAME.fullmatch(member.name)
-            sample = parse_id(matched[1]) if matched else None
+            parsed = _parse_name(member.name)
             if not member.regular:
                 faults[_LINK].append(member.name)
-            elif matched is None or sample is None:
+            elif parsed is None:
                 faults[_STRAY].append(member.name)
-            elif matched[2] not in channels:
-                listing.samples.add(sample)
-                faults[_unknown_channel(channels)].append(member.name)
+            elif parsed[1] not in channels:
+                rows += _ROW.pack(parsed[0], _UNKNOWN, 0, 0, 0)
+                faults[unknown].append(member.name)
             else:
-                listing.samples.add(sample)
-                place = sample, channels.index(matched[2])
-                if place in owners:
-                    faults[_TWICE].append(f"{owners[place]} and {member.name}")
-                owners[place] = member.name
-                listing.images[member.name] = place
                 size = _png_size(member)
                 if isinstance(size, Fault):
                     faults[size].append(member.name)
-                else:
-                    listing.sizes[member.name] = size
+                    size = 0, 0
+                sample, channel, digits = parsed
+                rows += _ROW.pack(sample, channels.index(channel), digits, *size)
     except UnreadableError as error:
-        listing.whole = False
+        whole = False
         problems.note(source.name, f"can't be read: {error}", AGAIN)
+    listing = Listing(split, source, channels, whole, np.frombuffer(rows, _IMAGE))
+    faults[_TWICE] = _find_repeated(listing)
     for fault, names in sorted(faults.items()):
         problems.count(source.name, fault, names)
-    if listing.whole:
+    if whole:
         _note_lacking(listing, problems)
     return listing
 
 
 def settle_size(listings: Sequence[Listing], problems: Problems) -> Size:
-    """Return the size that most images have; note and drop those of another."""
-    counts = Counter(size for listing in listings for size in listing.sizes.values())
+    """Return the size that most images have; note those of another, which are not sound then."""
+    counts: Counter[Size] = Counter()
+    for listing in listings:
+        sizes, times = np.unique(listing.images[["height", "width"]], return_counts=True)
+        counts.update(dict(zip(sizes.tolist(), times.tolist(), strict=True)))
+    del counts[0, 0]
     usual = max(counts, key=lambda size: (counts[size], size), default=(0, 0))
     for listing in listings:
-        others = {name: size for name, size in listing.sizes.items() if size != usual}
-        for name in others:
-            del listing.sizes[name]
-        which = [f"{name} ({width} x {height})" for name, (height, width) in others.items()]
+        images = listing.images
+        differ = (images["height"] != usual[0]) | (images["width"] != usual[1])
+        others = np.flatnonzero(differ & (images["height"] > 0))
+        which = [
+            f"{name} ({width} x {height})"
+            for name, height, width in zip(
+                listing.names(images[others]),
+                images["height"][others],
+                images["width"][others],
+                strict=True,
+            )
+        ]
+        images["height"][others] = 0
         most = f"not {usual[1]} x {usual[0]} pixels like most"
         fault = Fault(f"image is {most}", f"images are {most}")
         problems.count(listing.source.name, fault, which)
     return usual
 
 
+def _parse_name(name: str) -> tuple[int, str, int] | None:
+    """Return the sample, the channel and the id's number of digits; None if it is no such name."""
+    matched = _NAME.fullmatch(name)
+    sample = parse_id(matched[1]) if matched else None
+    return None if matched is None or sample is None else (sample, matched[2], matched.end(1))
+
+
+def _find_repeated(listing: Listing) -> list[str]:
+    """Return the names of images that have the same place, by two."""
+    known = listing.images[listing.images["channel"] != _UNKNOWN]
+    places = listing.places(known)
+    order = np.argsort(places, kind="stable")
+    repeated = np.flatnonzero(np.diff(places[order]) == 0)
+    firsts, seconds = (listing.names(known[order[repeated + i]]) for i in (0, 1))
+    return [f"{first} and {second}" for first, second in zip(firsts, seconds, strict=True)]
+
+
 def _note_lacking(listing: Listing, problems: Problems) -> None:
-    if not listing.samples:
+    if not len(listing.ids):
         problems.note(listing.source.name, f"no images, expected {_EXPECTED}")
-    present = set(listing.images.values())
-    for index, channel in enumerate(listing.channels):
-        lacking = [sample for sample in listing.samples if (sample, index) not in present]
+    present = np.zeros((len(listing.ids), len(listing.channels)), dtype=bool)
+    present.flat[listing.places(listing.images[listing.images["channel"] != _UNKNOWN])] = True
+    for channel, there in zip(listing.channels, present.T, strict=True):
         fault = Fault(f"sample lacks channel {channel}", f"samples lack channel {channel}")
-        problems.count(listing.source.name, fault, lacking)
+        problems.count(listing.source.name, fault, listing.ids[~there].tolist())
 
 
 def _unknown_channel(channels: Sequence[str]) -> Fault:

@@ -6,10 +6,13 @@ others. What can't be one is refused: nothing, nan, and what a terminal or a CSV
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from cellline.data.problems import Fault, Problems, brief
 from cellline.data.rows import NotATableError, Row, read_rows
@@ -45,14 +48,15 @@ _CONTROL = Fault(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """A CSV of ids and labels, in the file's order; rows with a bad id are left out."""
 
     id_column: str
     label_column: str
-    ids: dict[int, str]  # id -> as written in the file
-    labels: dict[int, str]
+    ids: np.ndarray  # int64 [n]
+    written: Sequence[str]  # the ids as in the file
+    labels: Sequence[str]
 
 
 def parse_id(text: str) -> int | None:
@@ -74,13 +78,13 @@ def read_labels(path: Path, template: Table | None, problems: Problems) -> Table
     table = _read(path, partial(_label_columns, template), problems)
     if table is None:
         return None
-    classes = sorted(set(table.labels.values()) - {""})
+    classes = sorted(set(table.labels) - {""})
     missing = {label for label in classes if label.lower() in _MISSING}
     controlling = set(filter(_has_unwanted, classes))
     for fault, wrong in ((_UNLABELLED, {""}), (_NAN, missing), (_CONTROL, controlling)):
-        which = [i for i, label in table.labels.items() if label in wrong] if wrong else []
-        problems.count(path.name, fault, which)
-    if table.ids and len(classes) < 2:
+        at = [row for row, label in enumerate(table.labels) if label in wrong] if wrong else []
+        problems.count(path.name, fault, table.ids[at].tolist())
+    if len(table.ids) and len(classes) < 2:
         found = ", ".join(map(_quote, classes)) or "none"
         problems.note(path.name, f"fewer than two classes: found {found}")
     return table
@@ -132,27 +136,35 @@ def _table(
     problems: Problems,
 ) -> Table:
     id_at, label_at = (header.index(column) for column in columns)
-    ids: dict[int, str] = {}
-    labels: dict[int, str] = {}
+    ids = array("q")
+    written: list[str] = []
+    labels: list[str] = []
     classes: dict[str, str] = {}  # each label once in memory
-    repeated: set[int] = set()
     ragged, not_ids, line = [], [], 0
     for line, fields in rows:
         if len(fields) != len(header):
             ragged.append(line)
         elif (value := parse_id(fields[id_at])) is None:
             not_ids.append(f"{_quote(fields[id_at])} in line {line}")
-        elif value in ids:
-            repeated.add(value)
         else:
-            ids[value] = fields[id_at]
-            labels[value] = classes.setdefault(fields[label_at], fields[label_at])
+            ids.append(value)
+            written.append(fields[id_at])
+            labels.append(classes.setdefault(fields[label_at], fields[label_at]))
+    values = np.array(ids, dtype=np.int64)
+    known, first, times = np.unique(values, return_index=True, return_counts=True)
     if not line:
         problems.note(path.name, "no rows below the header")
     problems.count(path.name, _RAGGED, ragged)
     problems.count(path.name, _NOT_AN_ID, not_ids)
-    problems.count(path.name, _REPEATED, repeated)
-    return Table(columns[0], columns[1], ids, labels)
+    problems.count(path.name, _REPEATED, known[times > 1].tolist())
+    kept = np.sort(first)  # of an id that is repeated the first row
+    return Table(
+        columns[0],
+        columns[1],
+        values[kept],
+        [written[row] for row in kept],
+        [labels[row] for row in kept],
+    )
 
 
 def _has_unwanted(text: str) -> bool:
