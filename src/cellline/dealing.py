@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from cellline.config import Folders
 from cellline.data.audit import Audit, Counts, audit_copies
 from cellline.data.competition import Competition, load_competition
@@ -76,27 +78,32 @@ def deal(folders: Folders, competition: Competition, settings: dict[str, Any]) -
     if dependents and recorded and not same:
         raise would_change(folders.oof_dir, dependents)
     yield "looking for copies and overlaps"
-    audit = audit_copies(competition)
+    audit = audit_copies(competition, folders.oof_dir)
     n_folds, seed = settings["n_folds"], settings["seed"]
     check_groups(competition.labels, audit.group, competition.classes, n_folds)
+    naive = deal_naively(competition.labels, n_folds, seed)
+    grouped = deal_folds(competition.labels, audit.group, n_folds, seed)
     yield "measuring what a leak would be worth, comparing training and test samples"
-    findings = audit.counts.record() | measure(competition, audit, n_folds, seed)
-    fold = (
-        deal_naively(competition.labels, n_folds, seed)
-        if settings["ignore_groups"]
-        else deal_folds(competition.labels, audit.group, n_folds, seed)
-    )
+    findings = audit.counts.record() | measure(competition, audit, naive, grouped, n_folds, seed)
+    fold = naive if settings["ignore_groups"] else grouped
     record = {**settings, "audit": findings, "code": code_version()}
     write_folds(folders.oof_dir, competition, fold, audit.group, record)
 
 
 def measure(
-    competition: Competition, audit: Audit, n_folds: int, seed: int
+    competition: Competition,
+    audit: Audit,
+    naive: np.ndarray,
+    grouped: np.ndarray,
+    n_folds: int,
+    seed: int,
 ) -> dict[str, dict[str, Any] | None]:
     """What folds.json holds of the audit beside the counts, found with image statistics alone."""
     train, test = map(measure_statistics, (competition.train_images, competition.test_images))
     test_share = audit.counts.test_grouped / len(competition.test_ids)
-    reference = measure_reference(train, competition.labels, audit.group, n_folds, seed, test_share)
+    reference = measure_reference(
+        train, competition.labels, audit.group, naive, grouped, test_share
+    )
     names = name_statistics(competition.channels)
     shift = measure_shift(train, test, names, audit.group, audit.test_group, n_folds, seed)
     return {"reference": reference.record(), "shift": shift.record() if shift else None}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import subprocess
 import tarfile
+import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +18,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from cellline.data.copies import find_copies
+from cellline.data import copies as copies_module
 
 SMALL = Path(__file__).resolve().parents[2].parent / "shared/data/cell-lines-small"
 SHRINK = 4  # fine pixels a pixel: crops of a field can be shifted by quarters of a pixel
 VIEWS = [(mirrored, turns) for mirrored in (False, True) for turns in range(4)]
 
 Images = NDArray[np.uint8]
+
+# Each test has a folder of its own.
+find_copies = partial(copies_module.find_copies, scratch=Path())
 
 
 def field(seed: int, height: int = 128, width: int = 128, channels: int = 3) -> NDArray[np.float32]:
@@ -241,6 +248,41 @@ def test_rows_are_numbered_over_all_arrays(tmp_path: Path) -> None:
 def test_tiny_images_can_only_be_exact_copies(side: int) -> None:
     images = np.stack([OTHERS[0], OTHERS[1], OTHERS[0]])[:, :, :side, :side]
     assert find_copies(images).group.tolist() == [0, 1, 0]
+
+
+def test_memory_does_not_grow_with_what_is_remembered_of_keypoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Noise has some 60 keypoints a sample, of 472 bytes each; the file takes them."""
+    # Or blocks of samples would take more at a time than all keypoints of so few.
+    monkeypatch.setattr("cellline.data.overlaps.BLOCK", 2)
+    many = np.random.default_rng(0).integers(0, 256, (800, 3, 48, 48), np.uint8)
+    few = many[:200]
+    peaks = []
+    for images in (few, many):
+        tracemalloc.start()
+        find_copies(images)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / (len(many) - len(few)) < 5000
+    assert not list(Path().iterdir())
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder() -> None:
+    folder = Path("full").resolve()
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder])
+    if mounted.returncode:
+        pytest.skip("mounting is not permitted")
+    try:
+        with pytest.raises(OSError) as caught:
+            copies_module.find_copies(
+                np.random.default_rng(0).integers(0, 256, (64, 3, 64, 64), np.uint8), scratch=folder
+            )
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(folder)
 
 
 def test_no_samples() -> None:

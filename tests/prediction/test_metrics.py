@@ -2,7 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
     accuracy_score,
@@ -100,6 +100,16 @@ def test_what_one_object_draws_is_paired() -> None:
     values = np.random.default_rng(0).random(50)
     twice = bootstrap.sums(values) - bootstrap.sums(values + 1)
     np.testing.assert_allclose(twice, -bootstrap.sums(np.ones(50)), rtol=1e-6)
+
+
+@given(st.integers(1, 300), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_each_draw_has_as_many_groups_as_there_are(n_groups: int, seed: int) -> None:
+    counts = Bootstrap(np.arange(n_groups), seed).counts
+    assert set(counts.sum(axis=1, dtype=np.int64)) == {n_groups}
+    values = np.random.default_rng(seed).random(n_groups)
+    sums = Bootstrap(np.arange(n_groups), seed).sums(values)
+    np.testing.assert_allclose(sums, counts.astype(float) @ values)
 
 
 def test_scores_are_shown_in_percent() -> None:

@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.ensemble import ExtraTreesClassifier
 
+from cellline.data.folds import deal_folds, deal_naively
 from cellline.prediction.leak import Leak
 from cellline.prediction.metrics import Estimate
-from cellline.prediction.reference import Reference, cross_fit, measure_reference
+from cellline.prediction.reference import TREES, Reference, cross_fit, measure_reference
 
 N = 120
 SCORE = Estimate(0.5, 0.4, 0.6, 0.05)
@@ -20,11 +22,19 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+def measure(
+    statistics: np.ndarray, labels: np.ndarray, group: np.ndarray, n_folds: int, test_share: float
+) -> Reference:
+    naive = deal_naively(labels, n_folds, 0)
+    grouped = deal_folds(labels, group, n_folds, 0)
+    return measure_reference(statistics, labels, group, naive, grouped, test_share)
+
+
 def test_a_leak_is_found_where_copies_are_all_that_helps(labels: np.ndarray) -> None:
     # Rows k and k + 60 are copies; nothing else tells the class.
     statistics = np.tile(noise(N // 2, 5), (2, 1))
     group = np.arange(N) % (N // 2)
-    found = measure_reference(statistics, labels, group, 4, 0, 0.5)
+    found = measure(statistics, labels, group, 4, 0.5)
     assert found.naive.value > 0.7 > 0.5 > found.grouped.value
     assert found.difference.value == pytest.approx(found.naive.value - found.grouped.value)
     assert found.difference.low > 0.3
@@ -41,14 +51,14 @@ def test_a_leak_is_found_where_copies_are_all_that_helps(labels: np.ndarray) -> 
 
 def test_no_leak_is_found_where_groups_share_nothing(labels: np.ndarray) -> None:
     statistics = noise(N, 5) + labels[:, None]
-    found = measure_reference(statistics, labels, np.arange(N) // 6, 2, 0, 0.5)
+    found = measure(statistics, labels, np.arange(N) // 6, 2, 0.5)
     assert found.naive.value > 0.5
     [line] = found.describe()
     assert line.startswith("no leak can be told")
 
 
 def test_without_groups_nothing_leaks(labels: np.ndarray) -> None:
-    found = measure_reference(noise(N, 5), labels, np.arange(N), 2, 0, 0)
+    found = measure(noise(N, 5), labels, np.arange(N), 2, 0)
     assert found.leak is None
     assert found.difference.interval == (0, 0)
     assert found.describe()[0].startswith("no leak can be told")
@@ -68,6 +78,14 @@ def test_held_out_labels_teach_nothing(labels: np.ndarray) -> None:
     other = cross_fit(statistics, changed, fold)
     np.testing.assert_array_equal(other[fold == 1], prob[fold == 1])
     assert not np.array_equal(other[fold == 0], prob[fold == 0])
+
+
+def test_the_model_is_scikit_learns_forest_bit_for_bit(labels: np.ndarray) -> None:
+    statistics, fold = noise(N, 6), np.arange(N) // 40
+    forest = ExtraTreesClassifier(TREES, class_weight="balanced", random_state=0)
+    forest.fit(statistics[fold != 1], labels[fold != 1])
+    expected = forest.predict_proba(statistics[fold == 1])
+    np.testing.assert_array_equal(cross_fit(statistics, labels, fold)[fold == 1], expected)
 
 
 def test_a_class_that_is_held_out_whole_gets_nothing() -> None:

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from math import sqrt
 
 import numpy as np
@@ -64,6 +65,19 @@ def test_test_copies_of_training_samples_are_no_shift() -> None:
     assert together.auc.low < 0.5 < together.auc.high
     # What keeping them in one fold prevents: a copy with the other label teaches the wrong answer.
     assert measure(train, train[:N_TEST]).auc.high < 0.5
+
+
+def test_memory_for_the_draws_is_a_few_bytes_a_sample() -> None:
+    """2,000 draws of float64 would be 16 kB a sample, several times over."""
+    peaks = []
+    for n in (1000, 4000):
+        is_test, fold = np.arange(n) % 2, np.arange(n) // 2 % 2
+        prob = np.random.default_rng(0).random(n)
+        tracemalloc.start()
+        measure_auc(is_test, prob, fold, Bootstrap(np.arange(n)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 3000 < 10_000
 
 
 def test_too_few_samples_tell_nothing() -> None:

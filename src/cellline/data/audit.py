@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -74,22 +75,22 @@ class Audit:
     counts: Counts
 
 
-def audit_copies(competition: Competition) -> Audit:
-    """Group the training samples, and count what they share with each other and the test set."""
+def audit_copies(competition: Competition, scratch: Path) -> Audit:
+    """Group the training samples, and count what they share with each other and the test set.
+
+    What is too large for memory is in a file in the folder `scratch` meanwhile.
+    """
     ids, labels = competition.train_ids, competition.labels
     n = len(ids)
-    copies = find_copies(competition.train_images, competition.test_images)
+    copies = find_copies(competition.train_images, competition.test_images, scratch=scratch)
     # Rows number the training samples first: a group with one of them is named by one of them.
     group, test_group = np.split(np.concatenate([ids, competition.test_ids])[copies.group], [n])
-    names, sizes = np.unique(group, return_counts=True)
-    shared = names[sizes > 1]
-    conflicts = tuple(
-        tuple(ids[group == name].tolist())
-        for name in shared
-        if len(np.unique(labels[group == name])) > 1
-    )
+    _, sizes = np.unique(group, return_counts=True)
+    kinds = np.unique(np.stack([group, labels]), axis=1)
+    named, n_labels = np.unique(kinds[0], return_counts=True)
+    conflicts = tuple(tuple(ids[group == name].tolist()) for name in named[n_labels > 1])
     counts = Counts(
-        groups=len(shared),
+        groups=int(np.sum(sizes > 1)),
         grouped_samples=int(sizes[sizes > 1].sum()),
         copies=count_copied(copies, n, of_test=False),
         overlapping=count_overlapping(copies, n, of_test=False),

@@ -6,7 +6,10 @@ which here the eight flips and rotations of the square (D4) do not change. Crops
 scale and exposure, so no scale space is needed and gray values may be compared as they are.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +24,29 @@ MIN_CURVATURE = 6.0  # gray values per pixel^2, smoothed: flatter extrema are ca
 MAX_DISTANCE = 0.15  # between unit descriptors: true pairs have 0.03 (median), 0.08 (90 %)
 CELL = 0.2  # width of a hash cell
 PROJECTIONS, TABLES = 6, 8  # 43 % of the true pairs share a table's cell, 99 % one in eight tables
+CHUNK = 4096  # keypoints, or pairs of them, whose descriptors are in memory at once
 NEIGHBOURS = 12  # followers in a cell that are compared: a pattern shared by all stays linear
 
 
 def smooth_images(images: Images) -> Floats:
     """Binomial filter of variance 2 on the last two axes, borders repeated.
 
-    Sums of whole numbers below 2**24, so a view's result is the result's view, bit for bit.
+    Sums of whole numbers below 2**24, exact in any order: a view's result is the result's view, bit
+    for bit. As matrix products, which take 0.4 of the time of adding shifted images.
     """
-    out = np.pad(images, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="edge").astype(np.float32)
-    for _ in range(8):
-        out = out[:, :, 1:] + out[:, :, :-1]
-    for _ in range(8):
-        out = out[:, :, :, 1:] + out[:, :, :, :-1]
+    height, width = images.shape[2:]
+    out = binomial(height) @ images.astype(np.float32) @ binomial(width).T
     return out / np.float32(2**16)
+
+
+@cache
+def binomial(size: int) -> Floats:
+    """Weights [size, size], 256 a row, of nine pixels around each; beyond the ends the last one."""
+    weights = np.zeros((size, size), np.float32)
+    for offset in range(-4, 5):
+        source = np.clip(np.arange(size) + offset, 0, size - 1)
+        np.add.at(weights, (np.arange(size), source), comb(8, offset + 4))
+    return weights
 
 
 @dataclass(frozen=True)
@@ -102,23 +114,29 @@ def describe_keypoints(rings: Floats) -> tuple[Floats, Floats]:
     """
     wave = np.exp(2j * np.pi * np.outer(np.arange(8), np.arange(5)) / 8) / 8
     wave[:, 1:4] *= np.sqrt(2)  # each stands for two coefficients (Parseval)
-    power = np.hypot(rings @ wave.real.astype(np.float32), rings @ wave.imag.astype(np.float32))
-    power[..., 0] = rings.mean(-1)  # with its sign
-    flat = power.reshape(len(rings), np.prod(power.shape[1:]))
+    points = rings.reshape(-1, 8)  # one product, not one a keypoint
+    power = np.hypot(points @ wave.real.astype(np.float32), points @ wave.imag.astype(np.float32))
+    power[:, 0] = points.mean(-1)  # with its sign
+    flat = power.reshape(len(rings), np.prod(rings.shape[1:3]) * 5)
     contrast = np.maximum(np.linalg.norm(flat, axis=1), np.float32(1e-3))  # never 0: see log
     return flat / contrast[:, None], contrast
 
 
 def find_neighbours(descriptors: Floats, row: Ints) -> tuple[Ints, Ints]:
-    """Pairs of keypoints of different rows that share a hash cell and have close descriptors."""
+    """Pairs of keypoints of different rows that share a hash cell and have close descriptors.
+
+    `descriptors` [k, d] may be mapped from a file: no more than CHUNK of them are copied at once.
+    """
     rng = np.random.default_rng(0)
     found = []
     for _ in range(TABLES):
         direction = rng.standard_normal((descriptors.shape[1], PROJECTIONS), np.float32)
         start = rng.random(PROJECTIONS, np.float32)
         mixer = rng.integers(2**63, size=PROJECTIONS, dtype=np.int64) | 1
-        cell = np.floor(descriptors @ direction / np.float32(CELL) + start).astype(np.int64)
-        key = (cell * mixer).sum(1)  # wraps around, as a hash may
+        key = np.empty(len(row), np.int64)
+        for part in chunks(len(row)):
+            cell = np.floor(descriptors[part] @ direction / np.float32(CELL) + start)
+            key[part] = (cell.astype(np.int64) * mixer).sum(1)  # wraps around, as a hash may
         order = np.argsort(key, kind="stable")
         key = key[order]
         for step in range(1, NEIGHBOURS + 1):
@@ -126,7 +144,17 @@ def find_neighbours(descriptors: Floats, row: Ints) -> tuple[Ints, Ints]:
             a, b = order[same], order[same + step]
             differ = row[a] != row[b]
             a, b = a[differ], b[differ]
-            near = np.linalg.norm(descriptors[a] - descriptors[b], axis=1) < MAX_DISTANCE
-            found.append(np.minimum(a, b)[near] * len(row) + np.maximum(a, b)[near])
-    first, second = np.divmod(np.unique(np.concatenate(found)), max(len(row), 1))
+            for part in chunks(len(a)):
+                here, there = a[part], b[part]
+                difference = descriptors[here] - descriptors[there]
+                near = np.linalg.norm(difference, axis=1) < MAX_DISTANCE
+                here, there = here[near], there[near]
+                found.append(np.minimum(here, there) * len(row) + np.maximum(here, there))
+    pairs = np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+    first, second = np.divmod(pairs, max(len(row), 1))
     return first, second
+
+
+def chunks(n: int) -> Iterator[slice]:
+    """Parts of a range of n, CHUNK long."""
+    return (slice(start, start + CHUNK) for start in range(0, n, CHUNK))

@@ -15,9 +15,13 @@ pixel windows finds 30 of some 10,000 pairs. Hence three steps from image regist
    worth its lines.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +31,16 @@ from cellline.data.keypoints import (
     Floats,
     Images,
     Ints,
+    chunks,
     describe_keypoints,
     find_keypoints,
     find_neighbours,
 )
+from cellline.files import name_in_errors
+from cellline.processors import count_processors
 
 BLOCK = 64  # samples read at once: smoothed blocks stay in the processor's cache
+AHEAD = 16  # blocks that are described before they are written
 ATTEMPTS = 2  # candidates of one pair of samples that are put to the proof
 
 MAX_RESIDUAL = 0.4  # of the contrast (rms): true overlaps leave 0.05 to 0.4, chance 0.55 to 1.5
@@ -49,7 +57,8 @@ class Rows:
     """Several arrays as one sequence of samples, without copying them."""
 
     def __init__(self, arrays: Sequence[Images]) -> None:
-        self._arrays = arrays
+        # As plain arrays: indexing a memory map costs four times as much.
+        self._arrays = [np.asarray(array) for array in arrays]
         self._ends = np.cumsum([len(array) for array in arrays], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -57,7 +66,8 @@ class Rows:
 
     def __getitem__(self, row: int) -> Images:
         k = int(np.searchsorted(self._ends, row, side="right"))
-        return np.asarray(self._arrays[k][row - int(self._ends[k])])
+        image: Images = self._arrays[k][row - int(self._ends[k])]
+        return image
 
 
 def take_view(image: Images, mirrored: bool, turns: int) -> Images:
@@ -79,11 +89,14 @@ def best_view(first: Floats, second: Floats) -> tuple[Ints, Floats]:
     return distance.argmin(0), distance.min(0)
 
 
-def find_overlaps(rows: Rows, representatives: Ints) -> tuple[Ints, Floats]:
-    """Edges [m, 2] between overlapping crops among `representatives`, and their areas [m]."""
+def find_overlaps(rows: Rows, representatives: Ints, scratch: Path) -> tuple[Ints, Floats]:
+    """Edges [m, 2] between overlapping crops among `representatives`, and their areas [m].
+
+    What must be remembered of each keypoint is in a file in `scratch`, in page cache.
+    """
     found: dict[tuple[int, int], float] = {}
     attempts: Counter[tuple[int, int]] = Counter()
-    for i, j, view, here, there in find_candidates(rows, representatives):
+    for i, j, view, here, there in find_candidates(rows, representatives, scratch):
         if (i, j) in found or attempts[i, j] == ATTEMPTS:
             continue
         attempts[i, j] += 1
@@ -101,29 +114,58 @@ def find_overlaps(rows: Rows, representatives: Ints) -> tuple[Ints, Floats]:
 
 
 def find_candidates(
-    rows: Rows, representatives: Ints
+    rows: Rows, representatives: Ints, scratch: Path
 ) -> Iterator[tuple[int, int, int, Floats, Floats]]:
     """Row, later row, view, and the keypoint [y, x] that each has of both, closest first."""
-    if not len(representatives):
-        return
-    blocks = [
-        find_keypoints(np.stack([rows[int(row)] for row in block]), block)
-        for block in np.split(representatives, range(BLOCK, len(representatives), BLOCK))
-    ]
-    row = np.concatenate([block.row for block in blocks])
-    position = np.concatenate([block.position for block in blocks])
-    rings = np.concatenate([block.rings for block in blocks])
-    del blocks
-    descriptors, contrast = describe_keypoints(rings)
-    rings /= contrast[:, None, None, None]
-    # Contrast is evidence too: its logarithm is a coordinate beside those of the unit descriptor.
-    first, second = find_neighbours(np.column_stack([descriptors, np.log(contrast)]), row)
-    view, distance = best_view(rings[first], rings[second])
-    for k in np.argsort(distance, kind="stable"):
-        if distance[k] > MAX_DISTANCE:
+    with name_in_errors(scratch), tempfile.TemporaryFile(dir=scratch) as file:
+        for block in described_blocks(rows, representatives):
+            file.write(block.tobytes())
+        if not file.tell():
             return
-        a, b = first[k], second[k]
-        yield int(row[a]), int(row[b]), int(view[k]), position[a], position[b]
+        file.flush()
+        keypoints = np.asarray(np.memmap(file, block.dtype, mode="r"))
+        row, position = np.array(keypoints["row"]), keypoints["position"]
+        rings = keypoints["rings"]
+        first, second = find_neighbours(keypoints["descriptor"], row)
+        view, distance = np.empty(len(first), np.int8), np.empty(len(first), np.float32)
+        for part in chunks(len(first)):
+            view[part], distance[part] = best_view(rings[first[part]], rings[second[part]])
+        for k in np.argsort(distance, kind="stable"):
+            if distance[k] > MAX_DISTANCE:
+                return
+            a, b = first[k], second[k]
+            yield int(row[a]), int(row[b]), int(view[k]), position[a], position[b]
+
+
+def described_blocks(rows: Rows, representatives: Ints) -> Iterator[NDArray[np.void]]:
+    """Keypoints of a block of samples after the other, as they are kept in the file."""
+
+    def describe(block: Ints) -> NDArray[np.void]:
+        found = find_keypoints(np.stack([rows[int(row)] for row in block]), block)
+        descriptors, contrast = describe_keypoints(found.rings)
+        # Contrast is evidence too: its logarithm is a coordinate beside those of the descriptor.
+        columns: dict[str, NDArray[Any]] = {
+            "row": found.row,
+            "position": found.position,
+            "descriptor": np.column_stack([descriptors, np.log(contrast)]),
+            "rings": found.rings / contrast[:, None, None, None],
+        }
+        kept = np.empty(
+            len(found.row),
+            [(name, column.dtype, column.shape[1:]) for name, column in columns.items()],
+        )
+        for name, column in columns.items():
+            kept[name] = column
+        return kept
+
+    blocks = [
+        representatives[start : start + BLOCK] for start in range(0, len(representatives), BLOCK)
+    ]
+    # Threads: nearly all the time is spent in NumPy's loops, which run beside each other.
+    with ThreadPoolExecutor(count_processors()) as pool:
+        # What is done and not yet taken waits in memory: not all of it.
+        for start in range(0, len(blocks), AHEAD):
+            yield from pool.map(describe, blocks[start : start + AHEAD])
 
 
 def shared_area(a: Images, b: Images, shift: NDArray[np.float64]) -> float:

@@ -7,9 +7,12 @@ other, so that they are the same, to the last bit, for all eight views of an ima
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
+
+from cellline.processors import count_processors
 
 # Samples read at once: 128 of 3 x 64 x 64 are 1.5 MB, small enough for the processor's cache.
 BLOCK = 128
@@ -44,11 +47,13 @@ def measure_statistics(images: np.ndarray) -> np.ndarray:
     Memory maps are read in blocks: 9,632 samples of 3 x 64 x 64 take 3 s on one core. A correlation
     with a constant channel is 0, as is a texture coarser than the image.
     """
-    blocks = [
-        measure_block(np.asarray(images[start : start + BLOCK]))
-        for start in range(0, len(images), BLOCK)
-    ]
-    return np.concatenate(blocks)
+
+    def measure(start: int) -> np.ndarray:
+        return measure_block(np.asarray(images[start : start + BLOCK]))
+
+    # Threads: NumPy's loops run beside each other.
+    with ThreadPoolExecutor(count_processors()) as pool:
+        return np.concatenate(list(pool.map(measure, range(0, len(images), BLOCK))))
 
 
 def measure_block(images: np.ndarray) -> np.ndarray:

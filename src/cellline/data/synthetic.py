@@ -6,8 +6,8 @@ training and test parts) and overlapping crops of one field of view.
 
 import io
 import tarfile
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cellline.data.synthetic_cells import CELL_LINES, CHANNELS, draw_field
-from cellline.files import write_bytes
+from cellline.files import atomic, write_bytes
+
+Picture = NDArray[np.uint8]  # [3, size, size], channels in the order of CHANNELS
 
 HEADER = "file_id,cell_line"
 
@@ -62,10 +64,6 @@ def draw_competition(
     Raises FileExistsError if one of the files exists, ValueError for a part smaller than the number
     of classes, a `size` below 16 pixels, fractions that can't be met, or a negative gain.
     """
-    names = ("images_train.tar", "images_test.tar", "y_train.csv", "sample_submission.csv")
-    for name in names:
-        if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} exists already: choose an empty folder")
     if test_gain < 0:
         raise ValueError("test_gain must not be negative")
     samples = plan_samples(
@@ -74,19 +72,35 @@ def draw_competition(
     train_ids = range(1, samples_train + 1)
     test_ids = range(samples_train + 1, samples_train + samples_test + 1)
     labels = _given_labels(samples, train_ids, mislabelled, seed)
-    placeholder = next(iter(CELL_LINES))
-    contents = (
-        _tar("images_train", {i: draw_sample(samples[i], size, seed) for i in train_ids}),
-        _tar(
-            "images_test",
-            {i: _brighten(draw_sample(samples[i], size, seed), test_gain) for i in test_ids},
-        ),
-        _csv(labels),
-        _csv(dict.fromkeys(test_ids, placeholder)),
-    )
-    for name, content in zip(names, contents, strict=True):
-        write_bytes(folder / name, content)
+    pictures = ((i, draw_sample(samples[i], size, seed)) for i in train_ids)
+    of_test = ((i, _brighten(draw_sample(samples[i], size, seed), test_gain)) for i in test_ids)
+    write_competition(folder, pictures, of_test, labels, test_ids)
     return {i: samples[i].cell_line for i in test_ids}
+
+
+def write_competition(
+    folder: Path,
+    train: Iterable[tuple[int, Picture]],
+    test: Iterable[tuple[int, Picture]],
+    labels: Mapping[int, str],
+    test_ids: Iterable[int],
+) -> None:
+    """Write the four files of a competition whose pictures come one by one, as id and picture.
+
+    Raises FileExistsError if one of the files exists.
+    """
+    train_path, test_path, labels_path, template_path = (
+        folder / name
+        for name in ("images_train.tar", "images_test.tar", "y_train.csv", "sample_submission.csv")
+    )
+    for path in (train_path, test_path, labels_path, template_path):
+        if path.exists():
+            raise FileExistsError(f"{path} exists already: choose an empty folder")
+    _write_tar(train_path, train)
+    _write_tar(test_path, test)
+    write_bytes(labels_path, _csv(labels))
+    placeholder = next(iter(CELL_LINES))
+    write_bytes(template_path, _csv(dict.fromkeys(test_ids, placeholder)))
 
 
 def plan_samples(
@@ -116,6 +130,9 @@ def plan_samples(
 
     train_ids = range(1, samples_train + 1)
     test_ids = range(samples_train + 1, samples_train + samples_test + 1)
+    of_line: dict[str, list[int]] = defaultdict(list)
+    for i in train_ids:
+        of_line[samples[i].cell_line].append(i)
     alone = set(samples)
     for targets, wanted, overlap in (
         (train_ids, round(copies * samples_train), False),
@@ -124,9 +141,10 @@ def plan_samples(
     ):
         planted = 0
         for target in rng.permutation(targets).tolist():
-            label = samples[target].cell_line
-            sources = [i for i in train_ids if i != target and samples[i].cell_line == label]
-            if planted < wanted and target in alone and sources:
+            if planted == wanted:
+                break
+            sources = [i for i in of_line[samples[target].cell_line] if i != target]
+            if target in alone and sources:
                 source = sources[rng.integers(len(sources))]
                 planted += 1
                 turned = planted % TURNED_EVERY == 0
@@ -135,8 +153,8 @@ def plan_samples(
     return samples
 
 
-def draw_sample(sample: Sample, size: int, seed: int) -> NDArray[np.uint8]:
-    """Draw one sample's picture, uint8 [3, size, size], channels in the order of CHANNELS."""
+def draw_sample(sample: Sample, size: int, seed: int) -> Picture:
+    """Draw one sample's picture, uint8 [3, size, size]."""
     rng = np.random.default_rng([seed, 2, sample.field])
     field = draw_field(rng, sample.cell_line, size, _margin(size))
     y, x = sample.offset
@@ -144,7 +162,7 @@ def draw_sample(sample: Sample, size: int, seed: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(crop[:, :, ::-1] if sample.view >= 4 else crop)
 
 
-def _brighten(picture: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
+def _brighten(picture: Picture, gain: float) -> Picture:
     """Return a picture whose red channel is `gain` times as bright."""
     red = CHANNELS.index("red")
     brightened = picture.copy()
@@ -201,16 +219,17 @@ def _csv(labels: Mapping[int, str]) -> bytes:
     return "".join([HEADER, "\n", *(f"{i},{label}\n" for i, label in labels.items())]).encode()
 
 
-def _tar(folder: str, pictures: Mapping[int, NDArray[np.uint8]]) -> bytes:
+def _write_tar(path: Path, pictures: Iterable[tuple[int, Picture]]) -> None:
     """Pack pictures as the competition does; TarInfo's defaults leave no time and no owner."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for i, picture in pictures.items():
+    with (
+        atomic(path) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for i, picture in pictures:
             for channel, plane in zip(CHANNELS, picture, strict=True):
                 png = io.BytesIO()
                 Image.fromarray(plane).save(png, format="PNG")
-                member = tarfile.TarInfo(f"{folder}/{i:05d}_{channel}.png")
+                member = tarfile.TarInfo(f"{path.stem}/{i:05d}_{channel}.png")
                 member.size = png.tell()
                 png.seek(0)
                 archive.addfile(member, png)
-    return packed.getvalue()

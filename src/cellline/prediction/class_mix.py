@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.prediction.metrics import Bootstrap, percent
+from cellline.prediction.metrics import BLOCKS, Bootstrap, percent
 
 # Of the bootstrap's: enough for a 95 % limit, and each takes a least squares.
 RESIDUAL_DRAWS = 500
@@ -166,9 +166,9 @@ def _draw_confusions(cells: np.ndarray, n_test: int, generator: np.random.Genera
     and the test set is another one, of about `n_test` samples, from the same.
     """
     n_groups = len(cells)
-    known = Bootstrap(np.arange(n_groups)).weights.astype(np.float64)
+    known = Bootstrap(np.arange(n_groups)).counts
     in_test = max(1, round(n_groups * n_test / cells.sum()))
-    drawn = generator.multinomial(in_test, known / n_groups)
-    rates = _rates(np.tensordot(drawn, cells, axes=1))
+    drawn = (generator.multinomial(in_test, known[block] / n_groups) for block in BLOCKS)
+    rates = _rates(np.concatenate([np.tensordot(counts, cells, axes=1) for counts in drawn]))
     # A draw without a class says nothing of how the class is confused.
     return np.where(np.isnan(rates), _rates(cells.sum(axis=0)), rates)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 BOOTSTRAP_DRAWS = 2000
-# Draws of groups made at once: with 8,000 groups their 64-bit counts take 6 MB.
+# Draws of groups worked on at once: with 8,000 groups their 64-bit counts take 6 MB.
 BLOCK = 100
+BLOCKS = [slice(start, start + BLOCK) for start in range(0, BOOTSTRAP_DRAWS, BLOCK)]
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,12 @@ class Bootstrap:
         self.n_groups = int(self.group.max()) + 1
         generator = np.random.default_rng(seed)
         chances = np.full(self.n_groups, 1 / self.n_groups)
-        # As float32, for the matrix product; the counts are exact in it.
-        self.weights = np.concatenate(
+        # How often each group is drawn, uint8 [draw, group]: that one is drawn 256 times will not
+        # happen, its chance is below 1 / 256!.
+        self.counts = np.concatenate(
             [
-                generator.multinomial(self.n_groups, chances, size=BLOCK).astype(np.float32)
-                for _ in range(BOOTSTRAP_DRAWS // BLOCK)
+                generator.multinomial(self.n_groups, chances, size=BLOCK).astype(np.uint8)
+                for _ in BLOCKS
             ]
         )
 
@@ -64,7 +66,7 @@ class Bootstrap:
         flat = values.reshape(len(values), -1)
         by_group = np.zeros((self.n_groups, flat.shape[1]))
         np.add.at(by_group, self.group, flat)
-        sums: np.ndarray = self.weights @ by_group
+        sums = np.concatenate([self.counts[block].astype(float) @ by_group for block in BLOCKS])
         return sums.reshape(-1, *values.shape[1:])
 
     def estimate(
