@@ -327,8 +327,8 @@ def test_a_step_in_parts_is_one_step(
         trainer.network.register_forward_hook(lambda *_: seeds.append(torch.initial_seed()))
         torch.rand(others_draws)
         trainer.train_step(0, images, labels)
-        digests.append(digest_values(trainer.averaged.state_dict()))
-        assert int(trainer.averaged.n_averaged) == 1
+        digests.append(digest_values(trainer.model.state_dict()))
+        assert trainer.averaged.steps == 1
         assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {1}
     # Each part has draws of its own, and they depend on the seed, the step and the part alone.
     assert digests[0] == digests[1]
@@ -389,7 +389,7 @@ def test_a_batch_that_a_gpu_has_no_memory_for_is_halved(
             trainer.model.register_forward_hook(lambda *call: predicted.append(len(call[-1])))
         train_fold(trainer, Path(f"{halved}"), config, 0, Stop())
         left.append(
-            (digest_values(trainer.averaged.state_dict()), Path(f"{halved}/oof.npz").read_bytes())
+            (digest_values(trainer.model.state_dict()), Path(f"{halved}/oof.npz").read_bytes())
         )
         assert trainer.parts == 4
     # What failed has left no trace: not in the weights, not in the running statistics.
@@ -417,7 +417,7 @@ def test_a_gpu_may_run_out_of_memory_later(
         else:
             trainer.parts = 2
         trainer.train_step(1, *mixed_batch(competition, 8))
-        digests.append(digest_values(trainer.averaged.state_dict()))
+        digests.append(digest_values(trainer.model.state_dict()))
     assert digests[0] == digests[1]
 
 

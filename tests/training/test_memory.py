@@ -86,7 +86,7 @@ def test_measuring_changes_nothing(
                 measure_step(trainer.network, device, (3, 16, 16), GIB)
                 assert torch.equal(torch.get_rng_state(), drawn)
                 assert trainer.network.training
-        return [value.numpy().tobytes() for value in trainer.averaged.state_dict().values()]
+        return [value.numpy().tobytes() for value in trainer.model.state_dict().values()]
 
     assert train(measured=True) == train(measured=False)
 

@@ -86,7 +86,8 @@ def predict_batch(
     batch = torch.from_numpy(images).to(device.device, non_blocking=True)
     with device.autocast():
         logits = network(torch.cat([see(batch, view) for view in views]))
-    return torch.softmax(logits.float(), dim=1).unflatten(0, (len(views), len(batch)))
+    prob = torch.softmax(logits.float(), dim=1)
+    return prob.view(len(views), len(batch), -1)
 
 
 def average_views(prob: np.ndarray) -> np.ndarray:

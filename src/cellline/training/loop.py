@@ -4,12 +4,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cellline.config import Training
 from cellline.data.augmentation import Augmenter
@@ -25,6 +24,7 @@ from cellline.prediction.metrics import balanced_accuracy
 from cellline.prediction.run_folder import OutOfFold
 from cellline.prediction.tta import PLAIN, all_views, average_views, predict_views
 from cellline.seeding import DROPOUT, derive_seed
+from cellline.training.averaging import MovingAverage
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import check_memory, explain_full_memory, more_parts
 from cellline.training.progress import EpochRecord, Progress, say
@@ -107,10 +107,7 @@ class FoldTrainer:
         )
         self.network = device.place(network)
         decay = max(0.0, 1 - 1 / (training.averaging * self.n_steps))
-        # With the buffers: batch normalization's running statistics belong to the weights.
-        self.averaged = AveragedModel(
-            self.network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
-        )
+        self.averaged = MovingAverage(self.network, decay)
         weights = class_weights(labels[rows], n_classes)
         self.loss = BalancedCrossEntropy(weights).to(device.device)
         self.optimizer = torch.optim.AdamW(
@@ -123,7 +120,8 @@ class FoldTrainer:
         self.partial = PartialEpoch()
         # In how many a batch is computed; batch normalization's statistics before it.
         self.parts = 1
-        self.buffers_before = [buffer.clone() for buffer in self.network.buffers()]
+        self.buffers = list(self.network.buffers())
+        self.buffers_before = [buffer.clone() for buffer in self.buffers]
         if device.device.type == "cpu":
             largest_batch = -(-self.n_train // len(self.batches))
             check_memory(self.network, device, images.shape[1:], largest_batch)
@@ -131,7 +129,7 @@ class FoldTrainer:
     @property
     def model(self) -> Classifier:
         """The averaged network: what is evaluated, kept and predicted with."""
-        return cast("Classifier", self.averaged.module)
+        return self.averaged.network
 
     def train_epoch(self, epoch: int, progress: Progress, pause: Callable[[], None]) -> EpochRecord:
         """Train for one epoch (from 0), or what is left of it, and score the held-out rows.
@@ -195,8 +193,7 @@ class FoldTrainer:
             group["lr"] = lr
         images = images.to(self.device.device, non_blocking=True)
         labels = labels.to(self.device.device, non_blocking=True)
-        buffers = list(self.network.buffers())
-        torch._foreach_copy_(self.buffers_before, buffers)
+        torch._foreach_copy_(self.buffers_before, self.buffers)
         while True:
             try:
                 loss, logits = self.compute_gradients(step, images, labels)
@@ -206,7 +203,7 @@ class FoldTrainer:
                     raise
                 failure = first_line(error)
             # Not above, where the error still holds what was computed until then.
-            torch._foreach_copy_(buffers, self.buffers_before)
+            torch._foreach_copy_(self.buffers, self.buffers_before)
             self.parts = more_parts(self.parts, len(images), failure)
             say(
                 f"warning: {len(images)} samples at once are too many for the GPU's memory: a step "
@@ -215,7 +212,7 @@ class FoldTrainer:
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.averaged.update_parameters(self.network)
+        self.averaged.update()
         return loss, logits
 
     def compute_gradients(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -283,7 +280,7 @@ class FoldTrainer:
         none = torch.empty(0)
         return {
             "network": network,
-            "n_averaged": int(self.averaged.n_averaged),
+            "n_averaged": self.averaged.steps,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "losses": torch.stack(partial.losses) if partial.losses else none,
@@ -299,7 +296,7 @@ class FoldTrainer:
         if resume is None:
             return
         self.network.load_state_dict(resume["network"])
-        self.averaged.n_averaged.fill_(resume["n_averaged"])
+        self.averaged.steps = resume["n_averaged"]
         self.optimizer.load_state_dict(resume["optimizer"])
         # Empty when it was trained in a precision that needs no scaling of the loss.
         if resume["scaler"]:

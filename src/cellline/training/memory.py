@@ -61,8 +61,7 @@ def check_memory(
     free = free_memory()
     if free is None:
         return
-    with explain_full_memory():
-        step = measure_step(network, device, image_shape, free)
+    step = measure_step(network, device, image_shape, free)
     needed = step.needed(batch_size)
     if needed > free:
         largest = step.largest_batch(free)
@@ -115,14 +114,18 @@ def saved_bytes(network: nn.Module, device: Device, shape: tuple[int, ...], free
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
         if sum(saved.values()) > free:
-            raise even_few_samples(shape[0], free)
+            raise MemoryError
         # Itself, an output would keep its own graph alive for good: a cycle that gc can't see.
         return tensor.detach()
 
     images = torch.zeros(shape, dtype=torch.uint8)
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), device.autocast():
-        # The name keeps all that is saved alive, so that no address is used twice.
-        _logits = torch.func.functional_call(network, buffers, (images,))
+    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+    try:
+        with explain_full_memory(), hooks, device.autocast():
+            # The name keeps all that is saved alive, so that no address is used twice.
+            _logits = torch.func.functional_call(network, buffers, (images,))
+    except TooLittleMemoryError as error:
+        raise even_few_samples(shape[0], free) from error
     return sum(saved.values())
 
 
