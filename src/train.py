@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from cellline.cli import run_verb
 from cellline.config import Config
-from cellline.training.run import train_run
 
 
 @dataclass(frozen=True)
@@ -14,6 +13,9 @@ class TrainConfig(Config):
 
 def main(config: TrainConfig) -> None:
     """Train one fold (--fold) or every fold in turn, and predict the samples that it held out."""
+    # Not above: it imports torch, which takes seconds that a mistyped setting need not wait for.
+    from cellline.training.run import train_run
+
     train_run(config, print)
 
 

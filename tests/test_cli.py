@@ -70,3 +70,23 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
     done = run_verb("raise FileNotFoundError(2, 'gone', 'x')")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["--epochs", "many"], 2), (["--epochs", "0"], 2)]
+)
+def test_neither_help_nor_a_mistake_waits_for_torch(arguments: list[str], status: int) -> None:
+    Path("torch.py").write_text("raise SystemExit('torch was imported')\n")
+    done = subprocess.run(
+        [sys.executable, str(SOURCES / "train.py"), *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stderr
+    assert "--epochs" in done.stdout + done.stderr
+
+
+def test_a_verb_does_not_look_for_garbage_while_torch_is_imported() -> None:
+    body = "import gc, torch; print(gc.isenabled(), gc.get_stats()[2]['collections'])"
+    assert run_verb(body).stdout == "True 0\n"

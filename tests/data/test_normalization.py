@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -36,6 +37,7 @@ def test_order_and_blocks_change_no_digit() -> None:
     )
 
 
-def test_a_blank_channel_normalizes_to_zero() -> None:
-    found = measure_normalization(np.zeros((4, 1, 2, 2), np.uint8), np.arange(4))
-    assert (found.mean, found.std) == ((0.0,), (1.0,))
+@pytest.mark.parametrize("value", [0, 1, 77, 255])
+def test_a_channel_of_one_value_normalizes_to_zero(value: int) -> None:
+    found = measure_normalization(np.full((100, 1, 40, 40), value, np.uint8), np.arange(100))
+    assert (found.mean, found.std) == ((float(value),), (1.0,))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Rows read at once: 256 samples of 3 x 64 x 64 are 3 MB, so memory doesn't grow with the data.
-BLOCK = 256
+# Rows read at once: 64 samples of 3 x 64 x 64 are 0.8 MB, which stay in the processor's cache.
+BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,16 @@ class Normalization:
 def measure_normalization(images: np.ndarray, rows: np.ndarray) -> Normalization:
     """Exact statistics over all pixels of `rows` of images, uint8 [sample, channel, height, width].
 
-    Counted as histograms of integers, so that no order of summation changes a digit. A channel
-    that never varies gets 1 for its deviation: it normalizes to zero.
+    Sums of integers, so that no order of summation changes a digit. A channel that never varies
+    gets 1 for its deviation: it normalizes to zero.
     """
-    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    total, squares = np.zeros((2, images.shape[1]), dtype=np.int64)
     for start in range(0, len(rows), BLOCK):
         block = images[rows[start : start + BLOCK]]
-        for channel in range(images.shape[1]):
-            counts[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
-    values = np.arange(256)
-    total = counts.sum(axis=1)
-    mean = counts @ values / total
-    variance = counts @ values**2 / total - mean**2
-    std = np.sqrt(np.maximum(variance, 0.0))
+        total += block.sum((0, 2, 3), dtype=np.int64)
+        wide = block.astype(np.uint16)  # 255 squared just fits
+        squares += (wide * wide).sum((0, 2, 3), dtype=np.int64)
+    pixels = len(rows) * images[0, 0].size
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
     return Normalization(tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist()))
