@@ -1,5 +1,6 @@
 """The device, its fastest native precision, and how a network is laid out on it."""
 
+import ctypes
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -13,6 +14,10 @@ from cellline.errors import UserError, first_line
 from cellline.processors import count_processors
 
 Network = TypeVar("Network", bound=nn.Module)
+
+# glibc's numbers of what mallopt sets, and the most that it takes for the second.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -84,6 +89,8 @@ def choose_device(machine: Machine) -> Device:
             "Install a torch that is built for it (https://pytorch.org/get-started/locally), use "
             "another GPU, or, many times slower, --device cpu"
         ) from error
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = native_precision(device) if machine.precision == "auto" else machine.precision
     chosen = replace(plain, precision=precision)
     try:
@@ -110,6 +117,19 @@ def try_out(device: Device) -> None:
     # Where a system is too old for a precision, autocast warns and computes in float32.
     if result.dtype != DTYPES[device.precision]:
         raise RuntimeError(f"it was computed in {result.dtype} instead")
+
+
+def keep_freed_memory() -> None:
+    """Keep what a step frees for the next one, where the C library is glibc.
+
+    It gives freed memory back to the system, which must fill it with zeros, page by page, when it
+    is asked for again: 50,000 times a step of DenseNet-161 with 64 samples of 64 px, 5 % of its
+    time. What a process takes at most stays what it was.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, -1)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
 
 
 def gpu_is_full(error: BaseException) -> bool:
