@@ -29,7 +29,7 @@ COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSI
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
 
-.PHONY: help setup folds train tune submit compare report demo test torture lint format lock check-active check-active-dev
+.PHONY: help setup folds train tune submit compare report demo test torture bench bench-growth lint format lock check-active check-active-dev
 
 # `make folds train submit` means one after the other, whatever -j says.
 .NOTPARALLEL:
@@ -49,6 +49,8 @@ help:
 	@echo '  make test      run the tests             make lint     ruff and mypy'
 	@echo '  make format    format the code           make lock     renew requirements*.txt'
 	@echo '  make torture   kill every verb again and again, feed it broken files: half an hour'
+	@echo '  make bench     how fast this machine trains, beside what it could: ten minutes'
+	@echo '  make bench-growth   time and memory as the number of samples grows'
 	@echo
 	@echo 'Every verb takes INPUT=input OOF=oof SUBMISSIONS=submissions RUN=densenet161 and'
 	@echo 'ARGS="...", which goes to the script as it is; ARGS=--help lists its settings.'
@@ -85,14 +87,20 @@ test: $(READY_DEV)
 torture: $(READY_DEV)
 	@$(PY) -m pytest -v -m torture $(ARGS)
 
+bench: $(READY)
+	@$(PY) -m benchmarks $(ARGS)
+
+bench-growth: $(READY)
+	@PYTHONPATH=src $(PY) -m benchmarks.growth $(ARGS)
+
 lint: $(READY_DEV)
-	@$(PY) -m ruff check src tests
-	@$(PY) -m ruff format --check src tests
+	@$(PY) -m ruff check src tests benchmarks
+	@$(PY) -m ruff format --check src tests benchmarks
 	@$(PY) -m mypy
 
 format: $(READY_DEV)
-	@$(PY) -m ruff check --fix src tests
-	@$(PY) -m ruff format src tests
+	@$(PY) -m ruff check --fix src tests benchmarks
+	@$(PY) -m ruff format src tests benchmarks
 
 # uv resolves for every platform at once and writes the markers; pip installs what it wrote.
 lock: $(READY_DEV)
