@@ -5,7 +5,6 @@ from pathlib import Path
 
 from cellline.cli import run_verb
 from cellline.config import Config, Folders
-from cellline.demo import demo
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,9 @@ class DemoConfig(Config):
 
 def main(config: DemoConfig) -> None:
     """Draw a small competition, then folds, tune, train, submit; score it against the truth."""
+    # Here, so that a mistyped setting need not wait for torch.
+    from cellline.demo import demo
+
     names = ("input", "oof", "submissions", "cache")
     folders = Folders(*(config.demo_dir / name for name in names))
     training = replace(config.training, weights="none", epochs=config.demo_epochs)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from cellline.cli import run_verb
 from cellline.config import Config
-from cellline.submitting import submit
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,9 @@ class SubmitConfig(Config):
 
 def main(config: SubmitConfig) -> None:
     """Predict the test set with every fold of every run, blend, validate and write the CSV."""
+    # Here, so that a mistyped setting need not wait for torch.
+    from cellline.submitting import submit
+
     submit(config, config.runs or (config.run,), config.partial, print)
 
 

@@ -13,7 +13,7 @@ class TrainConfig(Config):
 
 def main(config: TrainConfig) -> None:
     """Train one fold (--fold) or every fold in turn, and predict the samples that it held out."""
-    # Not above: it imports torch, which takes seconds that a mistyped setting need not wait for.
+    # Here, so that a mistyped setting need not wait for torch.
     from cellline.training.run import train_run
 
     train_run(config, print)

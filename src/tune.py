@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 from cellline.cli import run_verb
 from cellline.config import Config, check_settings
-from cellline.tuning import tune_run
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,9 @@ class TuneConfig(Config):
 
 def main(config: TuneConfig) -> None:
     """Search learning rate and batch size on one held-out fold (--fold, by default 0)."""
+    # Here, so that a mistyped setting need not wait for torch.
+    from cellline.tuning import tune_run
+
     # A trial is a short training: --epochs is for `make train`.
     config = replace(config, training=replace(config.training, epochs=config.tune_epochs))
     check_settings(config)

@@ -72,13 +72,16 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["train", "tune", "submit", "demo"])
 @pytest.mark.parametrize(
     ("arguments", "status"), [(["--help"], 0), (["--epochs", "many"], 2), (["--epochs", "0"], 2)]
 )
-def test_neither_help_nor_a_mistake_waits_for_torch(arguments: list[str], status: int) -> None:
+def test_neither_help_nor_a_mistake_waits_for_torch(
+    arguments: list[str], status: int, verb: str
+) -> None:
     Path("torch.py").write_text("raise SystemExit('torch was imported')\n")
     done = subprocess.run(
-        [sys.executable, str(SOURCES / "train.py"), *arguments],
+        [sys.executable, str(SOURCES / f"{verb}.py"), *arguments],
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
