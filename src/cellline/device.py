@@ -61,6 +61,7 @@ class Device:
 def choose_device(machine: Machine) -> Device:
     """The device and precision that the settings ask for, tried out.
 
+    On a CPU, the process keeps the memory that it frees from then on.
     Raises UserError for a device that torch does not have here, or can't compute on, and for a
     precision that the device can't compute in.
     """

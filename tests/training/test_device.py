@@ -111,6 +111,5 @@ def test_what_a_step_frees_is_kept_for_the_next(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PYTHONPATH", str(SOURCES))
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
     first, *later = map(int, done.stdout.split())
-    # 160 MB are 39,000 pages; what the system has given once it isn't asked for again.
-    assert first > 10_000
-    assert max(later) < 1_000
+    # What the system has given once, some 39,000 pages, it isn't asked for again.
+    assert max(later) < first / 10

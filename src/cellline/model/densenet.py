@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 aten = torch.ops.aten
@@ -35,8 +36,9 @@ class Layer(NamedTuple):
 class Features(nn.Sequential):
     """`DenseNet.features`, with the children, and so the state dict, of torchvision's.
 
-    torchvision's way is left where this one is not known to be faster: on GPUs, and in other
-    precisions than the weights' own. So is it where gradients are wanted in evaluation mode.
+    All but pooling first is torchvision's way where ours is not known to be faster: on GPUs, and
+    in other precisions than the weights' own. So is it where gradients are wanted in evaluation
+    mode. In our way the modules within dense blocks are not called: no hook of theirs is, either.
     """
 
     def __init__(self, features: nn.Sequential) -> None:
@@ -81,7 +83,8 @@ def as_image(rows: Tensor, shape: Sequence[int]) -> Tensor:
 def train_block(x: Tensor, layers: Sequence[Any], end: nn.BatchNorm2d, *, rectify: bool) -> Tensor:
     """A dense block and the normalization after it (and ReLU, if `rectify`), in training.
 
-    Updates the running statistics of all normalizations, as torch does.
+    Updates the running statistics of all normalizations, as torch does; they are taken to have one
+    eps and momentum. There must be two pixels or more, all samples together.
     """
     weights = []
     for layer in layers:
@@ -158,6 +161,7 @@ class DenseBlock(torch.autograd.Function):
         return result, mean, invstd, *means, *invstds
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, result_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the input and the weights."""
         channels, invstd, *rest = ctx.saved_tensors
