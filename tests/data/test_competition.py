@@ -537,6 +537,30 @@ def test_images_of_one_place_under_several_names(given: Input, cache_dir: Path) 
     assert refusal(given.write(".tar"), cache_dir) == [line]
 
 
+@pytest.mark.parametrize(
+    ("data", "other", "advice"),
+    [
+        (
+            png(np.zeros((6, 8), np.uint8)),
+            ["image is not 6 x 8 pixels like most: 5_red.png (8 x 6)"],
+            [],
+        ),
+        (GOOD[:20], ["image is damaged or truncated: 5_red.png"], [AGAIN]),
+        # Which of them it is, and if it is to stay, shows when the other one is gone.
+        (GOOD[:-20], [], []),
+    ],
+    ids=["other size", "damaged header", "damaged body"],
+)
+def test_of_images_of_one_place_only_those_with_a_fault_are_said_to_have_it(
+    given: Input, cache_dir: Path, data: bytes, other: list[str], advice: list[str]
+) -> None:
+    given.images["test"]["5_red.png"] = data
+    twice = "  images_test.tar: 1 image is there twice: 00005_red.png and 5_red.png"
+    others = [f"  images_test.tar: 1 {line}" for line in other]
+    lines = refusal(given.write(".tar"), cache_dir)
+    assert sorted(lines) == sorted([twice, *others, *advice])
+
+
 def test_names_in_messages_are_those_of_the_files(given: Input, cache_dir: Path) -> None:
     images = given.images["train"]
     images |= {"00017_red.png": GOOD[:-20], "00030_blue.png": png(np.zeros((6, 8), np.uint8))}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cellline.data import copies as copies_module
+from cellline.data.overlaps import Rows, described_blocks
 
 SMALL = Path(__file__).resolve().parents[2].parent / "shared/data/cell-lines-small"
 SHRINK = 4  # fine pixels a pixel: crops of a field can be shifted by quarters of a pixel
@@ -253,9 +254,9 @@ def test_tiny_images_can_only_be_exact_copies(side: int) -> None:
 def test_memory_does_not_grow_with_what_is_remembered_of_keypoints(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Noise has some 60 keypoints a sample, of 472 bytes each; the file takes them."""
+    """Noise has 49 keypoints a sample, of 488 bytes each; the file takes them."""
     # Or blocks of samples would take more at a time than all keypoints of so few.
-    monkeypatch.setattr("cellline.data.overlaps.BLOCK", 2)
+    monkeypatch.setattr("cellline.data.overlaps.BLOCK_BYTES", 2 * 3 * 48 * 48)
     many = np.random.default_rng(0).integers(0, 256, (800, 3, 48, 48), np.uint8)
     few = many[:200]
     peaks = []
@@ -266,6 +267,19 @@ def test_memory_does_not_grow_with_what_is_remembered_of_keypoints(
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / (len(many) - len(few)) < 5000
     assert not list(Path().iterdir())
+
+
+def test_memory_of_a_block_is_the_same_for_large_images() -> None:
+    peaks = []
+    for n, side in ((256, 64), (16, 256)):
+        rows = Rows([np.random.default_rng(0).integers(0, 256, (n, 3, side, side), np.uint8)])
+        tracemalloc.start()
+        for _ in described_blocks(rows, np.arange(n)):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # A larger image has more of its pixels away from the border: more keypoints.
+    assert peaks[1] < 1.7 * peaks[0]
 
 
 def test_a_full_disk_is_an_error_that_names_the_folder() -> None:

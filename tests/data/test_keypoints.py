@@ -1,9 +1,11 @@
+import tracemalloc
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import convolve1d
 
-from cellline.data.keypoints import smooth_images
+from cellline.data.keypoints import find_neighbours, smooth_images
 
 BINOMIAL = [1, 8, 28, 56, 70, 56, 28, 8, 1]
 
@@ -25,3 +27,16 @@ def test_smoothing_is_exact(height: int, width: int, seed: int, white: bool) -> 
     smooth = smooth_images(images)
     assert smooth.dtype == np.float32
     np.testing.assert_array_equal(smooth.astype(np.float64) * 2**16, exact)
+
+
+def test_pairs_that_several_tables_find_are_kept_once() -> None:
+    """Six descriptors alike, of different rows, are 15 pairs, which all eight tables find."""
+    rng = np.random.default_rng(0)
+    descriptors = np.repeat(rng.standard_normal((2000, 16)).astype(np.float32), 6, axis=0)
+    tracemalloc.start()
+    first, second = find_neighbours(descriptors, np.arange(len(descriptors)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    expected = [(k, m) for k in range(12000) for m in range(k + 1, k - k % 6 + 6)]
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == expected
+    assert peak < 18 * first.nbytes

@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cellline.data.statistics import BLOCK, measure_statistics, name_statistics
+from cellline.data.statistics import measure_statistics, name_statistics
 
 CHANNELS = ("blue", "red", "yellow")
 pictures = st.tuples(
@@ -70,10 +71,22 @@ def test_a_blank_channel_goes_with_nothing() -> None:
     assert measured["blue-red correlation"] == measured["blue-yellow correlation"] == 0
 
 
-def test_blocks_of_a_memory_map_don_t_show(tmp_path: Path) -> None:
+def test_blocks_of_a_memory_map_don_t_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellline.data.statistics.BLOCK_BYTES", 50 * 3 * 8 * 8)
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (BLOCK + 3, 3, 8, 8), dtype=np.uint8)
+    images = generator.integers(0, 256, (103, 3, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     one_by_one = np.concatenate([measure_statistics(image[None]) for image in images])
     np.testing.assert_array_equal(measure_statistics(mapped), one_by_one)
+
+
+def test_memory_is_that_of_a_few_blocks_whatever_the_images_size() -> None:
+    peaks = []
+    for n, side in ((512, 64), (32, 256)):
+        images = np.random.default_rng(0).integers(0, 256, (n, 3, side, side), dtype=np.uint8)
+        tracemalloc.start()
+        measure_statistics(images)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

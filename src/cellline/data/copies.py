@@ -33,10 +33,11 @@ def find_copies(*arrays: Images, scratch: Path) -> Copies:
 
     Each array is uint8 [n, channel, height, width], all of one sample shape; memory maps are read
     in blocks. Time is near-linear in the number of samples: 11 s for the challenge's 9,632 on one
-    core. What must be remembered of them, 20 kB a sample, is in a nameless file in the folder
-    `scratch`. Constant samples are copies of each other when equal, and overlap with nothing. Of
-    overlaps with texture in them, nearly all are found from a quarter of a sample's area on, two in
-    three at a fifth, none below a tenth; images narrower than 2 * MARGIN + 1 pixels have none.
+    core. What must be remembered of them, 20 kB a sample of 64 x 64 pixels, is in a nameless file
+    in the folder `scratch`. Constant samples are copies of each other when equal, and overlap with
+    nothing. Of overlaps with texture in them, nearly all are found from a quarter of a sample's
+    area on, two in three at a fifth, none below a tenth; images narrower than 2 * MARGIN + 1 pixels
+    have none.
 
     Raises:
         ValueError: an array is not uint8 [n, channel, height, width], or sample shapes differ.

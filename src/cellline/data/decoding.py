@@ -4,13 +4,12 @@ By threads: zlib and Pillow let others run while they work, which is nine tenths
 Processes would have the images sent to and fro, and each can end alone.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 from cellline.data.png import decode_pngs
-from cellline.processors import count_processors
+from cellline.processors import map_in_order
 
 CHUNK_IMAGES = 64  # at 64 x 64 about 4 ms of work; what they need stays in a processor's cache
 CHUNK_BYTES = 4 << 20  # of files or pixels: large images come in smaller chunks
@@ -39,20 +38,9 @@ def decode(
 
     By `workers` threads, by default one a processor; one chunk more than those is in memory.
     """
-    workers = workers or count_processors()
     chunks = _chunks(images, size[0] * size[1])
-    if workers == 1:
-        for chunk in chunks:
-            yield from _decode_chunk(chunk, size)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[list[Decoded]]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(_decode_chunk, chunk, size))
-            if len(waiting) > workers:
-                yield from waiting.popleft().result()
-        for done in waiting:
-            yield from done.result()
+    for decoded in map_in_order(partial(_decode_chunk, size=size), chunks, workers):
+        yield from decoded
 
 
 def _chunks(images: Iterable[Encoded], area: int) -> Iterator[list[Encoded]]:

@@ -19,7 +19,7 @@ from cellline.errors import UserError
 from cellline.locking import one_writer
 from cellline.names import printable
 
-# For another process that decodes, perhaps the same images: the challenge's take half a minute.
+# For another process that decodes, perhaps the same images: the challenge's take some seconds.
 WAIT_SECONDS = 60
 
 _CHANGED = Fault("file changed while it was read", "files changed while they were read", AGAIN)

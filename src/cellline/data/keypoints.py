@@ -8,8 +8,6 @@ scale and exposure, so no scale space is needed and gray values may be compared 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,21 +30,15 @@ def smooth_images(images: Images) -> Floats:
     """Binomial filter of variance 2 on the last two axes, borders repeated.
 
     Sums of whole numbers below 2**24, exact in any order: a view's result is the result's view, bit
-    for bit. As matrix products, which take 0.4 of the time of adding shifted images.
+    for bit. Products with banded matrices take 0.4 of the time at 64 pixels a side, and 5 times as
+    long at 1024.
     """
-    height, width = images.shape[2:]
-    out = binomial(height) @ images.astype(np.float32) @ binomial(width).T
+    out = np.pad(images, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="edge").astype(np.float32)
+    for _ in range(8):
+        out = out[:, :, 1:] + out[:, :, :-1]
+    for _ in range(8):
+        out = out[..., 1:] + out[..., :-1]
     return out / np.float32(2**16)
-
-
-@cache
-def binomial(size: int) -> Floats:
-    """Weights [size, size], 256 a row, of nine pixels around each; beyond the ends the last one."""
-    weights = np.zeros((size, size), np.float32)
-    for offset in range(-4, 5):
-        source = np.clip(np.arange(size) + offset, 0, size - 1)
-        np.add.at(weights, (np.arange(size), source), comb(8, offset + 4))
-    return weights
 
 
 @dataclass(frozen=True)
@@ -128,8 +120,10 @@ def find_neighbours(descriptors: Floats, row: Ints) -> tuple[Ints, Ints]:
     `descriptors` [k, d] may be mapped from a file: no more than CHUNK of them are copied at once.
     """
     rng = np.random.default_rng(0)
-    found = []
+    pairs = np.empty(0, np.int64)
     for _ in range(TABLES):
+        # Most are found in all tables: kept until the end, they would take eight times as much.
+        found = [pairs]
         direction = rng.standard_normal((descriptors.shape[1], PROJECTIONS), np.float32)
         start = rng.random(PROJECTIONS, np.float32)
         mixer = rng.integers(2**63, size=PROJECTIONS, dtype=np.int64) | 1
@@ -150,7 +144,7 @@ def find_neighbours(descriptors: Floats, row: Ints) -> tuple[Ints, Ints]:
                 near = np.linalg.norm(difference, axis=1) < MAX_DISTANCE
                 here, there = here[near], there[near]
                 found.append(np.minimum(here, there) * len(row) + np.maximum(here, there))
-    pairs = np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+        pairs = np.unique(np.concatenate(found))
     first, second = np.divmod(pairs, max(len(row), 1))
     return first, second
 

@@ -46,7 +46,7 @@ _TOO_LARGE = Fault(
 )
 
 
-# As many of these as there are images are in memory, and nothing else that grows with them.
+# What is kept of an image: 15 bytes.
 _ROW = struct.Struct("<qhBHH")
 _IMAGE = np.dtype(
     [
@@ -79,15 +79,27 @@ class Listing:
         """The samples' ids, int64 [n], ascending."""
         return np.unique(self.images["sample"])
 
+    @property
+    def known(self) -> np.ndarray:
+        """Those of `images` whose channel is known."""
+        known: np.ndarray = self.images[self.images["channel"] != _UNKNOWN]
+        return known
+
     def places(self, images: np.ndarray) -> np.ndarray:
         """Return the places of rows of `images`, int64 [n]; their channels must be known."""
         rows = np.searchsorted(self.ids, images["sample"])
         return np.asarray(rows * len(self.channels) + images["channel"])
 
     def sound(self) -> np.ndarray:
-        """Tell of each place, bool [n], if there is an image with a sound header."""
-        sound = np.zeros(len(self.ids) * len(self.channels), dtype=bool)
-        sound[self.places(self.images[self.images["height"] > 0])] = True
+        """Tell of each place, bool [n], if there is one image, and its header sound.
+
+        Of several at one place, which are a problem of their own, none could be told from another.
+        """
+        known = self.known
+        places = self.places(known)
+        n_places = len(self.ids) * len(self.channels)
+        sound: np.ndarray = np.bincount(places, minlength=n_places) == 1
+        sound[places[known["height"] == 0]] = False
         return sound
 
     def place(self, name: str) -> int | None:
@@ -110,7 +122,7 @@ class Listing:
         """Return the names of the files that are at these places."""
         if not places:
             return []
-        known = self.images[self.images["channel"] != _UNKNOWN]
+        known = self.known
         return self.names(known[np.isin(self.places(known), list(places))])
 
     @cached_property
@@ -190,7 +202,7 @@ def _parse_name(name: str) -> tuple[int, str, int] | None:
 
 def _find_repeated(listing: Listing) -> list[str]:
     """Return the names of images that have the same place, by two."""
-    known = listing.images[listing.images["channel"] != _UNKNOWN]
+    known = listing.known
     places = listing.places(known)
     order = np.argsort(places, kind="stable")
     repeated = np.flatnonzero(np.diff(places[order]) == 0)
@@ -202,7 +214,7 @@ def _note_lacking(listing: Listing, problems: Problems) -> None:
     if not len(listing.ids):
         problems.note(listing.source.name, f"no images, expected {_EXPECTED}")
     present = np.zeros((len(listing.ids), len(listing.channels)), dtype=bool)
-    present.flat[listing.places(listing.images[listing.images["channel"] != _UNKNOWN])] = True
+    present.flat[listing.places(listing.known)] = True
     for channel, there in zip(listing.channels, present.T, strict=True):
         fault = Fault(f"sample lacks channel {channel}", f"samples lack channel {channel}")
         problems.count(listing.source.name, fault, listing.ids[~there].tolist())

@@ -18,7 +18,6 @@ pixel windows finds 30 of some 10,000 pairs. Hence three steps from image regist
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,10 +36,11 @@ from cellline.data.keypoints import (
     find_neighbours,
 )
 from cellline.files import name_in_errors
-from cellline.processors import count_processors
+from cellline.processors import map_in_order
 
-BLOCK = 64  # samples read at once: smoothed blocks stay in the processor's cache
-AHEAD = 16  # blocks that are described before they are written
+# Of pixels that a thread reads at once, 64 samples of 3 x 64 x 64: smoothed, they stay in the
+# processor's cache. What is computed of them takes some 60 times as much.
+BLOCK_BYTES = 3 << 18
 ATTEMPTS = 2  # candidates of one pair of samples that are put to the proof
 
 MAX_RESIDUAL = 0.4  # of the contrast (rms): true overlaps leave 0.05 to 0.4, chance 0.55 to 1.5
@@ -139,8 +139,13 @@ def find_candidates(
 
 def described_blocks(rows: Rows, representatives: Ints) -> Iterator[NDArray[np.void]]:
     """Keypoints of a block of samples after the other, as they are kept in the file."""
+    if not len(representatives):
+        return
+    length = max(1, BLOCK_BYTES // rows[0].nbytes)
+    starts = range(0, len(representatives), length)
 
-    def describe(block: Ints) -> NDArray[np.void]:
+    def describe(start: int) -> NDArray[np.void]:
+        block = representatives[start : start + length]
         found = find_keypoints(np.stack([rows[int(row)] for row in block]), block)
         descriptors, contrast = describe_keypoints(found.rings)
         # Contrast is evidence too: its logarithm is a coordinate beside those of the descriptor.
@@ -158,14 +163,8 @@ def described_blocks(rows: Rows, representatives: Ints) -> Iterator[NDArray[np.v
             kept[name] = column
         return kept
 
-    blocks = [
-        representatives[start : start + BLOCK] for start in range(0, len(representatives), BLOCK)
-    ]
     # Threads: nearly all the time is spent in NumPy's loops, which run beside each other.
-    with ThreadPoolExecutor(count_processors()) as pool:
-        # What is done and not yet taken waits in memory: not all of it.
-        for start in range(0, len(blocks), AHEAD):
-            yield from pool.map(describe, blocks[start : start + AHEAD])
+    yield from map_in_order(describe, starts)
 
 
 def shared_area(a: Images, b: Images, shift: NDArray[np.float64]) -> float:

@@ -54,12 +54,9 @@ class Bootstrap:
         chances = np.full(self.n_groups, 1 / self.n_groups)
         # How often each group is drawn, uint8 [draw, group]: that one is drawn 256 times will not
         # happen, its chance is below 1 / 256!.
-        self.counts = np.concatenate(
-            [
-                generator.multinomial(self.n_groups, chances, size=BLOCK).astype(np.uint8)
-                for _ in BLOCKS
-            ]
-        )
+        self.counts = np.empty((BOOTSTRAP_DRAWS, self.n_groups), np.uint8)
+        for block in BLOCKS:
+            self.counts[block] = generator.multinomial(self.n_groups, chances, size=BLOCK)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sums of values [n, ...] over each draw's samples, float64 [draw, ...]."""

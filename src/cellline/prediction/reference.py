@@ -7,7 +7,6 @@ is worth.
 """
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Self
@@ -25,7 +24,7 @@ from cellline.prediction.metrics import (
     tally,
     with_interval,
 )
-from cellline.processors import count_processors
+from cellline.processors import map_in_order
 
 # On cell-lines 100 trees score 1 point (naive) and 2 points (grouped) more, in twice the time.
 TREES = 50
@@ -147,8 +146,7 @@ def cross_fit(statistics: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> n
         weights = compute_sample_weight("balanced", known)
         vote = partial(grow_and_ask, statistics[~held_out], known, weights, statistics[held_out])
         # Added up in the trees' order: any other can change the last bit.
-        with ThreadPoolExecutor(count_processors()) as pool:
-            prob[np.ix_(held_out, np.unique(known))] = sum(pool.map(vote, seeds)) / TREES
+        prob[np.ix_(held_out, np.unique(known))] = sum(map_in_order(vote, seeds)) / TREES
     return prob
 
 
