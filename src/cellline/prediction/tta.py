@@ -61,12 +61,14 @@ def predict_views(
     # differ least (4.4 times); DenseNet-161 needs 16 times as much.
     at_once = max(batch_size, min(EFFICIENT_BATCH, 4 * batch_size))
     n = max(1, at_once // len(views))
-    parts: list[Tensor] = []
+    # One tensor for all: a small one kept from each batch would lie between the large ones that are
+    # freed, and the memory of a process would grow by the holes.
+    prob: Tensor | None = None
     done = 0
     while done < len(rows):
         batch = rows[done : done + n]
         try:
-            parts.append(predict_batch(network, images[batch], device, views))
+            of_batch = predict_batch(network, images[batch], device, views)
         except RuntimeError as error:
             if not gpu_is_full(error) or n == 1:
                 raise
@@ -74,10 +76,14 @@ def predict_views(
             # when the exception no longer holds what was computed.
             n //= 2
             continue
+        if prob is None:
+            prob = of_batch.new_empty((len(views), len(rows), of_batch.shape[-1]))
+        prob[:, done : done + len(batch)] = of_batch
         done += len(batch)
         if after_batch is not None:
             after_batch(len(batch))
-    return torch.cat(parts, dim=1).cpu().numpy()
+    assert prob is not None
+    return prob.cpu().numpy()
 
 
 def predict_batch(
