@@ -88,7 +88,7 @@ torture: $(READY_DEV)
 	@$(PY) -m pytest -v -m torture $(ARGS)
 
 bench: $(READY)
-	@$(PY) -m benchmarks $(ARGS)
+	@PYTHONPATH=src $(PY) -m benchmarks $(ARGS)
 
 bench-growth: $(READY)
 	@PYTHONPATH=src $(PY) -m benchmarks.growth $(ARGS)

@@ -1,9 +1,4 @@
-"""`python -m benchmarks`, from the folder above this one."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+"""`PYTHONPATH=src python -m benchmarks`, from the folder above this one."""
 
 import tyro
 

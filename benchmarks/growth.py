@@ -4,7 +4,6 @@
 its own, and prints a table. It reads memory from Linux's /proc.
 """
 
-import json
 import math
 import os
 import resource
@@ -24,6 +23,7 @@ from cellline.cli import end
 from cellline.data.synthetic import Picture, write_competition
 from cellline.data.synthetic_cells import CELL_LINES, draw_field
 from cellline.errors import UserError
+from cellline.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -237,7 +237,7 @@ def main(settings: Growth) -> None:
         end(2, f"error: {error}")
     print("\n".join(describe(costs)))
     if settings.json:
-        settings.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2))
+        write_json(settings.json, {"costs": [asdict(cost) for cost in costs]})
 
 
 if __name__ == "__main__":

@@ -232,6 +232,7 @@ def test_all_parts_in_a_process_of_their_own(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *TINY, "--output", str(output)],
         cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "PYTHONPATH": "src"},
         capture_output=True,
         text=True,
         timeout=1200,

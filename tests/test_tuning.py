@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import optuna
 import pytest
+from disks import small_file_system
 from optuna.trial import TrialState
 
 from cellline.config import Training
@@ -189,15 +190,8 @@ def test_a_signal_or_the_time_ends_it_with_what_is_finished(search: Search) -> N
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """The folder of the OOF folder's tuning, on a file system of 4 MB."""
-    FOLDER.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(FOLDER.absolute())]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
-        yield FOLDER
-    finally:
-        subprocess.run(["umount", str(FOLDER.absolute())], check=True)
+    with small_file_system(FOLDER, "4m") as folder:
+        yield folder
 
 
 def fill(folder: Path) -> Path:

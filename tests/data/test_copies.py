@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import subprocess
 import tarfile
 import tracemalloc
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disks import small_file_system
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -283,18 +283,12 @@ def test_memory_of_a_block_is_the_same_for_large_images() -> None:
 
 
 def test_a_full_disk_is_an_error_that_names_the_folder() -> None:
-    folder = Path("full").resolve()
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder])
-    if mounted.returncode:
-        pytest.skip("mounting is not permitted")
-    try:
-        with pytest.raises(OSError) as caught:
-            copies_module.find_copies(
-                np.random.default_rng(0).integers(0, 256, (64, 3, 64, 64), np.uint8), scratch=folder
-            )
-    finally:
-        subprocess.run(["umount", folder], check=True)
+    images = np.random.default_rng(0).integers(0, 256, (64, 3, 64, 64), np.uint8)
+    with (
+        small_file_system(Path("full").resolve(), "64k") as folder,
+        pytest.raises(OSError) as caught,
+    ):
+        copies_module.find_copies(images, scratch=folder)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(folder)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disks import small_file_system
 from tiny_input import Input, make_input, png
 
 from cellline.data import archives, images
@@ -279,19 +280,8 @@ def test_readers_need_no_lock(given: Input, cache_dir: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of two megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if not mount("-t", "tmpfs", "-o", "size=2m", "tmpfs", disk):
-        pytest.skip("needs the right to mount a file system")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
-
-
-def mount(*arguments: str | Path) -> bool:
-    try:
-        return subprocess.run(["mount", *arguments], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
+    with small_file_system(tmp_path / "disk", "2m") as disk:
+        yield disk
 
 
 @pytest.fixture
@@ -339,7 +329,7 @@ def test_a_disk_that_fills_up_meanwhile(
 
 def test_a_read_only_cache_can_be_read(given: Input, small_disk: Path) -> None:
     expected = load_competition(given.write(), small_disk / "cache").digest
-    assert mount("-o", "remount,ro", small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert load_competition(given.folder, small_disk / "cache").digest == expected
     given.images["test"]["00005_red.png"] = png(given.pixels[5][1][::-1])
     with pytest.raises(UserError, match=r"can't be kept in .*cache: Read-only file system\."):

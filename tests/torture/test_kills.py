@@ -21,7 +21,8 @@ def test_a_few_kills(scenes: Scenes, tmp_path: Path, verb: str, kills: int) -> N
     toll = torment(getattr(scenes, verb), tmp_path / "chains", kills=kills, seed=0)
     check(toll, kills)
     if verb == "train":
-        assert toll.inside >= 2
+        # Of those that are aimed into a write, some come too late.
+        assert toll.inside >= 1
 
 
 @pytest.mark.torture
