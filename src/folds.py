@@ -14,7 +14,7 @@ class FoldsConfig(Config):
     folds: int = 5
     """Number of folds (K)."""
     channels: tuple[str, ...] = ("blue", "red", "yellow")
-    """Channels by their suffix in the image files' names, in the order that the network sees."""
+    """Channels as image files' names end, in the order that the network sees; "" for <id>.png."""
     ignore_groups: bool = False
     """Deal copies and overlaps apart, to measure the leak and for nothing else: scores flatter."""
 

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from postgres import Server, postgresql_server
 
 from cellline.config import Augmentation, Machine, Training
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.data.synthetic import draw_competition
 from cellline.device import Device, choose_device
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 CLASSES = ("A549", "HeLa", "RT4")
 
@@ -29,6 +35,13 @@ def hang_ups_are_heard() -> Iterator[None]:
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that a test does by default paths lands in the repository."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A server of the tests' own."""
+    with postgresql_server() as server:
+        yield server
 
 
 @pytest.fixture

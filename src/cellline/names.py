@@ -3,10 +3,23 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from unicodedata import east_asian_width
+from unicodedata import category, east_asian_width
 
 # Columns: half of a figure's width, and what leaves a terminal's line room for figures.
 LONGEST = 34
+
+# Of Unicode: control, format (invisible, or turning the direction of writing), line and paragraph
+# separators, halves of characters. Scripts and emoji need the two joiners.
+_UNWANTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+
+
+def has_control(text: str) -> bool:
+    """Whether a text has control or invisible characters, which no label, column or id may have."""
+    # isprintable() is quick, and false for some that are wanted.
+    return not text.isprintable() and any(
+        category(char) in _UNWANTED and char not in _JOINERS for char in text
+    )
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from cellline.config import Augmentation
 from cellline.data.augmentation import Augmenter
-from cellline.data.batches import TrainingBatches, deal_batches
+from cellline.data.batches import AugmentedBatches, TrainingBatches, deal_batches
 from cellline.data.competition import Competition
 
 
@@ -29,6 +29,30 @@ def test_epochs_and_seeds_shuffle_differently() -> None:
         for epoch in range(3)
     }
     assert len(orders) == 9
+
+
+def test_a_text_id_draws_alike_wherever_its_sample_is(competition: Competition) -> None:
+    texts = np.array([f"p{i}_é" for i in range(48)])
+    turned = np.arange(48)[::-1]
+    one, other = (
+        AugmentedBatches(
+            competition.train_images[order],
+            competition.labels[order],
+            texts[order],
+            np.arange(48),
+            Augmenter(Augmentation(), seed=0),
+        )
+        for order in (np.arange(48), turned)
+    )
+    images, labels = one[1, np.arange(48)]
+    again, other_labels = other[1, turned]
+    assert torch.equal(images, again)
+    assert torch.equal(labels, other_labels)
+    # And another draws differently: the pictures of one class are all there is to tell by.
+    same = np.stack([competition.train_images[0]] * 2)
+    pair = AugmentedBatches(same, np.zeros(2, int), texts[:2], np.arange(2), one.augmenter)
+    first, second = pair[1, np.arange(2)][0]
+    assert not torch.equal(first, second)
 
 
 def collect(competition: Competition, workers: int, epochs: list[int]) -> dict[int, bytes]:

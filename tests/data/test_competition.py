@@ -188,6 +188,11 @@ HUGE[16:20] = (5000).to_bytes(4, "big")
 
 AGAIN = "Download or copy what is damaged again."
 NAMES = "<id>_<channel>.png"
+UNKNOWN = (
+    "The channels are blue, red, yellow; if they have other names, "
+    'set --channels (--channels "" for files <id>.png).'
+)
+NUMBERS = "Ids are whole numbers if all in sample_submission.csv are, else text."
 
 FAULTS: list[tuple[Change, list[str]]] = [
     (
@@ -243,11 +248,15 @@ FAULTS: list[tuple[Change, list[str]]] = [
         ["  images_train: 1 image is larger than 4096 x 4096 pixels or 32 MiB: 00017_red.png"],
     ),
     (
-        in_images("train", notes=b"", _17=GOOD, _x_red=GOOD, **{"9" * 20 + "_red": GOOD}),
+        in_images("train", notes=b"", _x_red=GOOD, **{"9" * 20 + "_red": GOOD}),
         [
-            f"  images_train: 4 files belong to nothing, expected files named {NAMES}: "
-            f"17.png, {'9' * 20}_red.png, notes.png, x_red.png"
+            f"  images_train: 3 files belong to nothing, expected files named {NAMES}: "
+            f"{'9' * 20}_red.png, notes.png, x_red.png"
         ],
+    ),
+    (
+        in_images("train", _17=GOOD),
+        ["  images_train: 1 image is of an unknown channel: 17.png", UNKNOWN],
     ),
     (
         in_images("train", **{"sub/00017_red": GOOD, "a\x1b\n_b": GOOD}),
@@ -261,7 +270,7 @@ FAULTS: list[tuple[Change, list[str]]] = [
         [
             "  images_test: 2 images are of unknown channels: 00005_green.png, 00901_green.png",
             "  images_test: 2 samples lack channel red: 5, 901",
-            "The channels are blue, red, yellow; if they have other names, set --channels.",
+            UNKNOWN,
         ],
     ),
     (
@@ -270,7 +279,7 @@ FAULTS: list[tuple[Change, list[str]]] = [
             "  images_test: 1 image is of an unknown channel: 00777_dna.png",
             *(f"  images_test: 1 sample lacks channel {channel}: 777" for channel in CHANNELS),
             "  images_test: 1 sample has no row in sample_submission.csv: 777",
-            "The channels are blue, red, yellow; if they have other names, set --channels.",
+            UNKNOWN,
         ],
     ),
     (
@@ -328,7 +337,17 @@ FAULTS: list[tuple[Change, list[str]]] = [
         in_csv("y_train", b"\n17,RT4", b"\n17,RT4\n-3,RT4\n1.0,RT4\n,RT4\n\xc2\xb2,RT4"),
         [
             "  y_train.csv: 4 ids are not non-negative integers: "
-            "'' in line 7, '-3' in line 5, '1.0' in line 6, '²' in line 8"
+            "'' in line 7, '-3' in line 5, '1.0' in line 6, '²' in line 8",
+            NUMBERS,
+        ],
+    ),
+    (
+        in_csv("sample_submission", b"901,", b",RT4\n90\xe2\x80\xae1,"),
+        [
+            "  images_test: 1 sample has no row in sample_submission.csv: 901",
+            "  sample_submission.csv: 2 ids are not non-negative integers: "
+            "'' in line 3, '90\\u202e1' in line 4",
+            NUMBERS,
         ],
     ),
     (

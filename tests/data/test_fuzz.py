@@ -8,9 +8,11 @@ import gzip
 import signal
 import struct
 import tempfile
+import unicodedata
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,7 +224,9 @@ def assert_sound(loaded: Competition, drawn: Input, known_pixels: bool) -> None:
     assert len(loaded.classes) >= 2
     assert all(name and name.strip() == name and "\x1b" not in name for name in loaded.classes)
     assert set(loaded.labels.tolist()) == set(range(len(loaded.classes)))
-    assert sorted(map(int, loaded.template)) == loaded.test_ids.tolist()
+    numeric = loaded.test_ids.dtype == np.int64
+    names = [int(i) if numeric else unicodedata.normalize("NFC", i) for i in loaded.template]
+    assert sorted(names) == loaded.test_ids.tolist()
     assert all(line.isprintable() for line in loaded.warnings)
     assert len(loaded.digest) == len(loaded.test_digest) == 64
     known = {plane.tobytes() for planes in drawn.pixels.values() for plane in planes}
@@ -230,8 +234,8 @@ def assert_sound(loaded: Competition, drawn: Input, known_pixels: bool) -> None:
         (loaded.train_ids, loaded.train_images),
         (loaded.test_ids, loaded.test_images),
     ):
-        assert ids.dtype == np.int64
-        assert np.all(np.diff(ids) > 0)
+        assert ids.dtype.kind == ("i" if numeric else "U")
+        assert sorted(set(ids.tolist())) == ids.tolist()
         assert images.dtype == np.uint8
         assert images.shape == (len(ids), 3, *images.shape[2:])
         planes = {plane.tobytes() for picture in images for plane in picture}
@@ -279,9 +283,9 @@ def check_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
         load(drawn, False, lambda _: None, form)
 
 
-def check_tables(mutations: list[tuple[str, Mutation]]) -> None:
+def check_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        drawn = make_input(Path(folder) / "input")
+        drawn = make_input(Path(folder) / "input", **({} if numeric else NAMED))
         for name, mutation in mutations:
             setattr(drawn, name, mutation(getattr(drawn, name)))
         load(drawn, True, lambda _: None)
@@ -294,6 +298,11 @@ ARCHIVES = st.sampled_from(FORMS[1:]).flatmap(
         st.lists(mutations_of(form), min_size=1, max_size=4),
     )
 )
+# A competition of text ids.
+NAMED: dict[str, Any] = {
+    "labels": {"p_1": "RT4", "p_2": "HeLa", "017": "RT4", "é.x": "A549"},
+    "test_ids": ("p_3", "17"),
+}
 NAMES = st.sampled_from([("train", "00017_red.png"), ("test", "00005_blue.png")])
 IMAGES = st.lists(
     st.builds(lambda name, mutation: (*name, mutation), NAMES, PNG_MUTATIONS),
@@ -325,9 +334,9 @@ def test_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
 
 @bounded
 @quick
-@given(TABLES)
-def test_tables(mutations: list[tuple[str, Mutation]]) -> None:
-    check_tables(mutations)
+@given(st.booleans(), TABLES)
+def test_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
+    check_tables(numeric, mutations)
 
 
 @pytest.mark.torture
@@ -349,6 +358,6 @@ def test_thousands_of_images(form: str, mutations: list[tuple[str, str, Mutation
 @pytest.mark.torture
 @bounded
 @thousands
-@given(TABLES)
-def test_thousands_of_tables(mutations: list[tuple[str, Mutation]]) -> None:
-    check_tables(mutations)
+@given(st.booleans(), TABLES)
+def test_thousands_of_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
+    check_tables(numeric, mutations)

@@ -55,9 +55,10 @@ def test_lone_carriage_returns_end_lines(given: Input, cache_dir: Path) -> None:
 
 def test_ids_that_are_no_whole_numbers(given: Input, cache_dir: Path) -> None:
     wrong = ["17.0", "1e3", "-1", "+1", "0x11", "1_0", "\u0661\u0667", "nan", "1 7", "9" * 19]
-    (line,) = refused(
+    line, advice = refused(
         given, cache_dir, given.y_train.decode() + "".join(f"{i},RT4\n" for i in wrong)
     )
+    assert advice == "Ids are whole numbers if all in sample_submission.csv are, else text."
     assert f"  y_train.csv: {len(wrong)} ids {NOT_IDS}: " in line
 
 

@@ -1,9 +1,10 @@
 """A tiny competition input in the making."""
 
+import csv
 import io
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ CHANNELS = ("blue", "red", "yellow")
 LABELS = {1: "RT4", 2: "HeLa", 17: "RT4", 30: "A549"}
 TEST_IDS = (5, 901)
 
+Id = int | str
+
 
 def png(pixels: np.ndarray, mode: str = "L") -> bytes:
     """Encode pixels, uint8 [height, width]."""
@@ -31,7 +34,7 @@ class Input:
     """The input folder's content: change it, then write it."""
 
     folder: Path
-    pixels: dict[int, np.ndarray]  # id -> uint8 [channel, 8, 6], what the images were made from
+    pixels: dict[Id, np.ndarray]  # id -> uint8 [channel, 8, 6], what the images were made from
     images: dict[str, dict[str, bytes]] = field(default_factory=dict)  # split -> name -> PNG
     y_train: bytes = b""
     sample_submission: bytes = b""
@@ -76,25 +79,30 @@ def tar(named: Sequence[tuple[str, bytes]], mode: str = "w") -> bytes:
 def make_input(
     folder: Path,
     channels: Sequence[str] = CHANNELS,
-    labels: dict[int, str] = LABELS,
-    test_ids: Sequence[int] = TEST_IDS,
+    labels: Mapping[int, str] | Mapping[str, str] = LABELS,
+    test_ids: Sequence[Id] = TEST_IDS,
 ) -> Input:
-    """Draw a sound input of random 8 x 6 images, its ids zero-padded in the images' names."""
+    """Draw a sound input of random 8 x 6 images, numbers zero-padded in the images' names."""
     rng = np.random.default_rng(0)
-    ids = [*labels, *test_ids]
+    ids: list[Id] = [*labels, *test_ids]
     pixels = {i: rng.integers(0, 256, (len(channels), 8, 6), dtype=np.uint8) for i in ids}
     made = Input(folder, pixels)
     for split, members in (("train", labels), ("test", test_ids)):
         made.images[split] = {
-            f"{i:05d}_{channel}.png": png(plane)
+            f"{i:05d}_{channel}.png" if isinstance(i, int) else f"{i}_{channel}.png": png(plane)
             for i in members
             for channel, plane in zip(channels, pixels[i], strict=True)
         }
-    rows = [f"{i},{label}\n" for i, label in labels.items()]
-    made.y_train = "".join(["file_id,cell_line\n", *rows]).encode()
-    rows = [f"{i},RT4\n" for i in test_ids]
-    made.sample_submission = "".join(["file_id,cell_line\n", *rows]).encode()
+    made.y_train = table(labels.items())
+    made.sample_submission = table((i, "RT4") for i in test_ids)
     return made
+
+
+def table(rows: Iterable[tuple[Id, str]]) -> bytes:
+    """A CSV of ids and labels."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("file_id", "cell_line"), *rows])
+    return text.getvalue().encode()
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:
@@ -103,11 +111,11 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
     return sorted((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
 
-def refusal(folder: Path, cache_dir: Path) -> list[str]:
+def refusal(folder: Path, cache_dir: Path, channels: Sequence[str] = CHANNELS) -> list[str]:
     """Load what must be refused; return the message's lines, having seen that nothing is left."""
     before = listing(folder)
     with pytest.raises(UserError) as raised:
-        load_competition(folder, cache_dir)
+        load_competition(folder, cache_dir, channels)
     assert listing(folder) == before
     assert set(cache_dir.glob("*")) <= {cache_dir / ".lock"}
     lines = str(raised.value).splitlines()

@@ -9,6 +9,7 @@ from cellline.config import Training
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.errors import UserError
+from cellline.prediction.blend import common_samples
 from cellline.prediction.run_folder import (
     OutOfFold,
     check_run,
@@ -16,7 +17,9 @@ from cellline.prediction.run_folder import (
     claim_run,
     describe_run,
     finished_folds,
+    groups_of,
     read_out_of_fold,
+    rows_of,
     run_folder,
     write_out_of_fold,
 )
@@ -96,6 +99,32 @@ def test_objects_in_predictions_are_never_loaded() -> None:
     np.savez(path, provenance=np.array([print], dtype=object))  # a pickle
     with pytest.raises(UserError, match=r"oof\.npz is damaged \(Object arrays cannot be loaded"):
         read_out_of_fold(Path("oof/run"), [0])
+
+
+def test_text_ids_are_joined_alike_and_found_without_pickle(
+    competition: Competition, folds: Folds, tmp_path: Path
+) -> None:
+    texts = np.array(sorted(f"p{i}_{'é' * (i % 3)}" for i in range(48)))
+    named = replace(competition, train_ids=texts)
+    of_texts = replace(folds, group=np.repeat(texts[::2], 2))
+    for fold in (2, 0):
+        rows = of_texts.held_out_rows(fold)
+        prob = rows[:, None].astype(np.float32)
+        # As wide as the longest of these, which may be shorter than of all.
+        ids = np.array(texts[rows].tolist())
+        path = tmp_path / f"fold{fold}" / "oof.npz"
+        write_out_of_fold(path, OutOfFold(ids, rows, prob, prob), {"fold": fold})
+    joined = read_out_of_fold(tmp_path, [0, 2])
+    rows = np.flatnonzero(of_texts.fold != 1)
+    assert joined.ids.tolist() == texts[rows].tolist()
+    assert joined.prob[:, 0].tolist() == joined.labels.tolist() == rows.tolist()
+    assert rows_of(joined, named).tolist() == rows.tolist()
+    assert groups_of(joined, named, of_texts).tolist() == texts[rows // 2 * 2].tolist()
+    of_one = read_out_of_fold(tmp_path, [2])
+    common = common_samples([joined, of_one])
+    assert [part.ids.tolist() for part in common] == [of_one.ids.tolist()] * 2
+    with np.load(tmp_path / "fold0" / "oof.npz", allow_pickle=False) as file:
+        assert file["file_id"].dtype.kind == "U"
 
 
 def test_folds_are_joined_in_the_order_of_ids(tmp_path: Path) -> None:

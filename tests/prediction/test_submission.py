@@ -1,16 +1,19 @@
 import csv
 import io
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from odd_labels import LABELS
 
 from cellline.data.competition import Competition
+from cellline.data.ids import parse_number, parse_text
 from cellline.errors import UserError
 from cellline.prediction.submission import (
     read_submissions,
@@ -33,6 +36,44 @@ def test_ids_order_and_header_are_the_templates(competition: Competition) -> Non
     assert [row.split(",")[1] for row in rows[1:]] == [
         competition.classes[k] for k in predicted[::-1]
     ]
+
+
+@given(
+    st.lists(st.text(LABEL, min_size=1).map(parse_text), min_size=2, max_size=9, unique=True),
+    st.randoms(use_true_random=False),
+)
+def test_text_ids_are_written_as_the_template_has_them(
+    ids: list[str | None], random: Random
+) -> None:
+    known = sorted({text for text in ids if text is not None})
+    assume(len(known) > 1 and any(parse_number(text) is None for text in known))
+    # In any order, and letters taken apart or not.
+    template = [unicodedata.normalize(random.choice(("NFC", "NFD")), text) for text in known]
+    random.shuffle(template)
+    predicted = np.array([random.randrange(2) for _ in known])
+    competition = Competition(
+        id_column="well",
+        label_column="state",
+        classes=("a", "b, c"),
+        channels=("gray",),
+        train_ids=np.array(["x"]),
+        labels=np.arange(1),
+        test_ids=np.array(known),
+        template=tuple(template),
+        train_images=np.zeros((1, 1, 8, 8), np.uint8),
+        test_images=np.zeros((len(known), 1, 8, 8), np.uint8),
+        digest="",
+        test_digest="",
+        warnings=(),
+    )
+    data = render_submission(competition, predicted)
+    validate_submission(data, competition)
+    [header, *rows] = csv.reader(io.StringIO(data.decode(), newline=""))
+    assert header == ["well", "state"]
+    assert [row[0] for row in rows] == template
+    expected = dict(zip(known, predicted.tolist(), strict=True))
+    for written, label in rows:
+        assert label == ("a", "b, c")[expected[unicodedata.normalize("NFC", written)]]
 
 
 def test_labels_that_need_quotes_survive(competition: Competition) -> None:

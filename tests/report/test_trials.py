@@ -1,5 +1,8 @@
+import warnings
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -8,16 +11,32 @@ from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.errors import UserError
 from cellline.report.trials import read_study
-from cellline.tuning import describe_study, open_study
+from cellline.storage import open_storage
+from cellline.study import describe_study, draw_parameters, open_study
 
 FIRST = {"lr": 1e-3, "batch_size": 64}
 
 
+JOURNAL = "oof/tuning/journal.log"
+
+
+def begin(where: str, settings: dict[str, Any]) -> optuna.Study:
+    return open_study(open_storage(where, print), settings, FIRST)
+
+
 @pytest.fixture
-def journal(training: Training, competition: Competition, folds: Folds) -> Path:
+def settings(training: Training, competition: Competition, folds: Folds) -> dict[str, Any]:
+    return describe_study(competition, folds, training, 1)
+
+
+@pytest.fixture
+def journal(settings: dict[str, Any]) -> Path:
     """A study of fold 1 with a trial of each kind."""
-    settings = describe_study(competition, folds, training, 1)
-    study = open_study(Path("oof/tuning"), settings, FIRST)
+    try_each_kind(begin(JOURNAL, settings))
+    return Path(JOURNAL)
+
+
+def try_each_kind(study: optuna.Study) -> None:
     for values, state in (
         ([0.4, 0.5], TrialState.COMPLETE),
         ([0.2], TrialState.PRUNED),
@@ -25,14 +44,12 @@ def journal(training: Training, competition: Competition, folds: Folds) -> Path:
         ([], None),
     ):
         trial = study.ask()
-        trial.suggest_float("lr", 1e-4, 1e-2, log=True)
-        trial.suggest_categorical("batch_size", [16, 64])
+        draw_parameters(trial, FIRST)
         for epoch, value in enumerate(values):
             trial.report(value, epoch)
         if state is not None:
             study.tell(trial, values[-1] if state == TrialState.COMPLETE else None, state=state)
     study.enqueue_trial(FIRST)
-    return Path("oof/tuning/journal.log")
 
 
 def test_every_trial_is_read_with_how_often_it_was_scored(journal: Path, folds: Folds) -> None:
@@ -46,17 +63,38 @@ def test_every_trial_is_read_with_how_often_it_was_scored(journal: Path, folds: 
         ("pruned", None, 0),
         ("running", None, 0),
     ]
-    assert (study.trials[0].lr, study.trials[0].batch_size) == (1e-3, 64)
+    assert all(3e-5 <= t.lr <= 1e-2 and t.batch_size in (16, 32, 64, 128) for t in study.trials)
     assert study.looks == 2
     assert journal.read_bytes() == before
 
 
-def test_nothing_was_tuned_where_no_trial_has_begun(
-    training: Training, competition: Competition, folds: Folds
+def test_a_study_in_a_database_or_another_file_is_read_the_same(
+    settings: dict[str, Any], folds: Folds
 ) -> None:
+    # Drawn at random, from the same seed.
+    seen = []
+    for where in (JOURNAL, "shared/study.log", "sqlite:///study.db"):
+        study = begin(where, settings)
+        study.sampler = optuna.samplers.RandomSampler(seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that heartbeats want Study.optimize()
+            try_each_kind(study)
+        seen.append(read_study(Path("oof"), folds.digest, where))
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0] == read_study(Path("oof"), folds.digest)
+
+
+def test_a_study_that_is_not_where_it_was_said_to_be_is_a_mistake(folds: Folds) -> None:
+    with pytest.raises(UserError, match=r"--storage other/journal\.log: there is no such file"):
+        read_study(Path("oof"), folds.digest, "other/journal.log")
+    with pytest.raises(UserError, match=r"there is no study in sqlite:///empty\.db"):
+        read_study(Path("oof"), folds.digest, "sqlite:///empty.db")
+
+
+def test_nothing_was_tuned_where_no_trial_has_begun(settings: dict[str, Any], folds: Folds) -> None:
     assert read_study(Path("oof"), folds.digest) is None
     assert not Path("oof").exists()
-    open_study(Path("oof/tuning"), describe_study(competition, folds, training, 0), FIRST)
+    begin(JOURNAL, settings)
     assert read_study(Path("oof"), folds.digest) is None
 
 

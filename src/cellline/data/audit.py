@@ -9,6 +9,7 @@ import numpy as np
 
 from cellline.data.competition import Competition
 from cellline.data.copies import Copies, find_copies
+from cellline.data.ids import Id
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Counts:
     """Test samples that overlap with a training sample."""
     test_grouped: int
     """Test samples in a group with a training sample."""
-    conflicts: tuple[tuple[int, ...], ...]
+    conflicts: tuple[tuple[Id, ...], ...]
     """The ids of each group whose samples have different labels."""
 
     @classmethod
@@ -69,9 +70,9 @@ class Audit:
     """Groups of samples that show one picture, and their counts."""
 
     group: np.ndarray
-    """int64 [n]: of each training sample the smallest id in its group."""
+    """int64 or text [n]: of each training sample the first id in its group."""
     test_group: np.ndarray
-    """int64 [m]: of each test sample its group's smallest training id, or test id if none."""
+    """The same kind [m]: of each test sample its group's first training id, or test id if none."""
     counts: Counts
 
 
@@ -86,9 +87,10 @@ def audit_copies(competition: Competition, scratch: Path) -> Audit:
     # Rows number the training samples first: a group with one of them is named by one of them.
     group, test_group = np.split(np.concatenate([ids, competition.test_ids])[copies.group], [n])
     _, sizes = np.unique(group, return_counts=True)
-    kinds = np.unique(np.stack([group, labels]), axis=1)
-    named, n_labels = np.unique(kinds[0], return_counts=True)
-    conflicts = tuple(tuple(ids[group == name].tolist()) for name in named[n_labels > 1])
+    # Ids ascend with rows.
+    kinds = np.unique(np.stack([copies.group[:n], labels]), axis=1)
+    first, n_labels = np.unique(kinds[0], return_counts=True)
+    conflicts = tuple(tuple(ids[group == ids[row]].tolist()) for row in first[n_labels > 1])
     counts = Counts(
         groups=int(np.sum(sizes > 1)),
         grouped_samples=int(sizes[sizes > 1].sum()),

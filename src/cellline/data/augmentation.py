@@ -29,7 +29,7 @@ class Augmenter:
         self.transforms: albumentations.Compose | None = None
 
     def __call__(self, image: np.ndarray, epoch: int, sample: int) -> np.ndarray:
-        """Vary one image, uint8 [channel, height, width]; `sample` is its id."""
+        """Vary one image, uint8 [channel, height, width]; `sample` is its id's number."""
         # Built at the first use, in the process that uses it: importing albumentations takes a
         # second, and its objects need not travel to the loader's workers.
         if self.transforms is None:

@@ -1,6 +1,6 @@
 """Batches of images: shuffled and augmented for training, in order for prediction."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cellline.data.augmentation import Augmenter
+from cellline.data.ids import number_samples
 from cellline.seeding import SHUFFLE, derive_seed
 from cellline.stopping import leave_to_parent
 
@@ -45,9 +46,13 @@ class TrainingBatches:
         augmenter: Augmenter,
         workers: int,
         pin_memory: bool,
+        share: Callable[[np.ndarray], np.ndarray] = np.asarray,
     ) -> None:
-        """`rows` of images [n, channel, height, width], labels [n] and sample_ids [n]."""
-        self.plan = EpochPlan(len(rows), batch_size, seed)
+        """`rows` of images [n, channel, height, width], labels [n] and sample_ids [n].
+
+        Where several processes train together, `share` takes this one's part of a batch.
+        """
+        self.plan = EpochPlan(len(rows), batch_size, seed, share)
         self.loader: DataLoader[Batch] = DataLoader(
             AugmentedBatches(images, labels, sample_ids, rows, augmenter),
             batch_size=None,
@@ -64,6 +69,11 @@ class TrainingBatches:
     def __len__(self) -> int:
         return len(self.plan)
 
+    def size(self, step: int) -> int:
+        """The samples of the batch of a step, counted over epochs; all shares together."""
+        least, larger = divmod(self.plan.n_samples, len(self))
+        return least + (step % len(self) < larger)
+
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on; a pure function of both numbers."""
         self.plan.epoch, self.plan.first = epoch, first
@@ -73,10 +83,17 @@ class TrainingBatches:
 class EpochPlan(Sampler[tuple[int, np.ndarray]]):
     """What the loader asks the data set for: (epoch, positions) of each batch."""
 
-    def __init__(self, n_samples: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        n_samples: int,
+        batch_size: int,
+        seed: int,
+        share: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
         self.n_samples = n_samples
         self.batch_size = batch_size
         self.seed = seed
+        self.share = share
         self.epoch = self.first = 0
 
     def __len__(self) -> int:
@@ -85,7 +102,7 @@ class EpochPlan(Sampler[tuple[int, np.ndarray]]):
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         batches = deal_batches(self.n_samples, self.batch_size, self.seed, self.epoch)
         for positions in batches[self.first :]:
-            yield self.epoch, positions
+            yield self.epoch, self.share(positions)
 
 
 class AugmentedBatches(Dataset[Batch]):
@@ -101,7 +118,7 @@ class AugmentedBatches(Dataset[Batch]):
     ) -> None:
         self.images = images
         self.labels = labels
-        self.sample_ids = sample_ids
+        self.sample_numbers = number_samples(sample_ids)
         self.rows = rows
         self.augmenter = augmenter
 
@@ -109,6 +126,6 @@ class AugmentedBatches(Dataset[Batch]):
         epoch, positions = key
         rows = self.rows[positions]
         images = np.stack(
-            [self.augmenter(self.images[row], epoch, int(self.sample_ids[row])) for row in rows]
+            [self.augmenter(self.images[row], epoch, int(self.sample_numbers[row])) for row in rows]
         )
         return torch.from_numpy(images), torch.from_numpy(self.labels[rows])

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from cellline.data.archives import UnreadableError, fingerprint
+from cellline.data.ids import to_array
 from cellline.data.listing import Listing
 from cellline.errors import UserError
 from cellline.files import digest_file, digest_text, read_json, sync_folder, write_json
@@ -37,19 +38,24 @@ _UNUSABLE = (OSError, ValueError, KeyError, TypeError, UserError)
 class Images:
     """One split's decoded images."""
 
-    ids: np.ndarray  # int64 [n], ascending
+    ids: np.ndarray  # int64 or text [n], ascending
     pixels: np.ndarray  # uint8 memory map [n, channel, height, width], read-only
-    blank: Mapping[str, Sequence[int]]  # channel -> ids of the samples whose image is all zero
+    blank: Mapping[
+        str, Sequence[int] | Sequence[str]
+    ]  # channel -> ids of the samples whose image is all zero
     digest: str  # of the channels' names, the ids and the pixels
 
 
-def cache_key(sources: Sequence[Path], channels: Sequence[str]) -> str:
-    """Return what changes when any of the sources' files does, without reading them."""
+def cache_key(sources: Sequence[Path], channels: Sequence[str], *, numeric: bool) -> str:
+    """Return what changes when any of the sources' files does, without reading them.
+
+    `numeric`: their ids are taken for whole numbers, else for text.
+    """
     try:
         listed = [[str(path.resolve()), fingerprint(path)] for path in sources]
     except (OSError, UnreadableError):
         return secrets.token_hex(8)  # what can't be listed equals nothing
-    return digest_text(json.dumps([list(channels), listed]))[:16]
+    return digest_text(json.dumps([list(channels), numeric, listed]))[:16]
 
 
 def open_images(cache_dir: Path, key: str) -> dict[str, Images] | None:
@@ -65,7 +71,7 @@ def keep_images(
     cache_dir: Path,
     key: str,
     listings: Sequence[Listing],
-    blank: Mapping[str, Mapping[str, list[int]]],
+    blank: Mapping[str, Mapping[str, list[Any]]],
 ) -> dict[str, Images]:
     """Describe the finished arrays in `folder` and make it the entry that its content names.
 
@@ -119,7 +125,7 @@ def _open_split(path: Path, record: Mapping[str, Any]) -> Images:
     if digest_file(path) != record["sha256"]:
         raise ValueError(f"{path} is damaged")
     pixels = np.load(path, mmap_mode="r")
-    ids = np.array(record["ids"], dtype=np.int64)
+    ids = to_array(record["ids"], numeric=isinstance(record["ids"][0], int))
     return Images(ids, pixels, record["blank"], _digest(record))
 
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from cellline.data.archives import FORMS
 from cellline.data.cache import SPLITS, Images, cache_key, open_images
+from cellline.data.ids import are_numbers, parse_number
 from cellline.data.images import decode_images
 from cellline.data.listing import list_images, settle_size
-from cellline.data.problems import Fault, Problems, counted
+from cellline.data.problems import Fault, Problems, brief, counted
 from cellline.data.tables import LABELS, TEMPLATE, Table, read_labels, read_template
 from cellline.errors import UserError
 from cellline.files import digest_text
+from cellline.names import printable
 
 _EXPECTED = (
     f"Expected there, as the competition offers them: images_train and images_test (each a folder, "
@@ -34,9 +36,9 @@ class Competition:
     label_column: str
     classes: tuple[str, ...]  # sorted as text
     channels: tuple[str, ...]  # in the images' order
-    train_ids: np.ndarray  # int64 [n], ascending
+    train_ids: np.ndarray  # int64 or text [n], ascending
     labels: np.ndarray  # int64 [n], index into classes
-    test_ids: np.ndarray  # int64 [m], ascending
+    test_ids: np.ndarray  # of the same kind [m], ascending
     template: tuple[str, ...]  # the ids of sample_submission.csv as written there, in its order
     train_images: np.ndarray  # uint8 memory map [n, channel, height, width], read-only
     test_images: np.ndarray  # uint8 memory map [m, channel, height, width], read-only
@@ -55,9 +57,11 @@ def load_competition(
     """Check the input folder as a whole and open its images, decoded on the first start.
 
     `input_dir` holds `images_train` and `images_test` (each a folder, `.tar`, `.tar.gz`, `.tgz` or
-    `.zip`) with 8-bit grayscale PNG images `<id>_<channel>.png` of one size, `y_train.csv` and
-    `sample_submission.csv`. Ids match by value, `17` being `00017`. It is only read. The decoded
-    arrays are kept in `cache_dir`; `workers` threads decode, by default one a processor.
+    `.zip`) with 8-bit grayscale PNG images `<id>_<channel>.png` of one size (for the channel ""
+    `<id>.png`), `y_train.csv` and `sample_submission.csv`. Where all ids of the latter are whole
+    numbers, ids match by value, `17` being `00017`; else they are text and match by letter. It is
+    only read. The decoded arrays are kept in `cache_dir`; `workers` threads decode, by default one
+    a processor.
 
     Raises UserError with every problem found, one line each, and leaves nothing in `cache_dir`.
     """
@@ -71,10 +75,16 @@ def load_competition(
     template = read_template(input_dir / TEMPLATE, problems)
     labels = read_labels(input_dir / LABELS, template, problems)
 
-    key = cache_key(list(sources.values()), channels)
+    # Without ids in the template, those of the labels tell what kind the images' are.
+    known = next((table.ids for table in (template, labels) if table and len(table.ids)), None)
+    numeric = known is None or are_numbers(known)
+    key = cache_key(list(sources.values()), channels, numeric=numeric)
     images = open_images(cache_dir, key) if len(sources) == len(SPLITS) else None
     if images is None:
-        listings = [list_images(split, at, channels, problems) for split, at in sources.items()]
+        listings = [
+            list_images(split, at, channels, problems, numeric=numeric)
+            for split, at in sources.items()
+        ]
         size = settle_size(listings, problems)
         ids = {part.split: part.ids for part in listings if part.whole}
         _match(ids, labels, template, found, problems)
@@ -142,7 +152,8 @@ def _doubt(label: str, count: int) -> str:
 
 
 def _blank(channel: str) -> Fault:
-    return Fault(f"{channel} image is all zero", f"{channel} images are all zero")
+    shown = f"{channel} " if channel else ""
+    return Fault(f"{shown}image is all zero", f"{shown}images are all zero")
 
 
 def _find(input_dir: Path, stem: str, problems: Problems) -> Path | None:
@@ -172,12 +183,17 @@ def _match(
 ) -> None:
     """Note samples and rows without their counterpart, and ids both in training and test."""
     tables = {"train": (LABELS, labels), "test": (TEMPLATE, template)}
+    advice = _why_text(template)
     for split, (name, table) in tables.items():
         source = sources[split]
         if table is not None and source is not None and split in images:
-            rowless = Fault(f"sample has no row in {name}", f"samples have no row in {name}")
+            rowless = Fault(
+                f"sample has no row in {name}", f"samples have no row in {name}", advice
+            )
             imageless = Fault(
-                f"row has no images in {source.name}", f"rows have no images in {source.name}"
+                f"row has no images in {source.name}",
+                f"rows have no images in {source.name}",
+                advice,
             )
             problems.count(source.name, rowless, np.setdiff1d(images[split], table.ids).tolist())
             problems.count(name, imageless, np.setdiff1d(table.ids, images[split]).tolist())
@@ -188,6 +204,17 @@ def _match(
     if labels is not None and template is not None:
         both = _also_in(LABELS)
         problems.count(TEMPLATE, both, np.intersect1d(labels.ids, template.ids).tolist())
+
+
+def _why_text(template: Table | None) -> str:
+    """What to know where ids that are text don't match; nothing where they are numbers."""
+    if template is None or are_numbers(template.ids):
+        return ""
+    reason = next(text for text in template.written if parse_number(text) is None)
+    return (
+        f"Ids are text, as not all in {TEMPLATE} are whole numbers ({printable(brief(reason))}): "
+        "they match letter by letter, case and leading zeros and all."
+    )
 
 
 def _also_in(name: str) -> Fault:

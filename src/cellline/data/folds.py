@@ -28,7 +28,7 @@ class Folds:
     fold: np.ndarray
     """int64 [n], 0 to n_folds - 1."""
     group: np.ndarray
-    """int64 [n]: the smallest id among the samples that are one picture with this one."""
+    """int64 or text [n]: the first id among the samples that are one picture with this one."""
     n_folds: int
     digest: str
     """Of folds.csv: what runs and predictions say they belong to."""
@@ -49,7 +49,7 @@ class Folds:
 
 
 def find_straddling(group: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """bool [n]: the sample's group has samples in several folds; group and fold int [n]."""
+    """bool [n]: the sample's group has samples in several folds; group any, fold int [n]."""
     _, number = np.unique(group, return_inverse=True)
     pairs = np.unique(np.stack([number, fold]), axis=1)
     straddling: np.ndarray = np.bincount(pairs[0])[number] > 1
@@ -76,7 +76,7 @@ def check_groups(
 
 
 def deal_folds(labels: np.ndarray, group: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Stratified folds, int64 [n], of labels and groups int [n]; no group is in two folds."""
+    """Stratified folds, int64 [n], of labels int [n] and groups [n]; no group is in two folds."""
     # Imported where it is used: it takes a second, which the other verbs need not spend.
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -152,7 +152,8 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
         raise UserError(f"{path} is not what was dealt: run `make folds`, which restores it")
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
-    group, fold = np.array([row[2:] for row in rows], dtype=np.int64).T
+    group = np.array([row[2] for row in rows], dtype=competition.train_ids.dtype)
+    fold = np.array([row[3] for row in rows], dtype=np.int64)
     return Folds(fold, group, record["n_folds"], digest, record["ignore_groups"])
 
 

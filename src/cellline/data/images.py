@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from cellline.bars import counted
 from cellline.data.archives import UnreadableError, members
 from cellline.data.cache import Images, cache_key, keep_images, open_images, temporary_folder
 from cellline.data.decoding import Encoded, decode
+from cellline.data.ids import are_numbers
 from cellline.data.listing import AGAIN, DAMAGED, MAX_BYTES, Listing, Size
 from cellline.data.problems import Fault, Problems
 from cellline.errors import UserError
@@ -78,7 +80,7 @@ def _no_room(cache_dir: Path, why: str) -> UserError:
 def _check_unchanged(key: str, listings: Sequence[Listing], problems: Problems) -> None:
     """Note if any file changed since `key` was made: the arrays may be of old and new images."""
     sources = [listing.source for listing in listings]
-    if cache_key(sources, listings[0].channels) != key:
+    if cache_key(sources, listings[0].channels, numeric=are_numbers(listings[0].ids)) != key:
         names = " or ".join(source.name for source in sources)
         problems.note(names, "changed while it was read", "Start again when nothing writes there.")
 
@@ -91,14 +93,14 @@ def _decoded(
     damaged: dict[str, list[int]] = defaultdict(list)
     images = decode(_encoded(listings, problems), size, workers)
     total = sum(int(sound.sum()) for sound in missing.values())
-    for split, place, pixels in tqdm(
-        images, "decoding images", total, unit=" images", delay=1, leave=False, disable=None
-    ):
-        missing[split][place] = False
-        if pixels is None:
-            damaged[split].append(place)
-        else:
-            yield split, place, pixels
+    with counted("decoding images", total, "image", delay=1) as advance:
+        for split, place, pixels in images:
+            missing[split][place] = False
+            if pixels is None:
+                damaged[split].append(place)
+            else:
+                yield split, place, pixels
+            advance(1)
     for listing in listings:
         name, split = listing.source.name, listing.split
         problems.count(name, DAMAGED, listing.names_at(damaged[split]))
@@ -129,13 +131,13 @@ def _write_arrays(
     images: Iterator[tuple[str, int, bytes]],
     listings: Sequence[Listing],
     size: Size,
-) -> dict[str, dict[str, list[int]]]:
+) -> dict[str, dict[str, list[Any]]]:
     """Write `<split>.npy` for each listing; return split -> channel -> ids of blank images.
 
     Written as a file and not through the memory map: a full disk is an error and not a crash, and
     the pixels don't count as this process's memory.
     """
-    blank: dict[str, dict[str, list[int]]] = {listing.split: {} for listing in listings}
+    blank: dict[str, dict[str, list[Any]]] = {listing.split: {} for listing in listings}
     by_split = {listing.split: listing for listing in listings}
     zeros = bytes(size[0] * size[1])
     with ExitStack() as stack:
@@ -153,7 +155,9 @@ def _write_arrays(
             if pixels == zeros:
                 listing = by_split[split]
                 row, channel = divmod(place, len(listing.channels))
-                blank[split].setdefault(listing.channels[channel], []).append(int(listing.ids[row]))
+                blank[split].setdefault(listing.channels[channel], []).append(
+                    listing.ids[row].item()
+                )
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())

@@ -4,7 +4,6 @@ A first pass over the files, so that what is wrong with them is known before any
 and so that no image is decoded whose header announces an absurd size.
 """
 
-import re
 import struct
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -12,31 +11,27 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cellline.data.archives import Member, UnreadableError, members
+from cellline.data.ids import Id, are_numbers, to_array
+from cellline.data.image_names import UNKNOWN, ImageNames, name_channel
 from cellline.data.png import SIGNATURE
 from cellline.data.problems import Fault, Problems
-from cellline.data.tables import parse_id
 
 MAX_SIDE = 4096  # pixels; the challenge's crops have 64, a whole microscope frame about 2048
 MAX_BYTES = 32 << 20  # of a file: MAX_SIDE squared is 16 MiB of pixels, if nothing compresses
 
 Size = tuple[int, int]  # height, width
 
-_NAME = re.compile(r"([0-9]+)_(.+)\.png", re.ASCII)
 _HEADER = struct.Struct(">8sI4sIIBB")  # signature; IHDR's length, type, width, height, bits, colour
 _BITS = (1, 2, 4, 8, 16)
 _COLOURS = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale and alpha", 6: "RGB and alpha"}
 
 AGAIN = "Download or copy what is damaged again."
 DAMAGED = Fault("image is damaged or truncated", "images are damaged or truncated", AGAIN)
-_EXPECTED = "files named <id>_<channel>.png"
-_STRAY = Fault(
-    f"file belongs to nothing, expected {_EXPECTED}",
-    f"files belong to nothing, expected {_EXPECTED}",
-)
 _LINK = Fault("entry is a link or device, not a file", "entries are links or devices, not files")
 _TWICE = Fault("image is there twice", "images are there twice")
 _NOT_PNG = Fault("file is not a PNG image", "files are not PNG images")
@@ -50,14 +45,13 @@ _TOO_LARGE = Fault(
 _ROW = struct.Struct("<qhBHH")
 _IMAGE = np.dtype(
     [
-        ("sample", "<i8"),
-        ("channel", "<i2"),  # index, or _UNKNOWN
+        ("sample", "<i8"),  # its row; while files are listed its id, or of a text id a number
+        ("channel", "<i2"),  # index, or UNKNOWN
         ("digits", "<u1"),  # of the id as the file's name has it, zero-padded or not
         ("height", "<u2"),  # pixels; 0 where the header is not sound, or of another size than most
         ("width", "<u2"),
     ]
 )
-_UNKNOWN = -1
 
 
 @dataclass(eq=False)
@@ -72,23 +66,18 @@ class Listing:
     source: Path
     channels: Sequence[str]
     whole: bool  # an archive that breaks off does not show what it lacks
+    ids: np.ndarray  # the samples', int64 or text [n], ascending
     images: np.ndarray  # _IMAGE [n], of names that tell an id, as stored
-
-    @cached_property
-    def ids(self) -> np.ndarray:
-        """The samples' ids, int64 [n], ascending."""
-        return np.unique(self.images["sample"])
 
     @property
     def known(self) -> np.ndarray:
         """Those of `images` whose channel is known."""
-        known: np.ndarray = self.images[self.images["channel"] != _UNKNOWN]
+        known: np.ndarray = self.images[self.images["channel"] != UNKNOWN]
         return known
 
     def places(self, images: np.ndarray) -> np.ndarray:
         """Return the places of rows of `images`, int64 [n]; their channels must be known."""
-        rows = np.searchsorted(self.ids, images["sample"])
-        return np.asarray(rows * len(self.channels) + images["channel"])
+        return np.asarray(images["sample"] * len(self.channels) + images["channel"])
 
     def sound(self) -> np.ndarray:
         """Tell of each place, bool [n], if there is one image, and its header sound.
@@ -104,18 +93,19 @@ class Listing:
 
     def place(self, name: str) -> int | None:
         """Return the place of an image, by the name of its file; None if it has none."""
-        if (parsed := _parse_name(name)) is None or parsed[1] not in self.channels:
+        if (parsed := self._names.parse(name)) is None or parsed[1] == UNKNOWN:
             return None
         row = bisect_left(self._id_view, parsed[0])
         if row == len(self.ids) or self._id_view[row] != parsed[0]:
             return None
-        return row * len(self.channels) + self.channels.index(parsed[1])
+        return row * len(self.channels) + parsed[1]
 
     def names(self, images: np.ndarray) -> list[str]:
         """Return the names of the files of rows of `images`, whose channels must be known."""
+        ids = self.ids[images["sample"]].tolist()
         return [
-            f"{sample:0{digits}d}_{self.channels[channel]}.png"
-            for sample, channel, digits, _, _ in images.tolist()
+            self._names.render(sample, channel, digits)
+            for sample, (_, channel, digits, _, _) in zip(ids, images.tolist(), strict=True)
         ]
 
     def names_at(self, places: Collection[int]) -> list[str]:
@@ -126,40 +116,61 @@ class Listing:
         return self.names(known[np.isin(self.places(known), list(places))])
 
     @cached_property
-    def _id_view(self) -> memoryview:
-        return self.ids.data  # whose items are Python's integers, and quicker had
+    def _names(self) -> ImageNames:
+        return ImageNames(self.channels, numeric=are_numbers(self.ids))
+
+    @cached_property
+    def _id_view(self) -> Sequence[Any]:
+        # Python's own integers or text, which are quicker had; without a copy where there can be.
+        return self.ids.data if are_numbers(self.ids) else self.ids.tolist()
 
 
-def list_images(split: str, source: Path, channels: Sequence[str], problems: Problems) -> Listing:
-    """Read the names and headers in `images_<split>`, and note everything wrong with them."""
+def list_images(
+    split: str, source: Path, channels: Sequence[str], problems: Problems, *, numeric: bool
+) -> Listing:
+    """Read the names and headers in `images_<split>`, and note everything wrong with them.
+
+    `numeric`: ids are whole numbers, else text.
+    """
+    names = ImageNames(channels, numeric=numeric)
     rows = bytearray()
+    texts: dict[Id, int] = {}  # their numbers in the order in which they come
     whole = True
     faults: dict[Fault, list[str]] = defaultdict(list)
-    unknown = _unknown_channel(channels)
+    stray, unknown = _stray(names), _unknown_channel(channels)
     try:
         for member in members(source, f"images_{split}"):
-            parsed = _parse_name(member.name)
+            parsed = names.parse(member.name)
             if not member.regular:
                 faults[_LINK].append(member.name)
-            elif parsed is None:
-                faults[_STRAY].append(member.name)
-            elif parsed[1] not in channels:
-                rows += _ROW.pack(parsed[0], _UNKNOWN, 0, 0, 0)
+                continue
+            if parsed is None:
+                faults[stray].append(member.name)
+                continue
+            sample, channel, digits = parsed
+            size: Size | Fault = (0, 0)
+            if channel == UNKNOWN:
                 faults[unknown].append(member.name)
             else:
                 size = _png_size(member)
                 if isinstance(size, Fault):
                     faults[size].append(member.name)
                     size = 0, 0
-                sample, channel, digits = parsed
-                rows += _ROW.pack(sample, channels.index(channel), digits, *size)
+            number = sample if numeric else texts.setdefault(sample, len(texts))
+            rows += _ROW.pack(number, channel, digits, *size)
     except UnreadableError as error:
         whole = False
         problems.note(source.name, f"can't be read: {error}", AGAIN)
-    listing = Listing(split, source, channels, whole, np.frombuffer(rows, _IMAGE))
+    images = np.frombuffer(rows, _IMAGE)
+    if numeric:
+        ids, images["sample"] = np.unique(images["sample"], return_inverse=True)
+    else:
+        ids, rows_of = np.unique(to_array(list(texts), numeric=False), return_inverse=True)
+        images["sample"] = rows_of[images["sample"]]
+    listing = Listing(split, source, channels, whole, ids, images)
     faults[_TWICE] = _find_repeated(listing)
-    for fault, names in sorted(faults.items()):
-        problems.count(source.name, fault, names)
+    for fault, which in sorted(faults.items()):
+        problems.count(source.name, fault, which)
     if whole:
         _note_lacking(listing, problems)
     return listing
@@ -193,13 +204,6 @@ def settle_size(listings: Sequence[Listing], problems: Problems) -> Size:
     return usual
 
 
-def _parse_name(name: str) -> tuple[int, str, int] | None:
-    """Return the sample, the channel and the id's number of digits; None if it is no such name."""
-    matched = _NAME.fullmatch(name)
-    sample = parse_id(matched[1]) if matched else None
-    return None if matched is None or sample is None else (sample, matched[2], matched.end(1))
-
-
 def _find_repeated(listing: Listing) -> list[str]:
     """Return the names of images that have the same place, by two."""
     known = listing.known
@@ -212,19 +216,29 @@ def _find_repeated(listing: Listing) -> list[str]:
 
 def _note_lacking(listing: Listing, problems: Problems) -> None:
     if not len(listing.ids):
-        problems.note(listing.source.name, f"no images, expected {_EXPECTED}")
+        pattern = ImageNames(listing.channels, numeric=True).pattern
+        problems.note(listing.source.name, f"no images, expected files named {pattern}")
     present = np.zeros((len(listing.ids), len(listing.channels)), dtype=bool)
     present.flat[listing.places(listing.known)] = True
-    for channel, there in zip(listing.channels, present.T, strict=True):
+    for channel, there in zip(map(name_channel, listing.channels), present.T, strict=True):
         fault = Fault(f"sample lacks channel {channel}", f"samples lack channel {channel}")
         problems.count(listing.source.name, fault, listing.ids[~there].tolist())
 
 
+def _stray(names: ImageNames) -> Fault:
+    return Fault(
+        f"file belongs to nothing, expected files named {names.pattern}",
+        f"files belong to nothing, expected files named {names.pattern}",
+    )
+
+
 def _unknown_channel(channels: Sequence[str]) -> Fault:
+    known = ", ".join(channel or '""' for channel in channels)
     return Fault(
         "image is of an unknown channel",
         "images are of unknown channels",
-        f"The channels are {', '.join(channels)}; if they have other names, set --channels.",
+        f"The channels are {known}; if they have other names, "
+        'set --channels (--channels "" for files <id>.png).',
     )
 
 

@@ -11,6 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
+from cellline.data.image_names import name_channel
 from cellline.processors import map_in_order
 
 # Of pixels that a thread reads at once, 128 samples of 3 x 64 x 64: small enough for the
@@ -35,9 +36,10 @@ def name_statistics(channels: Sequence[str]) -> tuple[str, ...]:
         ),
         *(f"{name} texture" for name in TEXTURES),
     )
+    names = [name_channel(channel) for channel in channels]
     return (
-        *(f"{channel} {kind}" for channel in channels for kind in kinds),
-        *(f"{a}-{b} correlation" for a, b in combinations(channels, 2)),
+        *(f"{channel} {kind}" for channel in names for kind in kinds),
+        *(f"{a}-{b} correlation" for a, b in combinations(names, 2)),
     )
 
 

@@ -4,8 +4,6 @@ Labels are text and stay as they are written, but for padding: markup and formul
 others. What can't be one is refused: nothing, nan, and what a terminal or a CSV takes for control.
 """
 
-import re
-import unicodedata
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,26 +12,31 @@ from pathlib import Path
 
 import numpy as np
 
+from cellline.data.ids import LONGEST_ID, are_numbers, parse_id, parse_number, parse_text, to_array
 from cellline.data.problems import Fault, Problems, brief
 from cellline.data.rows import NotATableError, Row, read_rows
+from cellline.names import has_control
 
 LABELS = "y_train.csv"
 TEMPLATE = "sample_submission.csv"
 EXAMPLE = "file_id,cell_line"
 
-_DIGITS = re.compile(r"0*[0-9]{1,18}", re.ASCII)  # what an int64 surely holds
-
 # How programs write a missing number, here of a text; no class is called so. Others that they
 # write (NA, None, null) are words that a class may be called; Competition warns of them.
 _MISSING = ("nan", "<na>")
 
-# Of Unicode: control, format (invisible, or turning the direction of writing), line and paragraph
-# separators. Scripts and emoji need the two joiners.
-_UNWANTED = ("Cc", "Cf", "Zl", "Zp")
-_JOINERS = "\u200c\u200d"
-
 _RAGGED = Fault("line has not two fields", "lines have not two fields")
-_NOT_AN_ID = Fault("id is not a non-negative integer", "ids are not non-negative integers")
+_NOT_A_NUMBER = Fault(
+    "id is not a non-negative integer",
+    "ids are not non-negative integers",
+    f"Ids are whole numbers if all in {TEMPLATE} are, else text.",
+)
+_NOT_A_NAME = Fault(
+    "id can't be in a file's name",
+    "ids can't be in files' names",
+    f"An id has 1 to {LONGEST_ID} characters, no dot first, none of them a slash, control "
+    "or invisible.",
+)
 _REPEATED = Fault("id is duplicate", "ids are duplicate")
 _LABEL_THEM = "Give every sample a label, or remove it together with its images."
 _UNLABELLED = Fault("id has an empty label", "ids have empty labels")
@@ -54,33 +57,32 @@ class Table:
 
     id_column: str
     label_column: str
-    ids: np.ndarray  # int64 [n]
+    ids: np.ndarray  # int64 or text [n]
     written: Sequence[str]  # the ids as in the file
     labels: Sequence[str]
 
 
-def parse_id(text: str) -> int | None:
-    """Return the value of a non-negative integer, zero-padded or not; None if it isn't one."""
-    # Only the digits that count: int() refuses thousands of them, be they zeros.
-    return int(text[-18:]) if _DIGITS.fullmatch(text) else None
-
-
 def read_template(path: Path, problems: Problems) -> Table | None:
-    """Read `sample_submission.csv`: first the id's column, then the label's, a placeholder."""
-    return _read(path, _template_columns, problems)
+    """Read `sample_submission.csv`: first the id's column, then the label's, a placeholder.
+
+    Ids are whole numbers where all of these are, and text where one isn't.
+    """
+    return _read(path, _template_columns, None, problems)
 
 
 def read_labels(path: Path, template: Table | None, problems: Problems) -> Table | None:
     """Read `y_train.csv`, whose two columns are named like the template's, in any order.
 
-    Without a template the first column is taken for the id, so that the rest is still checked.
+    Its ids are of the template's kind. Without a template the first column is taken for the id, and
+    the kind is its own, so that the rest is still checked.
     """
-    table = _read(path, partial(_label_columns, template), problems)
+    numeric = are_numbers(template.ids) if template and len(template.ids) else None
+    table = _read(path, partial(_label_columns, template), numeric, problems)
     if table is None:
         return None
     classes = sorted(set(table.labels) - {""})
     missing = {label for label in classes if label.lower() in _MISSING}
-    controlling = set(filter(_has_unwanted, classes))
+    controlling = set(filter(has_control, classes))
     for fault, wrong in ((_UNLABELLED, {""}), (_NAN, missing), (_CONTROL, controlling)):
         at = [row for row, label in enumerate(table.labels) if label in wrong] if wrong else []
         problems.count(path.name, fault, table.ids[at].tolist())
@@ -95,8 +97,8 @@ def _template_columns(header: list[str]) -> tuple[str, ...]:
         len(set(header)) != 2
         or len(header) != 2
         or "" in header
-        or parse_id(header[0]) is not None
-        or any(map(_has_unwanted, header))
+        or parse_number(header[0]) is not None
+        or any(map(has_control, header))
     ):
         raise NotATableError(
             f"wrong header: found {_quote(','.join(header))}, expected the names of two columns, "
@@ -114,7 +116,10 @@ def _label_columns(template: Table | None, header: list[str]) -> tuple[str, ...]
 
 
 def _read(
-    path: Path, columns_of: Callable[[list[str]], tuple[str, ...]], problems: Problems
+    path: Path,
+    columns_of: Callable[[list[str]], tuple[str, ...]],
+    numeric: bool | None,
+    problems: Problems,
 ) -> Table | None:
     """Read a table row by row and note what is wrong with it; None if it is none."""
     try:
@@ -122,7 +127,7 @@ def _read(
         _, header = next(rows, (0, None))
         if header is None:
             raise NotATableError(f"empty, expected a header such as {EXAMPLE!r}")
-        return _table(path, rows, header, columns_of(header), problems)
+        return _table(path, rows, header, columns_of(header), numeric, problems)
     except NotATableError as error:
         problems.note(path.name, error.what, error.advice)
         return None
@@ -133,44 +138,47 @@ def _table(
     rows: Iterator[Row],
     header: list[str],
     columns: tuple[str, ...],
+    numeric: bool | None,
     problems: Problems,
 ) -> Table:
     id_at, label_at = (header.index(column) for column in columns)
-    ids = array("q")
+    lines = array("q")
     written: list[str] = []
     labels: list[str] = []
     classes: dict[str, str] = {}  # each label once in memory
-    ragged, not_ids, line = [], [], 0
+    ragged, line = [], 0
     for line, fields in rows:
         if len(fields) != len(header):
             ragged.append(line)
-        elif (value := parse_id(fields[id_at])) is None:
-            not_ids.append(f"{_quote(fields[id_at])} in line {line}")
         else:
-            ids.append(value)
+            lines.append(line)
             written.append(fields[id_at])
             labels.append(classes.setdefault(fields[label_at], fields[label_at]))
-    values = np.array(ids, dtype=np.int64)
+    if numeric is None:
+        # What can't be an id of either kind doesn't decide which.
+        numeric = all(
+            parse_number(text) is not None or parse_text(text) is None for text in written
+        )
+    parsed = [parse_id(text, numeric=numeric) for text in written]
+    are_ids = np.array([value is not None for value in parsed], dtype=bool)
+    values = to_array([value for value in parsed if value is not None], numeric=numeric)
+    not_ids = [
+        f"{_quote(written[row])} in line {lines[row]}" for row in np.flatnonzero(~are_ids).tolist()
+    ]
     known, first, times = np.unique(values, return_index=True, return_counts=True)
     if not line:
         problems.note(path.name, "no rows below the header")
     problems.count(path.name, _RAGGED, ragged)
-    problems.count(path.name, _NOT_AN_ID, not_ids)
+    problems.count(path.name, _NOT_A_NUMBER if numeric else _NOT_A_NAME, not_ids)
     problems.count(path.name, _REPEATED, known[times > 1].tolist())
     kept = np.sort(first)  # of an id that is repeated the first row
+    rows_kept = np.flatnonzero(are_ids)[kept].tolist()
     return Table(
         columns[0],
         columns[1],
         values[kept],
-        [written[row] for row in kept],
-        [labels[row] for row in kept],
-    )
-
-
-def _has_unwanted(text: str) -> bool:
-    # isprintable() is quick, and false for some that are wanted.
-    return not text.isprintable() and any(
-        unicodedata.category(char) in _UNWANTED and char not in _JOINERS for char in text
+        [written[row] for row in rows_kept],
+        [labels[row] for row in rows_kept],
     )
 
 

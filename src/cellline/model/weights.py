@@ -1,6 +1,7 @@
 """Where a network's ImageNet weights are found, and how they get into it."""
 
 import re
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -61,7 +62,9 @@ def find_imagenet_weights(network: str) -> Path:
     digits = re.search(r"-([0-9a-f]{8,})\.pth$", name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), digits and digits[1], progress=True)
+        # Its bar would fill a log with carriage returns.
+        bar = sys.stderr.isatty()
+        torch.hub.download_url_to_file(url, str(path), digits and digits[1], progress=bar)
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"no ImageNet weights for {network}: no {name} under {KAGGLE_INPUT} or in {folder}, "

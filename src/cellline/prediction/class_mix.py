@@ -83,8 +83,8 @@ def estimate_mix(
 ) -> ClassMix:
     """The class mix behind test predictions, one int array [m] a fold, of the same samples.
 
-    `labels` (every class among them), `oof_predicted` and `groups`, int [n], are of the held-out
-    samples of the same folds: a fold's confusion holds for its own model, not for a blend.
+    `labels` (every class among them) and `oof_predicted`, int [n], and `groups` [n] are of the
+    held-out samples of the same folds: a fold's confusion holds for its own model, not for a blend.
 
     Black-box shift estimation (Lipton et al. 2018): with C[y, p] the rate at which class y is
     predicted as p, the predicted shares are C^T mix. Solved on the simplex by least squares. The

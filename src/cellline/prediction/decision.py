@@ -42,7 +42,7 @@ class HeldOut:
     fold: np.ndarray
     """int64 [n]"""
     group: np.ndarray
-    """int64 [n]: what a bootstrap draws"""
+    """[n], see Folds: what a bootstrap draws"""
 
     def at(self, rows: np.ndarray) -> "HeldOut":
         """Those of some rows."""

@@ -24,7 +24,7 @@ def most_confident_errors(
 ) -> np.ndarray:
     """Up to `k` rows, most confident first, of those whose likeliest class isn't the label.
 
-    Labels int [n], probabilities [n, class]; of a group (int [n]), which shows one picture, only
+    Labels int [n], probabilities [n, class]; of a group ([n]), which shows one picture, only
     the most confident row.
     """
     errors = np.flatnonzero(prob.argmax(axis=1) != labels)
@@ -34,7 +34,7 @@ def most_confident_errors(
 def hardest_pairs(labels: np.ndarray, prob: np.ndarray, groups: np.ndarray, k: int) -> list[Pair]:
     """Up to `k` pairs of classes that cost the most recall, costliest first.
 
-    Labels int [n], probabilities [n, class], groups int [n].
+    Labels int [n], probabilities [n, class], groups [n].
     """
     predicted = prob.argmax(axis=1)
     pairs = []

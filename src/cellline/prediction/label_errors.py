@@ -84,7 +84,7 @@ class LabelErrors:
 def find_label_errors(labels: np.ndarray, prob: np.ndarray, groups: np.ndarray) -> LabelErrors:
     """Label errors among labels int [n], by out-of-fold probabilities [n, class].
 
-    `groups` int [n]: samples of one number show one picture.
+    `groups` [n], numbers or text: samples of one show one picture.
     """
     model = NoiseModel(labels, prob, groups)
     fitted, peak = model.fit()

@@ -61,7 +61,7 @@ def measure_leak(
     leaked: np.ndarray,
     groups: np.ndarray,
 ) -> Leak | None:
-    """Compare the leaked samples, bool [n], with the rest; labels, predicted and groups int [n].
+    """Compare the leaked samples, bool [n], with the rest, by labels, predicted int [n], groups.
 
     A group is leaked as a whole or not at all (see `Folds.leaked`), so each kind is bootstrapped
     over its own groups. None when the kinds have no class in common, as when one is empty.

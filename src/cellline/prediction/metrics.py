@@ -47,7 +47,7 @@ class Bootstrap:
     """
 
     def __init__(self, groups: np.ndarray, seed: int = 0) -> None:
-        """`groups` int [n]: samples of one number are drawn together."""
+        """`groups` [n], numbers or text: samples of one are drawn together."""
         _, self.group = np.unique(groups, return_inverse=True)
         self.n_groups = int(self.group.max()) + 1
         generator = np.random.default_rng(seed)

@@ -105,7 +105,7 @@ def measure_reference(
     grouped: np.ndarray,
     test_share: float,
 ) -> Reference:
-    """Score the reference model on statistics [n, k] in two splits, by groups int [n] and without.
+    """Score the reference model on statistics [n, k] in two splits, by groups [n] and without.
 
     `naive` and `grouped`, int [n], are the folds. The challenge's 7,890 samples take 7 s of one
     core.

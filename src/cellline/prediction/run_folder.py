@@ -42,7 +42,7 @@ class OutOfFold:
     """Predictions of held-out samples by networks that never saw them."""
 
     ids: np.ndarray
-    """int64 [n]"""
+    """int64 or text [n]"""
     labels: np.ndarray
     """int64 [n], index into the competition's classes"""
     prob: np.ndarray
@@ -118,7 +118,11 @@ def read_chosen(folder: Path) -> Chosen | None:
 
 
 def train_command(
-    folders: Folders, run: str, fold: int | None = None, machine: Machine | None = None
+    folders: Folders,
+    run: str,
+    fold: int | None = None,
+    machine: Machine | None = None,
+    processes: int = 1,
 ) -> str:
     """The command that trains a fold of a run, or all that are missing, with the run's settings."""
     words = ["make train"]
@@ -131,6 +135,8 @@ def train_command(
     words.append(f"RUN={run}")
     if fold is not None:
         words.append(f"FOLD={fold}")
+    if processes > 1:
+        words.append(f"GPUS={processes}")
     config = read_config(folders.oof_dir / run)
     usual_settings = flatten(asdict(Training()) | asdict(Machine()))
     settings = flatten(config["settings"] if config else {})
@@ -138,7 +144,7 @@ def train_command(
     settings["cache_dir"], usual_settings["cache_dir"] = folders.cache_dir, Folders.cache_dir
     # Those of the run itself are taken for a learning rate and batch size that are not given.
     changed = [
-        f"--{name.replace('_', '-')} {quote(str(value))}"
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {quote(str(value))}")
         for name, value in settings.items()
         if value != usual_settings[name] and name not in ("lr", "batch_size")
     ]
@@ -303,7 +309,7 @@ def rows_of(predictions: OutOfFold, competition: Competition) -> np.ndarray:
 
 
 def groups_of(predictions: OutOfFold, competition: Competition, folds: Folds) -> np.ndarray:
-    """The group of each predicted sample, int64 [n]: what a bootstrap draws."""
+    """The group of each predicted sample [n]: what a bootstrap draws."""
     groups: np.ndarray = folds.group[rows_of(predictions, competition)]
     return groups
 

@@ -96,7 +96,7 @@ def measure_shift(
     n_folds: int,
     seed: int,
 ) -> Shift | None:
-    """Compare statistics [n, k] and [m, k], called `names`; groups, int [n] and [m], span both.
+    """Compare statistics [n, k] and [m, k], called `names`; groups, [n] and [m], span both.
 
     None when either part has too few groups to tell.
     """

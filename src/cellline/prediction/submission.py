@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellline.data.competition import Competition
+from cellline.data.ids import find_rows
 from cellline.files import digest_text, read_json, write_bytes, write_json
 from cellline.locking import one_writer
 from cellline.versions import code_version, package_versions
@@ -32,12 +33,12 @@ def render_submission(competition: Competition, predicted: np.ndarray) -> bytes:
 
     Ids, as they are written there, and their order are the template's.
     """
-    label_of = dict(zip(competition.test_ids.tolist(), predicted.tolist(), strict=True))
+    rows = find_rows(competition.template, competition.test_ids)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((competition.id_column, competition.label_column))
-    for written in competition.template:
-        writer.writerow((written, competition.classes[label_of[int(written)]]))
+    for written, label in zip(competition.template, predicted[rows].tolist(), strict=True):
+        writer.writerow((written, competition.classes[label]))
     return text.getvalue().encode()
 
 

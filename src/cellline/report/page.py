@@ -24,15 +24,16 @@ from cellline.report.words import name_folds
 TEMPLATE = "template.html"
 
 
-def write_report(config: Config, report: Callable[[str], None]) -> Path:
+def write_report(config: Config, report: Callable[[str], None], storage: str | None = None) -> Path:
     """Write `report.html` into the folder of the run that `config` names; its path.
 
-    The same files give the same bytes. Raises UserError, see `open_run`.
+    The study is read from `storage`, as `make tune` was told. The same files give the same bytes.
+    Raises UserError, see `open_run` and `read_study`.
     """
     run = open_run(config)
     scores = score_run(run)
     path = run.folder / "report.html"
-    page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest))
+    page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest, storage))
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
     if run.folds.ignore_groups:

@@ -1,5 +1,6 @@
 """What it takes to have the run again: settings, digests, versions."""
 
+from cellline.data.image_names import name_channel
 from cellline.prediction.run_folder import flatten
 from cellline.report.content import Section, Table
 from cellline.report.run import Run
@@ -17,7 +18,7 @@ def settings_section(run: Run) -> Section:
         ("folds", run.folds.digest[:12]),
         ("folds' number", str(run.folds.n_folds)),
         ("folds' seed", str(run.record["seed"])),
-        ("channels", ", ".join(run.competition.channels)),
+        ("channels", ", ".join(map(name_channel, run.competition.channels))),
     ]
     versions = [("this program", code_version()[:12]), *package_versions().items()]
     both = frozenset({0, 1})

@@ -53,7 +53,7 @@ class Run:
     rows: np.ndarray
     """int64 [n]: the competition's rows of the predicted samples."""
     groups: np.ndarray
-    """int64 [n]"""
+    """[n], see Folds"""
     bootstrap: Bootstrap
     """One for all that is told of the predicted samples."""
     histories: dict[int, History]

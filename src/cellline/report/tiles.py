@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from cellline.data.image_names import name_channel
 from cellline.report.content import Tile
 from cellline.report.run import Run
 
@@ -34,7 +35,7 @@ def describe_colours(channels: Sequence[str]) -> str:
     """What is seen in which colour."""
     if len(channels) != len(FALSE_COLOURS):
         return "Pictures show the mean of all channels, in grey."
-    red, green, blue = (channels[index] for index in FALSE_COLOURS)
+    red, green, blue = (name_channel(channels[index]) for index in FALSE_COLOURS)
     return f"Pictures show channel {red} in red, {green} in green and {blue} in blue."
 
 
@@ -49,8 +50,8 @@ def encode(image: np.ndarray) -> str:
 
 def show(run: Run, row: int, *caption: str) -> Tile:
     """The training sample of a row of the competition; its id begins the caption."""
-    sample = int(run.competition.train_ids[row])
-    return Tile(encode(false_colour(run.competition.train_images[row])), (str(sample), *caption))
+    sample = str(run.competition.train_ids[row])
+    return Tile(encode(false_colour(run.competition.train_images[row])), (sample, *caption))
 
 
 def show_errors(run: Run, at: Sequence[int] | np.ndarray) -> list[Tile]:

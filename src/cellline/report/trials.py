@@ -1,4 +1,4 @@
-"""What `make tune` has tried: read from the study's journal."""
+"""What `make tune` has tried: read from the study."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,26 +34,29 @@ class Study:
         return sum(trial.epochs > 0 for trial in self.trials)
 
 
-def read_study(oof_dir: Path, folds_digest: str) -> Study | None:
-    """The study in the OOF folder; None when nothing was tried there.
+def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> Study | None:
+    """The study in the OOF folder, or in the storage `where`; None when nothing was tried there.
 
-    Raises UserError when its journal is damaged, or of other folds than these.
+    Raises UserError when it is damaged, can't be reached, or is of other folds than these, and when
+    there is none in a storage that was named.
     """
     journal = oof_dir / "tuning" / "journal.log"
-    if not journal.exists():
+    if where is None and not journal.exists():
         return None
     # Imported where they are used: they take a second.
     import optuna
-    from optuna.storages import JournalStorage
 
-    from cellline.journal import Journal
+    from cellline.storage import STUDY, storage_to_read
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(Journal(journal))
-    # Optuna makes the file before the study.
-    if not storage.get_all_studies():
-        return None
-    study = optuna.load_study(study_name=None, storage=storage)
+    with storage_to_read(where or str(journal)) as (name, storage):
+        # It is there before the study is in it.
+        if STUDY not in [study.study_name for study in storage.get_all_studies()]:
+            if where is None:
+                return None
+            raise UserError(f"there is no study in {name}: is it what make tune was told?")
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        settings, found = study.user_attrs.get("settings"), study.trials
     trials = tuple(
         Trial(
             number=trial.number,
@@ -63,16 +66,16 @@ def read_study(oof_dir: Path, folds_digest: str) -> Study | None:
             bac=trial.value,
             epochs=len(trial.intermediate_values),
         )
-        for trial in study.trials
-        # One that waits for its turn has none yet.
+        for trial in found
+        # One that waits for its turn may have none yet.
         if "batch_size" in trial.params
     )
     if not trials:
         return None
-    settings = study.user_attrs["settings"]
+    assert settings is not None
     if settings["folds_digest"] != folds_digest:
         raise UserError(
-            f"{journal} is of other folds ({settings['folds_digest'][:12]}) than there are now "
-            f"({folds_digest[:12]}): put the study's own file back, or move {journal.parent} away"
+            f"{name} is of other folds ({settings['folds_digest'][:12]}) than there are now "
+            f"({folds_digest[:12]}): put the study's own file back, or move it away"
         )
     return Study(settings["fold"], trials)

@@ -1,0 +1,250 @@
+"""Ids that are text: from the files' names to the submission, the same letters everywhere."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from test_competition import assert_same
+from tiny_input import Input, make_input, png, refusal, table, tar
+
+from cellline.data.competition import load_competition
+from cellline.data.ids import LONGEST_ID, find_rows, number_samples, parse_text
+from cellline.data.image_names import UNKNOWN, ImageNames
+from cellline.errors import UserError
+
+CHANNELS = ("dna", "er_2")
+# Not in their order; alike but for zeros, case, dots, underscores and what follows a prefix.
+LABELS = {
+    "plate3_B07": "RT4",
+    "img-00012": "HeLa",
+    "00017": "RT4",
+    "17": "A549",
+    "b.1": "HeLa",
+    "B.1": "RT4",
+    "plate3_B07_er_2": "A549",
+    'a "b", c': "RT4",
+    "Zürich_細胞": "A549",
+}
+TEST_IDS = ("b", "0017", "_", "plate3", "-1", "=1+1")
+WHY = (
+    "Ids are text, as not all in sample_submission.csv are whole numbers ({}): "
+    "they match letter by letter, case and leading zeros and all."
+)
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Input:
+    """A sound input of text ids, not written yet."""
+    return make_input(tmp_path / "input", CHANNELS, LABELS, TEST_IDS)
+
+
+@pytest.mark.parametrize("form", ["", ".tar", ".zip"])
+def test_text_ids_in_all_forms(named: Input, cache_dir: Path, form: str) -> None:
+    loaded = load_competition(named.write(form), cache_dir, CHANNELS)
+    assert loaded.train_ids.tolist() == sorted(LABELS)
+    assert [loaded.classes[k] for k in loaded.labels] == [LABELS[i] for i in sorted(LABELS)]
+    assert loaded.test_ids.tolist() == sorted(TEST_IDS)
+    assert loaded.template == TEST_IDS
+    for ids, images in (
+        (loaded.train_ids, loaded.train_images),
+        (loaded.test_ids, loaded.test_images),
+    ):
+        assert ids.dtype.kind == "U"
+        np.testing.assert_array_equal(images, np.stack([named.pixels[i] for i in ids.tolist()]))
+    # A second start reads them from the cache.
+    assert_same(load_competition(named.folder, cache_dir, CHANNELS), loaded)
+
+
+def test_one_id_in_the_template_makes_all_of_them_text(given: Input, cache_dir: Path) -> None:
+    numbers = load_competition(given.write(), cache_dir)
+    images = {name.replace("00901_", "x901_"): d for name, d in given.images["test"].items()}
+    given.images["test"] = images
+    given.sample_submission = table([("00005", "RT4"), ("x901", "RT4")])
+    given.y_train = given.y_train.replace(b"\n1,", b"\n00001,").replace(b"\n2,", b"\n00002,")
+    advice = WHY.format("x901")
+    given.folder = given.folder.with_name("text")
+    assert refusal(given.write(), cache_dir.with_name("fresh")) == [
+        "  images_train: 2 samples have no row in y_train.csv: 00017, 00030",
+        "  y_train.csv: 2 rows have no images in images_train: 17, 30",
+        advice,
+    ]
+    given.y_train = given.y_train.replace(b"\n17,", b"\n00017,").replace(b"\n30,", b"\n00030,")
+    text = load_competition(given.write(), cache_dir)
+    assert text.train_ids.tolist() == ["00001", "00002", "00017", "00030"]
+    np.testing.assert_array_equal(text.train_images, numbers.train_images)
+    assert text.digest != numbers.digest
+
+
+def test_decoded_images_of_numbers_are_none_of_text(given: Input, cache_dir: Path) -> None:
+    folder = given.write()
+    load_competition(folder, cache_dir)
+    (folder / "sample_submission.csv").write_bytes(table([(5, "RT4"), ("x901", "RT4")]))
+    expected = refusal(folder, cache_dir.with_name("fresh"))
+    assert expected[-1] == WHY.format("x901")
+    with pytest.raises(UserError) as raised:
+        load_competition(folder, cache_dir)
+    assert str(raised.value).splitlines()[1:] == expected
+
+
+def test_composed_and_decomposed_letters_are_one(named: Input, cache_dir: Path) -> None:
+    images = named.images["train"]
+    apart = {unicodedata.normalize("NFD", name): data for name, data in images.items()}
+    assert apart.keys() != images.keys()
+    named.images["train"] = apart
+    loaded = load_competition(named.write(".tar"), cache_dir, CHANNELS)
+    assert loaded.train_ids.tolist() == sorted(LABELS)
+    twice = unicodedata.normalize("NFD", "Zürich_細胞")
+    named.y_train += table([(twice, "RT4")]).partition(b"\n")[2]
+    with pytest.raises(UserError, match="1 id is duplicate: Zürich_細胞"):
+        load_competition(named.write(".tar"), cache_dir, CHANNELS)
+
+
+def test_the_template_is_kept_to_the_letter(tmp_path: Path, cache_dir: Path) -> None:
+    apart = unicodedata.normalize("NFD", "é1")
+    given = make_input(tmp_path / "input", CHANNELS, LABELS, (apart, "007"))
+    loaded = load_competition(given.write(), cache_dir, CHANNELS)
+    assert loaded.template == (apart, "007")
+    assert loaded.test_ids.tolist() == ["007", "é1"]
+    assert find_rows(loaded.template, loaded.test_ids).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["a/b", "a\x1b[2J", "a\u202eb", "a\u200b", "x" * (LONGEST_ID + 1), "", ".a"]
+)
+def test_what_no_file_can_be_called_is_no_id(named: Input, cache_dir: Path, wrong: str) -> None:
+    named.y_train += table([(wrong, "RT4")]).partition(b"\n")[2]
+    with pytest.raises(UserError, match=r"y_train\.csv: 1 id can't be in a file's name") as raised:
+        load_competition(named.write(), cache_dir, CHANNELS)
+    assert all(line.isprintable() for line in str(raised.value).splitlines())
+    assert "An id has 1 to 128 characters" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a _dna.png", "file belongs to nothing, expected files named <id>_<channel>.png"),
+        (f"{'x' * 129}_dna.png", "file belongs to nothing, expected files named"),
+        ("sub/b_dna.png", "file belongs to nothing"),
+        ("a\x1b_dna.png", "file belongs to nothing"),
+        ("notes.txt", "file belongs to nothing"),
+        ("plate3_rna.png", "image is of an unknown channel"),
+        ("__rna.png", "image is of an unknown channel"),
+    ],
+)
+def test_files_that_belong_to_no_text_id(
+    named: Input, cache_dir: Path, name: str, told: str
+) -> None:
+    named.images["test"][name] = png(np.zeros((8, 6), np.uint8))
+    with pytest.raises(UserError, match=f"  images_test: 1 {told}") as raised:
+        load_competition(named.write(), cache_dir, CHANNELS)
+    assert len(str(raised.value).splitlines()[1:]) <= 2
+    assert all(line.isprintable() for line in str(raised.value).splitlines())
+
+
+def test_messages_name_the_right_samples_whatever_the_order_of_files(
+    named: Input, cache_dir: Path
+) -> None:
+    images = named.images["train"]
+    del images["b.1_er_2.png"], images["plate3_B07_er_2_dna.png"]
+    images["17_dna.png"] = images["17_dna.png"][:-20]
+    images["Zürich_細胞_dna.png"] = png(np.zeros((6, 8), np.uint8))
+    named.write(".tar")
+    (named.folder / "images_train.tar").write_bytes(
+        tar([*images.items(), ("B.1_dna.png", images["B.1_dna.png"])])
+    )
+    assert refusal(named.folder, cache_dir, CHANNELS) == [
+        "  images_train.tar: 1 image is there twice: B.1_dna.png and B.1_dna.png",
+        "  images_train.tar: 1 sample lacks channel dna: plate3_B07_er_2",
+        "  images_train.tar: 1 sample lacks channel er_2: b.1",
+        "  images_train.tar: 1 image is not 6 x 8 pixels like most: Zürich_細胞_dna.png (8 x 6)",
+        "  images_train.tar: 1 image is damaged or truncated: 17_dna.png",
+        "Download or copy what is damaged again.",
+    ]
+
+
+def test_blank_images_of_text_ids_are_named(named: Input, cache_dir: Path) -> None:
+    named.images["test"]["=1+1_dna.png"] = png(np.zeros((8, 6), np.uint8))
+    expected = ("images_test: 1 dna image is all zero: =1+1",)
+    for _ in range(2):
+        assert load_competition(named.write(), cache_dir, CHANNELS).warnings == expected
+
+
+def test_a_template_without_rows_leaves_the_kind_to_the_labels(
+    named: Input, cache_dir: Path
+) -> None:
+    named.sample_submission = table([])
+    assert refusal(named.write(), cache_dir, CHANNELS) == [
+        "  images_test: 6 samples have no row in sample_submission.csv: "
+        "-1, 0017, =1+1, _, b and 1 more",
+        "  sample_submission.csv: no rows below the header",
+    ]
+
+
+def test_an_undecodable_name_is_a_stray(named: Input, cache_dir: Path) -> None:
+    folder = named.write()
+    target = os.fsencode(folder / "images_test" / "images_test") + b"/caf\xe9_dna.png"
+    with open(target, "wb") as file:  # noqa: PTH123  # a name that no text is
+        file.write(png(np.zeros((8, 6), np.uint8)))
+    with pytest.raises(UserError, match=r"1 file belongs to nothing.*: caf\\udce9_dna\.png"):
+        load_competition(folder, cache_dir, CHANNELS)
+
+
+@pytest.mark.parametrize("numeric", [True, False])
+def test_images_without_a_channel_in_their_names(
+    tmp_path: Path, cache_dir: Path, numeric: bool
+) -> None:
+    kind = {} if numeric else {"labels": LABELS, "test_ids": TEST_IDS}
+    given = make_input(tmp_path / "input", ("x",), **kind)
+    for split, images in given.images.items():
+        given.images[split] = {name.replace("_x.png", ".png"): d for name, d in images.items()}
+    loaded = load_competition(given.write(".tar"), cache_dir, ("",))
+    pixels = np.stack([given.pixels[i] for i in loaded.train_ids.tolist()])
+    np.testing.assert_array_equal(loaded.train_images, pixels)
+    with pytest.raises(UserError, match=r'set --channels \(--channels "" for files <id>\.png\)'):
+        load_competition(given.folder, cache_dir, ("x",))
+
+
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=LONGEST_ID)
+NAMED = TEXT.map(parse_text).filter(lambda text: text is not None)
+CHANNEL = st.text(st.sampled_from("ab_"), min_size=1, max_size=3)
+
+
+@given(st.data(), st.lists(CHANNEL, min_size=1, max_size=3, unique=True))
+def test_names_are_taken_apart_as_they_were_made(data: st.DataObject, channels: list[str]) -> None:
+    names = ImageNames(channels, numeric=False)
+    sample = data.draw(NAMED | st.text(st.sampled_from("ab_"), min_size=1, max_size=5))
+    channel = data.draw(st.integers(0, len(channels) - 1))
+    # Where one channel ends with another's suffix, such as b and a_b, the longer one has the name.
+    longer = [one for one in channels if one.endswith(f"_{channels[channel]}")]
+    assume(not any(f"{sample}_{channels[channel]}".endswith(f"_{one}") for one in longer))
+    assert names.parse(names.render(sample, channel, 0)) == (sample, channel, 0)
+
+
+def test_the_longest_channel_that_fits_is_meant() -> None:
+    names = ImageNames(("2", "er_2", ""), numeric=False)
+    assert names.parse("a_er_2.png") == ("a", 1, 0)
+    assert names.parse("a_2.png") == ("a", 0, 0)
+    assert names.parse("a_b.png") == ("a_b", 2, 0)
+    assert ImageNames(("2", "er_2"), numeric=False).parse("a_b.png") == ("a", UNKNOWN, 0)
+    assert names.parse("er_2.png") == ("er", 0, 0)
+
+
+@given(st.lists(NAMED, min_size=1, max_size=20, unique=True))
+def test_rows_are_found_in_any_order(ids: list[str]) -> None:
+    array = np.array(sorted(ids), np.str_)
+    assert array.tolist() == sorted(ids)
+    assert array[find_rows(ids, array)].tolist() == ids
+
+
+def test_a_sample_has_its_number_everywhere() -> None:
+    numbers = np.array([5, 17])
+    np.testing.assert_array_equal(number_samples(numbers), numbers)
+    # Those of any machine and version: what a run's augmentation is drawn from.
+    text = number_samples(np.array(["plate3_B07", "é"]))
+    assert text.tolist() == [948419161876854565, 1697006002183834981]
+    wider = number_samples(np.array(["é", "x" * 100, "plate3_B07"]))
+    assert wider[[2, 0]].tolist() == text.tolist()

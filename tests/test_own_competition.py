@@ -1,0 +1,173 @@
+"""Competitions of another shape, changed only by settings: what docs/your-own-competition.md says.
+
+Its snippets and commands are run out of the page.
+"""
+
+import csv
+import io
+import re
+import shlex
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_pipeline import ROOT, make, read
+
+from cellline.comparing import compare_runs
+from cellline.config import Config, Folders
+from cellline.data.competition import load_competition
+from cellline.data.folds import open_folds, read_record
+from cellline.dealing import make_folds
+
+PAGE = (ROOT / "docs" / "your-own-competition.md").read_text(encoding="utf-8")
+DRAW, SPLIT_COLOURS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+[COMMANDS] = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+LABELS = ["alive", "dead, or dying"]
+
+
+def run_snippet(code: str) -> None:
+    exec(compile(code, "docs/your-own-competition.md", "exec"), {})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which all that the page tells to do has been done, and what it printed."""
+    folder = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_snippet(DRAW)
+        for name in ("src", "pyproject.toml"):
+            (folder / name).symlink_to(ROOT / name)
+        commands = [shlex.split(line) for line in COMMANDS.splitlines()]
+        assert [command[0] for command in commands] == ["make", "make"]
+        return folder, "".join(make(*command[1:]) for command in commands)
+
+
+def shape(line: str) -> str:
+    """A line without what differs from machine to machine."""
+    return re.sub(r"[-+]?[0-9a-f]*\d[0-9a-f]*(\.\d+)?", "#", " ".join(line.split()))
+
+
+def test_the_page_prints_what_it_says(made: tuple[Path, str]) -> None:
+    claimed = re.findall(r"^    (\S.*| {10,}\S.*)$", PAGE.split("```sh")[1].split("## ")[0], re.M)
+    assert len(claimed) > 5
+    printed = {shape(line) for line in made[1].splitlines()}
+    stable = [line for line in claimed if "correction" not in line and "this rule" not in line]
+    assert [line for line in stable if shape(line) not in printed] == []
+
+
+def test_the_submission_is_the_templates(made: tuple[Path, str]) -> None:
+    folder, _ = made
+    [path] = folder.glob("submissions-wells/*.csv")
+    template = read(folder / "wells/sample_submission.csv")
+    rows = read(path)
+    assert rows[0] == template[0] == ["well", "state"]
+    assert [row[0] for row in rows] == [row[0] for row in template]
+    assert template[8][0] == "plate4_B07"
+    assert {row[1] for row in rows[1:]} <= set(LABELS)
+    assert '"dead, or dying"' in (folder / "wells/y_train.csv").read_text()
+
+
+def test_what_is_left_on_the_disk_is_of_text_and_of_its_shape(made: tuple[Path, str]) -> None:
+    folder, _ = made
+    truth = dict(read(folder / "wells/y_train.csv")[1:])
+    header, *rows = read(folder / "oof-wells/folds.csv")
+    assert header == ["well", "state", "group", "fold"]
+    assert {row[0]: row[1] for row in rows} == truth
+    assert read_record(folder / "oof-wells")["channels"] == ["phase"]
+    for fold in range(3):
+        of_fold = folder / f"oof-wells/densenet161/fold{fold}"
+        with np.load(of_fold / "oof.npz", allow_pickle=False) as file:
+            held_out = sorted(row[0] for row in rows if row[3] == str(fold))
+            assert file["file_id"].tolist() == held_out
+            assert [LABELS[k] for k in file["label"]] == [truth[i] for i in held_out]
+            assert file["prob"].shape == (len(held_out), 2)
+        with np.load(of_fold / "test.npz", allow_pickle=False) as file:
+            assert file["file_id"].tolist() == [f"plate4_B{column:02d}" for column in range(24)]
+
+
+def test_the_report_names_samples_by_their_ids(made: tuple[Path, str]) -> None:
+    page = (made[0] / "oof-wells/densenet161/report.html").read_text(encoding="utf-8")
+    assert "1 channel of 40 by 28 pixels" in re.sub(r"\s+", " ", page)
+    captions = re.findall(r"<figcaption><span>(.*?)</span>", page)
+    assert captions
+    assert all(re.fullmatch(r"plate[0-3]_B\d\d", caption) for caption in captions)
+    assert "dead, or dying" in page
+
+
+def test_runs_of_two_classes_and_text_ids_are_compared(made: tuple[Path, str]) -> None:
+    folder = made[0]
+    oof = Path(shutil.copytree(folder / "oof-wells", "oof"))
+    shutil.copytree(oof / "densenet161", oof / "again")
+    lines: list[str] = []
+    config = Config(Folders(folder / "wells", oof, cache_dir=folder / ".cache"))
+    compare_runs(config, ("densenet161", "again"), lines.append)
+    assert (
+        "densenet161 and again are right on the same samples of all 3 folds: keep the cheaper"
+        in lines
+    )
+    assert [line for line in lines if line.startswith("dead, or dying ")]
+
+
+def rename(drawn: Path, folder: Path) -> dict[int, str]:
+    """Copy an input whose ids are numbers, text instead, in the same order; old and new ids."""
+    folder.mkdir()
+    names: dict[int, str] = {}
+    for table in ("y_train.csv", "sample_submission.csv"):
+        text = io.StringIO()
+        header, *rows = read(drawn / table)
+        names |= {int(row[0]): f'plate{int(row[0]) // 50}_é.{row[0]:0>3}, "x"' for row in rows}
+        renamed = [(names[int(row[0])], row[1]) for row in rows]
+        csv.writer(text).writerows([header, *renamed])
+        (folder / table).write_text(text.getvalue())
+    for split in ("train", "test"):
+        with (
+            tarfile.open(drawn / f"images_{split}.tar") as source,
+            tarfile.open(folder / f"images_{split}.tar", "w") as target,
+        ):
+            for member in source:
+                number, _, channel = Path(member.name).stem.partition("_")
+                member.name = f"{names[int(number)]}_{channel}.png"
+                target.addfile(member, source.extractfile(member))
+    return names
+
+
+def test_folds_are_the_same_whatever_the_ids_are(drawn: Path) -> None:
+    names = rename(drawn, Path("named"))
+    channels = ("blue", "red", "yellow")
+    dealt = []
+    for source, oof in ((drawn, "oof"), (Path("named"), "oof-named")):
+        folders = Folders(source, Path(oof))
+        lines = list(make_folds(folders, channels, 3, 0))
+        _, folds = open_folds(folders)
+        dealt.append((lines, folds, read(Path(oof, "folds.csv")), read_record(Path(oof))["audit"]))
+    (lines, folds, rows, audit), (other_lines, other_folds, other_rows, other_audit) = dealt
+    assert other_lines == lines
+    assert other_audit == audit
+    header, *expected = rows
+    for row in expected:
+        row[0], row[2] = names[int(row[0])], names[int(row[2])]
+    assert other_rows == [header, *expected]
+    assert len({row[2] for row in expected}) < len(expected)
+    np.testing.assert_array_equal(other_folds.fold, folds.fold)
+    assert other_folds.group.tolist() == [names[i] for i in folds.group.tolist()]
+    np.testing.assert_array_equal(other_folds.leaked(), folds.leaked())
+
+
+def test_colour_pictures_are_split_as_the_page_says() -> None:
+    colours = [(200, 100, 50), (10, 220, 90), (60, 70, 240), (250, 250, 10)]
+    for part, first in (("train", 0), ("test", 2)):
+        folder = Path("downloaded", f"images_{part}")
+        folder.mkdir(parents=True)
+        for i in (first, first + 1):
+            Image.new("RGB", (12, 9), colours[i]).save(folder / f"leaf.{i}.jpg", quality=95)
+    run_snippet(SPLIT_COLOURS)
+    Path("input/y_train.csv").write_text("id,kind\nleaf.0,a\nleaf.1,b\n")
+    Path("input/sample_submission.csv").write_text("id,kind\nleaf.2,a\nleaf.3,a\n")
+    loaded = load_competition(Path("input"), Path("cache"), ("red", "green", "blue"))
+    images = np.concatenate([loaded.train_images, loaded.test_images])
+    assert images.shape == (4, 3, 9, 12)
+    np.testing.assert_allclose(images.mean(axis=(2, 3)), colours, atol=3)
