@@ -1,14 +1,24 @@
 """make report: one HTML page that shows a run."""
 
+from dataclasses import dataclass
+
 from cellline.cli import run_verb
 from cellline.config import Config
 from cellline.report.page import write_report
 
 
-def main(config: Config) -> None:
+@dataclass(frozen=True)
+class ReportConfig(Config):
+    """Settings of `make report`."""
+
+    storage: str | None = None
+    """Where the study of `make tune` is kept, as it was told."""
+
+
+def main(config: ReportConfig) -> None:
     """Show a run in one HTML file, oof/<run>/report.html: scores, curves, errors, the audit."""
-    write_report(config, print)
+    write_report(config, print, config.storage)
 
 
 if __name__ == "__main__":
-    run_verb(main, Config)
+    run_verb(main, ReportConfig)

@@ -14,17 +14,25 @@ class TuneConfig(Config):
     """Finished trials that the study shall have, those of earlier calls included."""
     tune_epochs: int = 4
     """Epochs of a trial; the learning rate's whole course is fitted into them."""
+    storage: str | None = None
+    """Where the study is kept, see above; by default in tuning/journal.log under --oof-dir."""
 
 
 def main(config: TuneConfig) -> None:
-    """Search learning rate and batch size on one held-out fold (--fold, by default 0)."""
+    """Search learning rate and batch size on one held-out fold (--fold, by default 0).
+
+    Several at once, on one machine or many, work at one study. Where they have no OOF folder in
+    common, name one --storage to all: the path of a journal file on a disk that they share, or
+    the URL of a database, such as postgresql+psycopg://user@host/database. Its password is best
+    kept in ~/.pgpass: whoever may list processes sees the URL.
+    """
     # Here, so that a mistyped setting need not wait for torch.
     from cellline.tuning import tune_run
 
     # A trial is a short training: --epochs is for `make train`.
     config = replace(config, training=replace(config.training, epochs=config.tune_epochs))
     check_settings(config)
-    tune_run(config, config.trials, print)
+    tune_run(config, config.trials, print, config.storage)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import optuna
 import pytest
 from disks import small_file_system
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
 from cellline.config import Training
@@ -18,10 +20,12 @@ from cellline.data.folds import Folds
 from cellline.device import Device
 from cellline.errors import UserError
 from cellline.journal import Journal
-from cellline.stopping import Stop, Stopped
+from cellline.stopping import TIME_IS_UP, Stop, Stopped
+from cellline.storage import STUDY, open_storage
+from cellline.study import FINISHED, begin_trial
 from cellline.training.memory import TooLittleMemoryError
 from cellline.training.settings import Tuned, read_tuned
-from cellline.tuning import FINISHED, STUDY, tune
+from cellline.tuning import tune
 from cellline.versions import code_version
 
 FOLDER = Path("oof/tuning")
@@ -34,6 +38,7 @@ class Search(Protocol):
         trials: int,
         report: Callable[[str], None] = print,
         stop: Stop | None = None,
+        storage: str | None = None,
         **changes: Any,
     ) -> Tuned: ...
 
@@ -44,6 +49,7 @@ def search(competition: Competition, folds: Folds, training: Training, device: D
         trials: int,
         report: Callable[[str], None] = print,
         stop: Stop | None = None,
+        storage: str | None = None,
         **changes: Any,
     ) -> Tuned:
         return tune(
@@ -54,6 +60,7 @@ def search(competition: Competition, folds: Folds, training: Training, device: D
             fold=0,
             trials=trials,
             folder=FOLDER,
+            storage=storage,
             stop=stop or Stop(),
             report=report,
         )
@@ -69,10 +76,10 @@ def study() -> optuna.Study:
     return optuna.load_study(study_name=STUDY, storage=storage)
 
 
-def finished() -> list[tuple[Any, ...]]:
+def finished(opened: optuna.Study | None = None) -> list[tuple[Any, ...]]:
     return [
         (t.params, t.value, t.state, t.intermediate_values)
-        for t in study().get_trials(states=FINISHED)
+        for t in (opened or study()).get_trials(states=FINISHED)
     ]
 
 
@@ -90,6 +97,49 @@ def test_todays_settings_come_first_and_the_best_is_written(
     assert (found.trials, found.fold) == (3, 0)
     assert (found.input_digest, found.folds_digest) == (competition.digest, folds.digest)
     assert found.code == code_version()
+
+
+def test_a_database_has_the_same_trials(search: Search) -> None:
+    # More than are drawn at random.
+    search(5)
+    best = (FOLDER / "best.json").read_bytes()
+    (FOLDER / "best.json").unlink()
+    with warnings.catch_warnings():
+        # Such as that heartbeats are experimental.
+        warnings.simplefilter("error", ExperimentalWarning)
+        warnings.simplefilter("error", UserWarning)
+        search(5, storage="sqlite:///study.db")
+    assert (FOLDER / "best.json").read_bytes() == best
+    opened = optuna.load_study(study_name=STUDY, storage="sqlite:///study.db")
+    assert finished(opened) == finished()
+
+
+def test_what_others_are_at_is_waited_for(search: Search) -> None:
+    where = "sqlite:///study.db"
+    search(1, storage=where)
+    elsewhere = open_storage(where, print)
+    opened = optuna.load_study(study_name=STUDY, storage=elsewhere.backend)
+    trial = begin_trial(opened, elsewhere, opened.user_attrs["settings"], 2, 0)
+    assert trial is not None
+    lines: list[str] = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        search(2, interrupt, storage=where)
+    waiting = "1 of 2 trials are finished, and others are at the rest: waiting for them"
+    assert lines == [waiting, "1 of 2 trials are finished and kept"]
+
+    def finish(line: str) -> None:
+        lines.append(line)
+        opened.tell(trial, 1.0)
+
+    # Not only what it ran itself.
+    assert search(2, finish, storage=where).lr == trial.params["lr"]
+    assert lines[2:] == [waiting]
+    assert len(opened.trials) == 2
 
 
 def test_a_finished_study_does_nothing_more(search: Search) -> None:
@@ -187,6 +237,20 @@ def test_a_signal_or_the_time_ends_it_with_what_is_finished(search: Search) -> N
     assert finished() == expected
 
 
+def test_a_trial_that_is_stopped_is_put_back_at_once(search: Search) -> None:
+    class InTheFirstTrial(Stop):
+        def look(self) -> int:
+            return TIME_IS_UP if study().trials else 0
+
+    with pytest.raises(Stopped):
+        search(2, stop=InTheFirstTrial())
+    stopped, waiting = study().trials
+    assert (stopped.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert waiting.params == stopped.params == {"lr": 1e-3, "batch_size": 64}
+    search(2)
+    assert [trial.state for trial in study().trials[1:]] == [TrialState.COMPLETE] * 2
+
+
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """The folder of the OOF folder's tuning, on a file system of 4 MB."""
@@ -216,8 +280,9 @@ def test_a_disk_that_fills_up_costs_no_finished_trial(search: Search, small_disk
     (small_disk / "others").unlink()
     search(3)
     continued = finished()
-    for path in small_disk.iterdir():
-        path.unlink()
+    for path in small_disk.rglob("*"):
+        if path.is_file():
+            path.unlink()
     search(3)
     assert finished() == continued
 

@@ -1,4 +1,4 @@
-"""One writer a folder: a lock that dies with its holder."""
+"""Locks between processes that die with their holder: one writer a folder, one at a file."""
 
 import fcntl
 import os
@@ -48,6 +48,39 @@ def one_writer(folder: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
             file.flush()
         remove_leftovers(folder)
         yield
+
+
+class Lock:
+    """A lock of the same kind on a file of its own, which is made; waited for without a limit.
+
+    It is for what takes moments: who waits, waits for a process that is at work, or was stopped
+    (Ctrl-Z). The process that holds it may take it again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.depth = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, no other process holds it."""
+        if self.depth:
+            # Not opened again: to close any file object of it would let the lock go.
+            yield
+            return
+        with self.path.open("a") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            self.depth += 1
+            try:
+                yield
+            finally:
+                self.depth -= 1
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds a lock on a file; not for one that this process holds."""
+    with path.open("a") as file:
+        return not _acquire(file)
 
 
 def _acquire(file: IO[str]) -> bool:
