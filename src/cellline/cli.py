@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import inspect
 import io
 import os
 import sys
@@ -44,12 +45,13 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A label may have characters that the terminal's encoding lacks.
-            stream.reconfigure(errors="backslashreplace")
+            # A label may have characters that the terminal's encoding lacks. And a log is read
+            # while it is written.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     # The verb's docstring heads its --help; nested settings are flat on the command line.
     parsed = tyro.cli(
         settings,
-        description=verb.__doc__,
+        description=inspect.getdoc(verb),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     try:

@@ -2,12 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
 from tqdm import tqdm
 
+from cellline.bars import counted, duration
 from cellline.data.batches import Batch
 from cellline.device import Device
 from cellline.prediction.metrics import percent
@@ -42,7 +44,7 @@ class EpochRecord:
 
 @dataclass
 class Progress:
-    """Shows the training of one fold; draws bars only where stderr is a terminal."""
+    """Shows the training of one fold."""
 
     title: str
     device: Device
@@ -52,30 +54,36 @@ class Progress:
     """Those to be trained now; a resumed training has fewer."""
     steps: int
     """In an epoch."""
+    shown: bool = True
+    """False prints nothing and draws nothing: for all ranks but the first."""
     announced: bool = field(default=False, init=False)
 
     def batches(self, batches: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
-        """Pass an epoch's batches on, showing a bar with the time left in the epoch."""
+        """Pass an epoch's batches on, showing the time left in the epoch."""
         label = f"{self.title}, epoch {epoch + 1}/{self.epochs.stop}"
-        bar = tqdm(
-            batches, label, self.steps, initial=first, leave=False, disable=None, unit="step"
-        )
         started = time.perf_counter()
-        for step, batch in enumerate(bar, start=1):
-            yield batch
-            if not self.announced and step == min(TIMED_STEP, self.steps - first):
-                self.announced = True
-                synchronize(self.device)
-                self.announce(time.perf_counter() - started)
-            if step < TIMED_STEP:
-                synchronize(self.device)
-                started = time.perf_counter()
+        with counted(label, self.steps, "step", done=first, shown=self.shown) as advance:
+            for step, batch in enumerate(batches, start=1):
+                yield batch
+                advance(1)
+                if not self.announced and step == min(TIMED_STEP, self.steps - first):
+                    self.announced = True
+                    synchronize(self.device)
+                    self.announce(time.perf_counter() - started)
+                if step < TIMED_STEP:
+                    synchronize(self.device)
+                    started = time.perf_counter()
+
+    def predicting(self, views: int) -> AbstractContextManager[Callable[[int], object]]:
+        """Show how far the predictions of the held-out samples are; see `counted`."""
+        what = "held-out samples" + (f", {views} views" if views > 1 else "")
+        return counted(f"{self.title}, {what}", self.n_held_out, "sample", shown=self.shown)
 
     def announce(self, seconds_a_step: float) -> None:
         """The line at the start: what is trained, where, and for how long."""
         held_out = FORWARD_SHARE * self.n_held_out / self.n_train
         epochs = len(self.epochs) * (1 + held_out) + len(VIEWS) * held_out
-        say(
+        self.say(
             f"{self.title}: {self.device.describe()}; {self.n_train} training and "
             f"{self.n_held_out} held-out samples; {len(self.epochs)} epochs of {self.steps} steps; "
             f"about {duration(seconds_a_step * self.steps * epochs)}"
@@ -84,7 +92,7 @@ class Progress:
     def epoch(self, record: EpochRecord) -> None:
         """The line at an epoch's end."""
         left = duration(record.seconds * (self.epochs.stop - record.epoch))
-        say(
+        self.say(
             f"{self.title}, epoch {record.epoch}/{self.epochs.stop}: "
             f"loss {record.train_loss:.3f}, held out {record.held_out_loss:.3f}; "
             f"BAC {percent(record.train_bac)}, held out {percent(record.held_out_bac)}; "
@@ -94,25 +102,22 @@ class Progress:
     def end(self, history: History) -> None:
         """The line after the last epoch: what choosing the best one would have flattered."""
         best = best_epoch(history)
-        say(
+        self.say(
             f"{self.title}: the last epoch's weights are kept, held-out BAC "
             f"{percent(history[-1]['held_out_bac'])}; the best epoch, {best['epoch']}, had "
             f"{percent(best['held_out_bac'])}"
         )
+
+    def say(self, line: str) -> None:
+        """Print a line, where it is shown."""
+        if self.shown:
+            say(line)
 
 
 def say(line: str) -> None:
     """Print a line without breaking a bar."""
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
-
-
-def duration(seconds: float) -> str:
-    """Such as '12 s', '7 min' or '2 h 5 min'."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def synchronize(device: Device) -> None:

@@ -1,0 +1,75 @@
+"""How far a piece of work is: a bar on a terminal, now and then a line in a log."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+# Between the lines of a log. A person who looks at it sees within that time whether it moves, and
+# the watchdogs of clusters and CI that end a silent job wait for ten minutes or longer; a night is
+# some hundred lines. Work that is done sooner needs none.
+LINE_SECONDS = 60.0
+
+
+@contextmanager
+def counted(
+    title: str,
+    total: int,
+    unit: str,
+    *,
+    done: int = 0,
+    delay: float = 0.0,
+    shown: bool = True,
+    line_seconds: float = LINE_SECONDS,
+) -> Iterator[Callable[[int], object]]:
+    """Show the work done within; yields what is to be told how many more units are done.
+
+    `done` of the `total` units were done before. A bar appears after `delay` seconds and vanishes
+    at the end. Where stderr is no terminal that can take lines back, a line on stdout is printed at
+    most every `line_seconds` instead.
+    """
+    if not shown:
+        yield lambda units: None
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with tqdm(
+            desc=title, total=total, unit=f" {unit}", initial=done, delay=delay, leave=False
+        ) as bar:
+            yield bar.update
+    else:
+        yield Lines(title, total, unit, done, line_seconds).advance
+
+
+class Lines:
+    """Such as 'fold 0, epoch 3/20: step 120 of 197 (61 %), about 4 min left'."""
+
+    def __init__(self, title: str, total: int, unit: str, done: int, line_seconds: float) -> None:
+        """The time runs from here; see `counted`."""
+        self.title, self.total, self.unit = title, total, unit
+        self.done = self.before = done
+        self.line_seconds = line_seconds
+        self.started = self.printed = time.monotonic()
+
+    def advance(self, units: int) -> None:
+        """Count, and print a line if the last one is long ago; none at the end."""
+        self.done += units
+        now = time.monotonic()
+        if now - self.printed < self.line_seconds or self.done >= self.total:
+            return
+        self.printed = now
+        left = (now - self.started) * (self.total - self.done) / (self.done - self.before)
+        print(
+            f"{self.title}: {self.unit} {self.done} of {self.total} "
+            f"({100 * self.done / self.total:.0f} %), about {duration(left)} left",
+            flush=True,
+        )
+
+
+def duration(seconds: float) -> str:
+    """Such as '12 s', '7 min' or '2 h 5 min'."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
