@@ -1,0 +1,98 @@
+# %% [markdown]
+# # cellline: folds, train, submit
+#
+# Attach the competition's data and the data set made of the zip that `make kaggle` built. To go on
+# where another session stopped, attach its output as well: its `oof` folder is taken over.
+# Settings are in the next cell and nowhere else.
+
+# %%
+from pathlib import Path
+
+MINUTES = 500  # of training: then it stops, saved, and what there is is submitted
+FOLDS = ["--folds", "5"]  # settings of folds.py alone, as "--channels", "gray"
+ARGS = ["--weights", "imagenet"]  # any other settings, as "--epochs", "30"; always the same ones
+
+INPUT = Path("/kaggle/input")  # only read: the data, the bundle, earlier outputs
+WORKING = Path("/kaggle/working")  # kept
+TEMPORARY = Path("/kaggle/temp")  # not kept
+
+# %% [markdown]
+# ## Find what is attached
+
+# %%
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+
+def run(script, *arguments):
+    """Run a script of the bundle, show what it prints, and fail where it fails."""
+    command = [sys.executable, "-u", str(BUNDLE / "src" / script), *map(str, arguments)]
+    # Printed from here, since not every notebook shows what other processes print.
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **piped, errors="replace", cwd=TEMPORARY) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def the_one(what, folders):
+    """The one folder there is; an error that names them where there is none or another."""
+    if len(folders) != 1:
+        found = ", ".join(map(str, folders)) or "none is"
+        raise FileNotFoundError(f"one {what} must be attached; under {INPUT}: {found}")
+    return folders[0]
+
+
+for folder in (WORKING, TEMPORARY):
+    folder.mkdir(parents=True, exist_ok=True)
+UNPACKED = TEMPORARY / "bundle"
+for path in INPUT.rglob("cellline-kaggle.zip"):  # Kaggle unpacks it, a drive does not
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(UNPACKED)
+BUNDLE = the_one(
+    "bundle of `make kaggle`",
+    [path.parents[1] for root in (INPUT, UNPACKED) for path in root.rglob("src/environment.py")],
+)
+DATA = the_one(
+    "competition (y_train.csv beside sample_submission.csv)",
+    [
+        path.parent
+        for path in INPUT.rglob("y_train.csv")
+        if path.with_name("sample_submission.csv").exists()
+    ],
+)
+earlier = [path.parent for path in INPUT.rglob("oof/folds.json")]
+if (WORKING / "oof").exists():
+    print("going on with", WORKING / "oof")
+elif earlier:
+    copying = WORKING / "oof.copying"
+    shutil.copytree(the_one("earlier `oof`", earlier), copying, dirs_exist_ok=True)
+    copying.rename(WORKING / "oof")
+if BUNDLE.is_relative_to(UNPACKED):  # in /kaggle/input weights are found by themselves
+    os.environ["TORCH_HOME"] = str(BUNDLE / "weights")
+if "none" in ARGS:
+    print("warning: from scratch a network takes many more epochs, and usually scores lower")
+COMMON = ["--input-dir", DATA, "--oof-dir", WORKING / "oof"]
+COMMON += ["--submissions-dir", WORKING / "submissions", "--cache-dir", TEMPORARY / "cache", *ARGS]
+
+# %%
+run("environment.py", "--find-links", BUNDLE / "wheels")
+
+# %%
+run("folds.py", *COMMON, *FOLDS)
+
+# %%
+import torch
+
+GPUS = torch.cuda.device_count()
+run("train.py", *COMMON, "--max-minutes", MINUTES, *(["--gpus", GPUS] if GPUS > 1 else []))
+
+# %%
+run("submit.py", *COMMON, "--partial")
+newest = max((WORKING / "submissions").glob("*.csv"), key=lambda path: path.stat().st_mtime_ns)
+shutil.copyfile(newest, WORKING / "submission.csv")
+print(WORKING / "submission.csv", "is", newest.name)

@@ -1,0 +1,205 @@
+"""The bundle where it is made for: no network, a read-only input, only what the image has."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from environments import installed, make_environment
+
+from cellline.bundle import NAME, ROOT, build_bundle, in_image, pins
+
+HERE = Path(__file__).resolve().parent
+TINY = ["--weights", "none", "--network", "densenet_tiny", "--epochs", "1", "--batch-size", "16"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip, with the wheels for this Python."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    folder = tmp_path_factory.mktemp("dist")
+    # A wheel that every index has: without it there is none, or no connection.
+    trial = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, "wheel"]
+    if subprocess.run(trial, capture_output=True).returncode:
+        pytest.skip("no package index can be reached")
+    return build_bundle(folder, [python], None, print)
+
+
+@dataclass
+class Session:
+    """One session of a notebook: the folder that it sees as /kaggle."""
+
+    folder: Path
+    python: Path
+
+    def run(self, notebook: Path, settings: str) -> str:
+        """What the notebook printed; it must have ended well."""
+        done = self.start(HERE / "execute.py", notebook, settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run Python in the closed environment."""
+        for name in ("input", "working", "temp"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        closed = ["unshare", "--mount", "--net", sys.executable, str(HERE / "machine.py")]
+        return subprocess.run(
+            [*closed, self.folder, self.python, *arguments],
+            capture_output=True,
+            text=True,
+            # Nothing of the environment that tests run in, such as where pip finds packages.
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": "/kaggle/temp",
+                "OMP_NUM_THREADS": "1",
+                "HIDDEN": str(ROOT / "src"),
+                "READ_ONLY": sysconfig.get_path("purelib"),
+            },
+        )
+
+    def submission(self) -> list[list[str]]:
+        return read(self.folder / "working" / "submission.csv")
+
+
+def read(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.fixture
+def session(tmp_path: Path, drawn: Path) -> Session:
+    """A session that the drawn competition is attached to."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    trial = subprocess.run(
+        ["unshare", "--mount", "--net", "mount", "-t", "tmpfs", "tmpfs", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    if trial.returncode:
+        pytest.skip(f"no namespaces can be made here: {trial.stderr.strip()}")
+    folder = tmp_path / "first"
+    shutil.copytree(drawn, folder / "input" / "competitions" / "cell-lines")
+    return Session(folder, make_environment(tmp_path / "image", in_image))
+
+
+def settings(folds: int, minutes: float, arguments: Sequence[str]) -> str:
+    return f"FOLDS = ['--folds', '{folds}']\nMINUTES = {minutes}\nARGS = {list(arguments)}"
+
+
+def test_the_session_is_as_closed_as_kaggle_s(session: Session) -> None:
+    script = f"""
+import errno, importlib.metadata, os, socket
+
+def refused(number, action):
+    try:
+        action()
+    except OSError as error:
+        assert error.errno == number, error
+    else:
+        raise AssertionError(action)
+
+table = "/kaggle/input/competitions/cell-lines/y_train.csv"
+assert os.path.getsize(table)
+refused(errno.EROFS, lambda: open("/kaggle/input/new", "w"))
+refused(errno.EROFS, lambda: open(table, "a"))
+open("/kaggle/working/new", "w")
+refused(errno.ENETUNREACH, lambda: socket.create_connection(("192.0.2.1", 80)))
+with socket.create_server(("127.0.0.1", 0)) as server:
+    socket.create_connection(server.getsockname())
+assert not os.listdir({str(ROOT / "src")!r})
+names = {{distribution.name.lower() for distribution in importlib.metadata.distributions()}}
+assert "torch" in names and not names & {{"albumentations", "optuna", "pytest", "tyro"}}, names
+"""
+    done = session.start("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert (session.folder / "working" / "new").exists()
+
+
+def test_the_notebook_makes_a_submission_without_a_network(
+    session: Session, bundle: Path, drawn: Path
+) -> None:
+    had = installed(session.python)
+    assert {"torch", "numpy", "scipy", "pillow"} <= set(had)
+    assert "albumentations" not in had
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(session.folder / "input" / "datasets" / "me" / NAME)
+    printed = session.run(bundle.with_suffix(".ipynb"), settings(2, 500, TINY))
+    assert "fold 1 is finished" in printed
+    assert "warning: from scratch" in printed
+
+    # What the image had is as it was; what it lacked is there now.
+    has = installed(session.python)
+    assert had.items() <= has.items()
+    assert has["albumentations"] in "\n".join(pins("3.12"))
+
+    rows, template = session.submission(), read(drawn / "sample_submission.csv")
+    assert [row[0] for row in rows] == [row[0] for row in template]
+    assert {row[1] for row in rows[1:]} <= {row[1] for row in read(drawn / "y_train.csv")[1:]}
+    working = session.folder / "working"
+    assert {path.name for path in working.iterdir()} == {"oof", "submissions", "submission.csv"}
+    [kept] = working.glob("submissions/*.csv")
+    assert kept.read_bytes() == (working / "submission.csv").read_bytes()
+
+
+def attempt(folder: Path, more: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a bundle without wheels in this Python, with these folders in place of /kaggle."""
+    notebook = build_bundle(folder / "input", (), None, lambda line: None).with_suffix(".ipynb")
+    names = (("INPUT", "input"), ("WORKING", "working"), ("TEMPORARY", "temp"))
+    edited = "".join(f"{name} = Path({str(folder / path)!r})\n" for name, path in names)
+    command = [sys.executable, HERE / "execute.py", notebook, edited + settings(2, 1, TINY) + more]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_verb_that_fails_fails_the_notebook(tmp_path: Path, drawn: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "input" / "data")
+    done = attempt(tmp_path, "\nFOLDS = ['--folds', '1']")
+    assert "error: --folds 1: at least 2 are needed" in done.stdout
+    assert done.returncode == 1
+    assert "CalledProcessError" in done.stderr
+    assert "src/folds.py" in done.stderr
+
+
+def test_what_is_attached_twice_or_not_at_all_is_named(tmp_path: Path, drawn: Path) -> None:
+    needed = "one competition (y_train.csv beside sample_submission.csv) must be attached"
+    done = attempt(tmp_path)
+    assert f"{needed}; under {tmp_path / 'input'}: none is" in done.stderr
+    for name in ("one", "other"):
+        shutil.copytree(drawn, tmp_path / "input" / name)
+    done = attempt(tmp_path)
+    assert needed in done.stderr
+    assert all(str(tmp_path / "input" / name) in done.stderr for name in ("one", "other"))
+    assert not (tmp_path / "working" / "oof").exists()
+
+
+@pytest.mark.torture
+def test_a_session_that_runs_out_of_time_submits_and_the_next_goes_on(
+    session: Session, bundle: Path
+) -> None:
+    # As it is on a drive: not unpacked.
+    shutil.copy(bundle, session.folder / "input")
+    notebook = bundle.with_suffix(".ipynb")
+    # More epochs than a minute has, and a minute is enough for the first of them.
+    long = settings(2, 1, [*TINY, "--epochs", "5000"])
+    assert "is saved; to go on" in session.run(notebook, long)
+    first = session.submission()
+    history = Path("working", "oof", "densenet161", "fold0", "history.csv")
+    epochs = read(session.folder / history)
+
+    following = Session(session.folder.with_name("second"), session.python)
+    shutil.copytree(session.folder / "input", following.folder / "input")
+    earlier = following.folder / "input" / "notebooks" / "me" / "first"
+    shutil.copytree(session.folder / "working", earlier)
+    printed = following.run(notebook, long)
+    assert "folds.csv is up to date" in printed
+    assert "is saved; to go on" in printed
+    assert read(following.folder / history)[: len(epochs)] == epochs
+    assert len(read(following.folder / history)) > len(epochs)
+    assert [row[0] for row in following.submission()] == [row[0] for row in first]
