@@ -27,12 +27,17 @@ endif
 
 COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" --run "$(RUN)"
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
+GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
+STORAGE_OPTION = $(if $(STORAGE),--storage "$(STORAGE)")
 
-.PHONY: help setup folds train tune submit compare report demo test torture bench bench-growth lint format lock check-active check-active-dev
+.PHONY: help setup folds train tune submit compare report demo kaggle test torture bench bench-growth lint format lock check-active check-active-dev
 
-# `make folds train submit` means one after the other, whatever -j says.
+# `make folds train submit` means one after the other, whatever -j says; only folds are independent.
+FOLD_JOBS = $(filter train-%,$(MAKECMDGOALS))
+ifneq ($(filter-out train-%,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
+endif
 
 help:
 	@echo 'Usage: make VERB [VARIABLE=value ...]'
@@ -40,10 +45,14 @@ help:
 	@echo '  make demo      the whole pipeline on a small synthetic competition, a few minutes'
 	@echo '  make folds     check the input, find copies, deal samples into folds    FOLDS=5'
 	@echo '  make tune      search learning rate and batch size                      TRIALS=20 TUNE_EPOCHS=4 FOLD=0'
+	@echo '                 several at once, also on other machines, at one study   STORAGE=shared/study.log'
 	@echo '  make train     train one fold, or every fold that is not finished       FOLD=0'
+	@echo '  make -j2 train-0 train-1   these folds, two at once'
+	@echo '  make train FOLD=0 GPUS=2   one fold, by two GPUs together'
 	@echo '  make submit    predict the test set, blend, write the CSV               RUNS="a b"'
 	@echo '  make compare   is run b better than run a? overall and by class         RUNS="a b"'
 	@echo '  make report    one HTML page that shows a run'
+	@echo '  make kaggle    one zip and one notebook, to run all this on Kaggle      WEIGHTS=file.pth'
 	@echo
 	@echo '  make setup     install what is needed into .venv (the others do, too)   VENV=.venv PYTHON=python3'
 	@echo '  make test      run the tests             make lint     ruff and mypy'
@@ -62,10 +71,16 @@ folds: $(READY)
 	@$(PY) src/folds.py $(COMMON) --folds $(FOLDS) $(ARGS)
 
 tune: $(READY)
-	@$(PY) src/tune.py $(COMMON) $(FOLD_OPTION) --trials $(TRIALS) --tune-epochs $(TUNE_EPOCHS) $(ARGS)
+	@$(PY) src/tune.py $(COMMON) $(FOLD_OPTION) $(STORAGE_OPTION) --trials $(TRIALS) --tune-epochs $(TUNE_EPOCHS) $(ARGS)
 
 train: $(READY)
-	@$(PY) src/train.py $(COMMON) $(FOLD_OPTION) $(ARGS)
+	@$(PY) src/train.py $(COMMON) $(FOLD_OPTION) $(GPUS_OPTION) $(ARGS)
+
+# One fold a job: make -j2 train-0 train-1. Bars of several on one terminal would be a mess.
+.PHONY: $(FOLD_JOBS)
+$(FOLD_JOBS): export TERM = dumb
+$(FOLD_JOBS): train-%: $(READY)
+	@$(PY) src/train.py $(COMMON) --fold $* $(GPUS_OPTION) $(ARGS)
 
 submit: $(READY)
 	@$(PY) src/submit.py $(COMMON) $(RUNS_OPTION) $(ARGS)
@@ -74,7 +89,10 @@ compare: $(READY)
 	@$(PY) src/compare.py $(COMMON) $(RUNS_OPTION) $(ARGS)
 
 report: $(READY)
-	@$(PY) src/report.py $(COMMON) $(RUNS_OPTION) $(ARGS)
+	@$(PY) src/report.py $(COMMON) $(RUNS_OPTION) $(STORAGE_OPTION) $(ARGS)
+
+kaggle: $(READY)
+	@$(PY) src/bundle.py $(if $(WEIGHTS),--weights-file "$(WEIGHTS)") $(ARGS)
 
 demo: $(READY)
 	@$(PY) src/demo.py $(ARGS)
@@ -94,13 +112,13 @@ bench-growth: $(READY)
 	@PYTHONPATH=src $(PY) -m benchmarks.growth $(ARGS)
 
 lint: $(READY_DEV)
-	@$(PY) -m ruff check src tests benchmarks
-	@$(PY) -m ruff format --check src tests benchmarks
+	@$(PY) -m ruff check src tests benchmarks kaggle
+	@$(PY) -m ruff format --check src tests benchmarks kaggle
 	@$(PY) -m mypy
 
 format: $(READY_DEV)
-	@$(PY) -m ruff check --fix src tests benchmarks
-	@$(PY) -m ruff format src tests benchmarks
+	@$(PY) -m ruff check --fix src tests benchmarks kaggle
+	@$(PY) -m ruff format src tests benchmarks kaggle
 
 # uv resolves for every platform at once and writes the markers; pip installs what it wrote.
 lock: $(READY_DEV)

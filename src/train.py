@@ -4,19 +4,31 @@ from dataclasses import dataclass
 
 from cellline.cli import run_verb
 from cellline.config import Config
+from cellline.errors import UserError
+from cellline.training.launching import end_with_parent, launch, launched
 
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
     """Settings of `make train`."""
 
+    gpus: int = 1
+    """How many GPUs, on a CPU processes, train each fold together; not needed under torchrun."""
+
 
 def main(config: TrainConfig) -> None:
     """Train one fold (--fold) or every fold in turn, and predict the samples that it held out."""
+    if config.gpus < 1:
+        raise UserError(f"--gpus {config.gpus}: must be at least 1")
+    if launched():
+        end_with_parent()
+    elif config.gpus > 1:
+        launch(config.gpus)
+        return
     # Here, so that a mistyped setting need not wait for torch.
     from cellline.training.run import train_run
 
-    train_run(config, print)
+    train_run(config, print, config.gpus)
 
 
 if __name__ == "__main__":

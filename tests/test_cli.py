@@ -1,4 +1,5 @@
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -64,6 +65,22 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
 def test_a_reader_that_leaves_ends_it_quietly() -> None:
     done = run_verb("[print(i) for i in range(100_000)]", "| head -1")
     assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
+
+
+def test_a_log_can_be_read_while_it_is_written() -> None:
+    Path("verb.py").write_text(VERB.format(body="print('x'); sys.stdin.readline()"))
+    process = subprocess.Popen(
+        [sys.executable, "verb.py"],
+        # As Python is by itself, whatever the shell that started the tests says.
+        env={**os.environ, "PYTHONPATH": str(SOURCES), "PYTHONUNBUFFERED": ""},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], 60)
+    process.communicate(b"\n")
+    assert ready
+    assert process.returncode == 0
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

@@ -30,10 +30,11 @@ def make(*arguments: str, status: int = 0) -> str:
         ["make", "-f", str(ROOT / "Makefile"), *arguments, "VENV=", f"PYTHON={sys.executable}"],
         env={**environment, "LC_ALL": "C"},
         capture_output=True,
-        text=True,
         timeout=300,
     )
-    printed = done.stdout + done.stderr
+    printed = (done.stdout + done.stderr).decode()
+    # Nothing is overwritten where it is no terminal.
+    assert "\r" not in printed
     # make itself ends with 2 when a script has failed, and says the script's status.
     assert done.returncode == (2 if status else 0), printed
     if status:
@@ -197,9 +198,9 @@ def test_an_interrupted_training_says_so_and_goes_on(dealt: Path) -> None:
 
 def test_help_lists_every_verb() -> None:
     printed = make()
-    for verb in ("demo", "folds", "tune", "train", "submit", "setup", "test", "lint"):
+    for verb in ("demo", "folds", "tune", "train", "submit", "kaggle", "setup", "test", "lint"):
         assert f"make {verb} " in printed
-    scripts = {path.stem for path in (ROOT / "src").glob("*.py")} - {"environment"}
+    scripts = {path.stem for path in (ROOT / "src").glob("*.py")} - {"environment", "bundle"}
     assert all(f"make {name} " in printed for name in scripts)
 
 

@@ -29,6 +29,8 @@ class Device:
     device: torch.device
     precision: str
     workers: int
+    sharers: int = 1
+    """Processes on this machine that train one fold together, this one included."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """Computes convolutions and products in `precision`, the rest in float32."""
@@ -58,12 +60,13 @@ class Device:
         return f"{self.name}, {self.precision}"
 
 
-def choose_device(machine: Machine) -> Device:
+def choose_device(machine: Machine, local_rank: int = 0, sharers: int = 1) -> Device:
     """The device and precision that the settings ask for, tried out.
 
-    On a CPU, the process keeps the memory that it frees from then on.
-    Raises UserError for a device that torch does not have here, or can't compute on, and for a
-    precision that the device can't compute in.
+    Of `sharers` processes that train together on this machine, the one of `local_rank` gets the GPU
+    of that number. On a CPU, the process keeps the memory that it frees from then on.
+    Raises UserError for a device that torch does not have here, or can't compute on, or that the
+    processes can't share, and for a precision that the device can't compute in.
     """
     name = machine.device
     if name == "auto":
@@ -71,6 +74,8 @@ def choose_device(machine: Machine) -> Device:
             name = "cuda"
         else:
             name = "mps" if torch.backends.mps.is_available() else "cpu"
+    if sharers > 1:
+        name = one_of_several(name, local_rank, sharers)
     version = f"torch {torch.__version__}"
     try:
         device = torch.device(name)
@@ -79,7 +84,7 @@ def choose_device(machine: Machine) -> Device:
         raise UserError(
             f"--device {name}: {version} can't use it: {first_line(error)}; try --device cpu"
         ) from error
-    plain = Device(device, "float32", choose_workers(machine, device))
+    plain = Device(device, "float32", choose_workers(machine, device, sharers), sharers)
     try:
         try_out(plain)
     except RuntimeError as error:
@@ -102,6 +107,26 @@ def choose_device(machine: Machine) -> Device:
             f"{first_line(error)}. Try --precision float32"
         ) from error
     return chosen
+
+
+def one_of_several(name: str, local_rank: int, sharers: int) -> str:
+    """The device of one of `sharers` processes, each of which has a GPU of its own, or all the CPU.
+
+    Raises UserError where that can't be.
+    """
+    if name == "cpu":
+        return name
+    if name != "cuda":
+        raise UserError(
+            f"--device {name}: {sharers} processes can't share it. Give --device cuda (each takes "
+            "a GPU of its own) or cpu, or train in one process (without GPUS=)"
+        )
+    if torch.cuda.device_count() < sharers:
+        raise UserError(
+            f"GPUS={sharers}: there are {torch.cuda.device_count()} here, and each process needs "
+            "one of its own"
+        )
+    return f"cuda:{local_rank}"
 
 
 def try_out(device: Device) -> None:
@@ -156,10 +181,10 @@ def native_precision(device: torch.device) -> str:
     return "float32"
 
 
-def choose_workers(machine: Machine, device: torch.device) -> int:
+def choose_workers(machine: Machine, device: torch.device, sharers: int) -> int:
     """Loader processes: none on CPU, where they would take the cores that train."""
     if machine.workers is not None:
         return machine.workers
     if device.type == "cpu":
         return 0
-    return min(8, count_processors() - 1)
+    return max(0, min(8, count_processors() // sharers - 1))

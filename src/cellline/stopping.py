@@ -16,6 +16,9 @@ STARTED = time.monotonic()
 # A machine that is taken away sends SIGTERM, a terminal that is closed SIGHUP.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+# Less than what stands for any signal, so that a signal goes first.
+TIME_IS_UP = 1
+
 
 class Stopped(BaseException):
     """The work has ended early, and what it had is saved. Not an error, and no Exception."""
@@ -41,6 +44,10 @@ class Stop:
 
     def __init__(self, max_minutes: float | None = None) -> None:
         """The time runs from the process's start."""
+        # Where several processes must end at the same step: the largest of all their numbers.
+        self.agree: Callable[[int], int] = int
+        # What the first signal is answered with.
+        self.notice = "finishing the step, then saving; Ctrl-C to leave at once"
         self.deadline = None if max_minutes is None else STARTED + 60 * max_minutes
         self.number: int | None = None
         self.checked: float | None = None
@@ -52,14 +59,20 @@ class Stop:
         Twice the longest time between two calls, saving included, is left before the deadline: for
         what comes until the next call, and for saving.
         """
+        reason = self.agree(self.look())
+        if reason:
+            raise Stopped(None if reason == TIME_IS_UP else reason - TIME_IS_UP)
+
+    def look(self) -> int:
+        """Why to end: TIME_IS_UP, or a signal's number beyond it; 0 where there is no reason to."""
         if self.number is not None:
-            raise Stopped(self.number)
+            return TIME_IS_UP + self.number
         now = time.monotonic()
         if self.checked is not None:
             self.longest = max(self.longest, now - self.checked)
         self.checked = now
-        if self.deadline is not None and now + 2 * self.longest >= self.deadline:
-            raise Stopped
+        is_up = self.deadline is not None and now + 2 * self.longest >= self.deadline
+        return TIME_IS_UP if is_up else 0
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -75,7 +88,8 @@ class Stop:
                 return
             self.number = number
             # Not print(), which a signal may have interrupted.
-            os.write(2, b"\nfinishing the step, then saving; Ctrl-C to leave at once\n")
+            if self.notice:
+                os.write(2, f"\n{self.notice}\n".encode())
 
         with _handling(remember):
             yield

@@ -38,7 +38,7 @@ def moment(event: str, args: tuple[Any, ...]) -> str | None:
         return REMOVING if name.endswith(".tmp") else None
     if name.endswith(".tmp"):
         return WRITING
-    if name.endswith("/.lock"):
+    if name.endswith(".lock"):
         return BEGUN
     if name.endswith("journal.log") and args[1] == "a":
         return JOURNAL

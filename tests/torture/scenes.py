@@ -62,6 +62,10 @@ class Scene:
         finally:
             running.kill()
 
+    def start(self, folder: Path) -> Running:
+        """Start the verb in a folder."""
+        return self.verbs.start(folder, self.verb, *self.arguments)
+
     def run(self, folder: Path, *more: str, kill: Kill | None = None) -> Ended:
         """Run the verb in a folder to its end."""
         return self.verbs.run(folder, self.verb, *self.arguments, *more, kill=kill)

@@ -113,8 +113,8 @@ def test_a_signal_ends_tuning_within_a_trial_that_begins_again(
 ) -> None:
     scene = scenes.tune
     folder = scene.set_up(tmp_path / "folder")
-    # After the study and its first trial were begun, 5 and 6 operations of them.
-    with scene.pause(folder, at=(JOURNAL, 14)) as running:
+    # In its second trial: the study and each trial are begun in 5 operations and ended in 3.
+    with scene.pause(folder, at=(JOURNAL, 17)) as running:
         running.signal(signal.SIGTERM)
         ended = running.end()
     assert ended.status == 143

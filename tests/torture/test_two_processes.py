@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from harness import snapshot
-from launcher import JOURNAL, SYNCING
+from harness import finished_trials, snapshot
+from launcher import SYNCING
 from scenes import TINY, Scene, Scenes
 
 
@@ -15,7 +15,6 @@ from scenes import TINY, Scene, Scenes
     ("verb", "at", "what"),
     [
         ("train", (SYNCING, 6), r"fold0 .* \(training fold 0\)"),
-        ("tune", (JOURNAL, 14), r"tuning .* \(tuning\)"),
         ("folds", (SYNCING, 1), r"oof .* \(dealing folds\)"),
     ],
 )
@@ -46,6 +45,18 @@ def test_different_folds_at_once(scenes: Scenes, tmp_path: Path) -> None:
         ended = running.end()
         assert ended.status == 0, ended.printed
     assert snapshot(folders[1]) == snapshot(folders[0])
+
+
+def test_two_tune_one_study(scenes: Scenes, tmp_path: Path) -> None:
+    scene = scenes.tune
+    folder = scene.set_up(tmp_path / "folder")
+    ends = [running.end() for running in [scene.start(folder) for _ in range(2)]]
+    assert [ended.status for ended in ends] == [0, 0], ends
+    journal = folder / "oof/tuning/journal.log"
+    assert len(finished_trials(journal)) == len(
+        finished_trials(scene.after / "oof/tuning" / journal.name)
+    )
+    assert snapshot(folder).keys() == scene.expected.keys()
 
 
 def test_the_lock_is_free_again_once_its_holder_is_killed(scenes: Scenes, tmp_path: Path) -> None:

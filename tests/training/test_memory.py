@@ -70,6 +70,14 @@ def test_two_samples_tell_what_many_take(
         assert step.fixed < step.per_sample
 
 
+def test_processes_share_the_memory_of_their_machine(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    FoldTrainer(competition, folds, 0, training, replace(device, sharers=2))
+    with pytest.raises(TooLittleMemoryError):
+        FoldTrainer(competition, folds, 0, training, replace(device, sharers=10**6))
+
+
 def test_measuring_changes_nothing(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:

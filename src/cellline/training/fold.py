@@ -1,6 +1,7 @@
 """Training one fold to its end, from wherever it stopped, and keeping what it has on the way."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cellline.training.checkpoint import (
 )
 from cellline.training.loop import FoldTrainer
 from cellline.training.progress import Progress, say
+from cellline.training.scalars import scalars
 from cellline.versions import code_version
 
 # What a power cut may cost within an epoch. DenseNet-161's checkpoint of 424 MB takes seconds.
@@ -26,17 +28,25 @@ CLOCK = ("samples_per_second", "seconds")
 
 
 def train_fold(
-    trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold: int, stop: Stop
+    trainer: FoldTrainer,
+    folder: Path,
+    config: dict[str, Any],
+    fold: int,
+    stop: Stop,
+    *,
+    tensorboard: bool = False,
 ) -> OutOfFold:
     """Train a fold to its end and write what it leaves in `folder`; its predictions.
 
     A checkpoint and history.csv after each epoch, and within one every SAVE_SECONDS; after the last
     a checkpoint without the optimizer's state, then oof.npz, whose presence means that the fold is
-    finished. Raises Stopped, after saving, when `stop` says so.
+    finished. Raises Stopped, after saving, when `stop` says so. Where several ranks train the fold,
+    each calls this, and rank 0 writes.
     """
-    with one_writer(folder, f"training fold {fold}"), stop.on_signals():
+    # Rank 0 alone writes.
+    lock = one_writer(folder, f"training fold {fold}") if trainer.ranks.first else nullcontext()
+    with lock, stop.on_signals():
         history = resume(trainer, folder, config, fold)
-        keeper = Keeper(trainer, folder, config, fold, history, stop)
         epochs = range(len(history), trainer.training.epochs)
         progress = Progress(
             f"fold {fold}",
@@ -45,18 +55,22 @@ def train_fold(
             len(trainer.held_out),
             epochs,
             len(trainer.batches),
+            shown=trainer.ranks.first,
         )
-        for epoch in epochs:
-            try:
-                record = trainer.train_epoch(epoch, progress, keeper.pause)
-            except Stopped:
+        with scalars(folder, history, tensorboard and trainer.ranks.first) as show:
+            keeper = Keeper(trainer, folder, config, fold, history, stop)
+            for epoch in epochs:
+                try:
+                    record = trainer.train_epoch(epoch, progress, keeper.pause)
+                except Stopped:
+                    keeper.save()
+                    raise
+                history.append(asdict(record))
                 keeper.save()
-                raise
-            history.append(asdict(record))
-            keeper.save()
-            progress.epoch(record)
+                show(history[-1])
+                progress.epoch(record)
         progress.end(history)
-        predictions = trainer.out_of_fold(stop.check)
+        predictions = trainer.out_of_fold(progress, stop.check)
         provenance = {
             **config,
             "fold": fold,
@@ -68,7 +82,8 @@ def train_fold(
                 {key: value for key, value in row.items() if key not in CLOCK} for row in history
             ],
         }
-        write_out_of_fold(folder / "oof.npz", predictions, provenance)
+        if trainer.ranks.first:
+            write_out_of_fold(folder / "oof.npz", predictions, provenance)
         return predictions
 
 
@@ -76,7 +91,8 @@ def resume(
     trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold: int
 ) -> list[dict[str, float]]:
     """Bring the trainer to where the fold stopped; the history until there."""
-    checkpoint = read_newest(folder, config, fold, say)
+    # The others may have another disk.
+    checkpoint = trainer.ranks.of_first(lambda: read_newest(folder, config, fold, say))
     if checkpoint is None:
         return []
     if checkpoint.code != code_version():
@@ -118,7 +134,7 @@ class Keeper:
 
     def pause(self) -> None:
         """Save when the last time is long ago; raise Stopped when it is time to end."""
-        if time.monotonic() - self.saved > SAVE_SECONDS:
+        if self.trainer.ranks.largest(time.monotonic() - self.saved > SAVE_SECONDS):
             self.save()
         self.stop.check()
 
@@ -134,12 +150,13 @@ class Keeper:
             self.history,
             None if finished else self.trainer.resume_state(),
         )
-        # The checkpoint last: an epoch whose history alone was written is trained again.
-        if self.history:
-            write_csv(
-                self.folder / "history.csv",
-                tuple(self.history[0]),
-                [tuple(row.values()) for row in self.history],
-            )
-        write_checkpoint(self.folder, checkpoint)
+        if self.trainer.ranks.first:
+            # The checkpoint last: an epoch whose history alone was written is trained again.
+            if self.history:
+                write_csv(
+                    self.folder / "history.csv",
+                    tuple(self.history[0]),
+                    [tuple(row.values()) for row in self.history],
+                )
+            write_checkpoint(self.folder, checkpoint)
         self.saved = time.monotonic()

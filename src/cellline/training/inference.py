@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from cellline.bars import counted
 from cellline.config import Augmentation, Training
 from cellline.data.competition import Competition
 from cellline.data.normalization import Normalization
@@ -62,7 +62,7 @@ def predict_test(
         title = f"{folder.parent.name}, fold {checkpoint.fold}, test set"
         with (
             explain_full_memory(),
-            tqdm(total=len(rows), desc=title, unit="sample", disable=None, leave=False) as bar,
+            counted(title, len(rows), "sample") as advance,
         ):
             of_views = predict_views(
                 network,
@@ -71,7 +71,7 @@ def predict_test(
                 device,
                 batch_size=training_of(config).batch_size or 1,
                 views=all_views(competition.test_images),
-                after_batch=bar.update,
+                after_batch=advance,
             )
         prob = average_views(of_views)
         provenance = {**config, "fold": checkpoint.fold, **made_from, "code": code_version()}

@@ -28,6 +28,7 @@ from cellline.training.averaging import MovingAverage
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import check_memory, explain_full_memory, more_parts
 from cellline.training.progress import EpochRecord, Progress, say
+from cellline.training.ranks import Ranks, running_statistics
 
 # How often the loss is looked at: each time, a GPU must be waited for.
 LOSS_CHECK_STEPS = 20
@@ -47,10 +48,10 @@ class DivergedError(UserError):
 
 @dataclass
 class PartialEpoch:
-    """What an epoch that has not ended has left so far."""
+    """What an epoch that has not ended has left so far on this rank."""
 
     losses: list[Tensor] = field(default_factory=list)
-    """A scalar a step: the batch's loss times its samples."""
+    """A scalar a step: the sum of the samples' losses."""
     predicted: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
@@ -64,6 +65,12 @@ class FoldTrainer:
 
     All that is random depends on the seed and the number of the step or epoch, so the state after
     any step is in `Checkpoint.network` and `resume_state`.
+
+    Where several ranks train it together, each takes its share of every batch and of the held-out
+    rows; a batch, the learning rate and the loss are what they are on one. What differs is drawn by
+    each for itself, dropout, and what a share shows alone, the statistics of batch normalization
+    (as in ghost batch normalization, Hoffer et al. 2017), of which the running ones are averaged.
+    After a step the network and its average are the same on all ranks.
     """
 
     def __init__(
@@ -73,12 +80,15 @@ class FoldTrainer:
         fold: int,
         training: Training,
         device: Device,
+        ranks: Ranks | None = None,
     ) -> None:
-        """`training` must have its learning rate and batch size.
+        """`training` must have its learning rate and batch size; by default there is one rank.
 
-        Raises UserError, see network, and TooLittleMemoryError where a batch can't fit.
+        Raises UserError, see network, and where the ranks can't share a batch, and
+        TooLittleMemoryError where a batch can't fit.
         """
         assert training.lr is not None and training.batch_size is not None
+        self.ranks = ranks = ranks or Ranks()
         self.competition = competition
         self.training = training
         self.device = device
@@ -98,7 +108,15 @@ class FoldTrainer:
             augmenter=Augmenter(training.augmentation, training.seed),
             workers=device.workers,
             pin_memory=device.device.type == "cuda",
+            share=ranks.share,
         )
+        smallest_batch = self.batches.size(len(self.batches) - 1)
+        if ranks.size > min(smallest_batch // 2, len(self.held_out)) and ranks.size > 1:
+            raise UserError(
+                f"{ranks.size} processes can't share batches of {smallest_batch} and "
+                f"{len(self.held_out)} held-out samples: each needs two of a batch. Train with "
+                "fewer of them (GPUS=) or a larger --batch-size"
+            )
         self.n_steps = training.epochs * len(self.batches)
         n_classes = len(competition.classes)
         torch.manual_seed(training.seed)
@@ -106,6 +124,7 @@ class FoldTrainer:
             training, n_classes, images.shape[1:], measure_normalization(images, rows)
         )
         self.network = device.place(network)
+        self.running = running_statistics(self.network)
         decay = max(0.0, 1 - 1 / (training.averaging * self.n_steps))
         self.averaged = MovingAverage(self.network, decay)
         weights = class_weights(labels[rows], n_classes)
@@ -123,8 +142,9 @@ class FoldTrainer:
         self.buffers = list(self.network.buffers())
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         if device.device.type == "cpu":
-            largest_batch = -(-self.n_train // len(self.batches))
-            check_memory(self.network, device, images.shape[1:], largest_batch)
+            largest_share = -(-self.batches.size(0) // ranks.size)
+            check_memory(self.network, device, images.shape[1:], largest_share)
+        self.parallel = ranks.parallel(self.network, device.device)
 
     @property
     def model(self) -> Classifier:
@@ -146,31 +166,44 @@ class FoldTrainer:
         for step, batch in enumerate(batches, start=epoch * len(self.batches) + done):
             loss, logits = self.train_step(step, *batch)
             # What is reported is fetched from the device after the epoch, not here.
-            partial.losses.append(loss * len(logits))
+            partial.losses.append(loss * self.batches.size(step))
             partial.predicted.append(logits.argmax(1))
             # A copy: what loader processes hand over is shared memory, one open file a batch.
             partial.labels.append(batch[1].clone())
             if step % self.check_every == 0:
-                self.check_finite(loss)
+                self.check_finite(self.ranks.total(loss))
             pause()
         seconds = time.perf_counter() - partial.started
-        train_loss = float(torch.stack(partial.losses).sum()) / self.n_train
+        losses, predicted, labels = self.join_partial()
+        train_loss = float(losses.sum()) / self.n_train
         self.check_finite(torch.tensor(train_loss))
-        held_out_loss, held_out_bac = self.score_held_out(pause)
+        held_out_loss, held_out_bac = self.score_held_out(progress, pause)
         self.check_finite(torch.tensor(held_out_loss))
         self.partial = PartialEpoch()
         return EpochRecord(
             epoch=epoch + 1,
             train_loss=train_loss,
-            train_bac=balanced_accuracy(
-                torch.cat(partial.labels).numpy(), torch.cat(partial.predicted).cpu().numpy()
-            ),
+            train_bac=balanced_accuracy(labels.numpy(), predicted.numpy()),
             held_out_loss=held_out_loss,
             held_out_bac=held_out_bac,
             lr=self.optimizer.param_groups[0]["lr"],
             samples_per_second=self.n_train / seconds,
             seconds=time.perf_counter() - partial.started,
         )
+
+    def join_partial(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All ranks' part of an epoch, on the CPU but for the losses.
+
+        The losses [step]; the predicted classes and the labels [sample], in one order.
+        """
+        partial = self.partial
+        if not partial.losses:
+            none = torch.empty(0)
+            return none, none, none
+        share = torch.cat(partial.predicted).cpu(), torch.cat(partial.labels)
+        predicted, labels = zip(*self.ranks.gather(share), strict=True)
+        losses = self.ranks.total(torch.stack(partial.losses))
+        return losses, torch.cat(predicted), torch.cat(labels)
 
     def check_finite(self, *values: Tensor) -> None:
         """Raise DivergedError unless all values are numbers."""
@@ -185,6 +218,7 @@ class FoldTrainer:
     def train_step(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; the loss and the logits, detached and on the device.
 
+        `images` and `labels` are this rank's share of the step's batch, and so is the loss.
         Where the batch does not fit into a GPU's memory, it is computed in parts from then on.
         Raises TooLittleMemoryError where that does not help, and where the CPU's memory ends.
         """
@@ -199,7 +233,8 @@ class FoldTrainer:
                 loss, logits = self.compute_gradients(step, images, labels)
                 break
             except RuntimeError as error:
-                if not gpu_is_full(error):
+                # Other ranks may have added up half of the gradients already.
+                if not gpu_is_full(error) or self.ranks.size > 1:
                     raise
                 failure = first_line(error)
             # Not above, where the error still holds what was computed until then.
@@ -212,11 +247,14 @@ class FoldTrainer:
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.ranks.average(self.running)
         self.averaged.update()
         return loss, logits
 
     def compute_gradients(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's loss and logits, detached; the gradients are left with the weights.
+        """This rank's share of the batch's loss, and its logits, detached.
+
+        The gradients of the whole batch are left with the weights.
 
         The gradients of `self.parts` parts add up to those of the batch, except that the statistics
         of batch normalization are each part's own (ghost batch normalization, Hoffer et al. 2017).
@@ -227,41 +265,57 @@ class FoldTrainer:
         losses, logits = [], []
         pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
         for part, (part_images, part_labels) in enumerate(pairs):
-            torch.manual_seed(derive_seed(self.training.seed, DROPOUT, step, part))
+            # Several ranks don't compute in parts.
+            torch.manual_seed(
+                derive_seed(self.training.seed, DROPOUT, step, self.ranks.rank + part)
+            )
             with self.device.autocast():
-                part_logits = self.network(part_images)
+                part_logits = self.parallel(part_images)
             # A mean over the part's samples becomes its share of the batch's.
-            loss = self.loss(part_logits, part_labels) * (len(part_labels) / len(labels))
-            self.scaler.scale(loss).backward()
+            share = len(part_labels) / self.batches.size(step)
+            loss = self.loss(part_logits, part_labels) * share
+            # The mean over the ranks becomes the sum.
+            self.scaler.scale(loss * self.ranks.size).backward()
             losses.append(loss.detach())
             logits.append(part_logits.detach())
         return torch.stack(losses).sum(), torch.cat(logits)
 
-    def score_held_out(self, pause: Callable[[], None]) -> tuple[float, float]:
+    def score_held_out(self, progress: Progress, pause: Callable[[], None]) -> tuple[float, float]:
         """Class-weighted loss and BAC of the averaged network, without TTA."""
         labels = self.competition.labels[self.held_out]
-        prob = self.predict(PLAIN, pause)[0]
+        prob = self.predict(PLAIN, progress, pause)[0]
         weights = self.loss.weights.cpu().numpy()[labels]
         likelihood = np.maximum(prob[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
         loss = float(np.mean(weights * -np.log(likelihood)))
         return loss, balanced_accuracy(labels, prob.argmax(1))
 
-    def predict(self, views: tuple[int, ...], pause: Callable[[], None]) -> np.ndarray:
+    def predict(
+        self, views: tuple[int, ...], progress: Progress, pause: Callable[[], None]
+    ) -> np.ndarray:
         """The averaged network's probabilities [view, held-out row, class]."""
-        return predict_views(
-            self.model,
-            self.competition.train_images,
-            self.held_out,
-            self.device,
-            # What a part of a training step fits into is enough.
-            batch_size=self.batch_size // self.parts,
-            views=views,
-            after_batch=lambda _: pause(),
-        )
+        share = self.ranks.share(self.held_out)
+        with progress.predicting(len(views)) as advance:
 
-    def out_of_fold(self, pause: Callable[[], None]) -> OutOfFold:
+            def after_batch(n_samples: int) -> None:
+                advance(n_samples * self.ranks.size)
+                pause()
+
+            of_share = predict_views(
+                self.model,
+                self.competition.train_images,
+                # Ranks pause together, after equally many batches: a shorter share is filled up.
+                np.resize(share, -(-len(self.held_out) // self.ranks.size)),
+                self.device,
+                # What a part of a training step fits into is enough.
+                batch_size=self.batch_size // self.parts // self.ranks.size,
+                views=views,
+                after_batch=after_batch,
+            )
+        return np.concatenate(self.ranks.gather(of_share[:, : len(share)]), axis=1)
+
+    def out_of_fold(self, progress: Progress, pause: Callable[[], None]) -> OutOfFold:
         """The fold's predictions, with and without TTA; what `pause` raises ends them."""
-        of_views = self.predict(all_views(self.competition.train_images), pause)
+        of_views = self.predict(all_views(self.competition.train_images), progress, pause)
         return OutOfFold(
             self.competition.train_ids[self.held_out],
             self.competition.labels[self.held_out],
@@ -276,17 +330,16 @@ class FoldTrainer:
         """
         network = self.network.state_dict()
         self.check_finite(*(value for value in network.values() if value.is_floating_point()))
-        partial = self.partial
-        none = torch.empty(0)
+        losses, predicted, labels = self.join_partial()
         return {
             "network": network,
             "n_averaged": self.averaged.steps,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "losses": torch.stack(partial.losses) if partial.losses else none,
-            "predicted": torch.cat(partial.predicted) if partial.predicted else none,
-            "labels": torch.cat(partial.labels) if partial.labels else none,
-            "seconds": time.perf_counter() - partial.started,
+            "losses": losses,
+            "predicted": predicted,
+            "labels": labels,
+            "seconds": time.perf_counter() - self.partial.started,
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -302,10 +355,13 @@ class FoldTrainer:
         if resume["scaler"]:
             self.scaler.load_state_dict(resume["scaler"])
         if len(resume["losses"]):
+            losses = resume["losses"].to(self.device.device)
+            # All ranks' were joined: rank 0 has them now, and the others what adds nothing.
+            kept = slice(None) if self.ranks.first else slice(0)
             self.partial = PartialEpoch(
-                list(resume["losses"].to(self.device.device)),
-                [resume["predicted"].to(self.device.device)],
-                [resume["labels"]],
+                list(losses if self.ranks.first else torch.zeros_like(losses)),
+                [resume["predicted"][kept].to(self.device.device)],
+                [resume["labels"][kept]],
                 time.perf_counter() - resume["seconds"],
             )
 

@@ -55,12 +55,15 @@ def check_memory(
 ) -> None:
     """Raise TooLittleMemoryError when training on the CPU would need more than is free.
 
+    Of what is free, the processes that share the machine have equal parts.
+
     Linux grants more memory than there is, and later kills who uses it. Nothing is checked where
     the system doesn't tell what is free.
     """
     free = free_memory()
     if free is None:
         return
+    free //= device.sharers
     step = measure_step(network, device, image_shape, free)
     needed = step.needed(batch_size)
     if needed > free:

@@ -1,0 +1,289 @@
+"""Two processes that train one fold: real ones, under torchrun."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ranked_train
+from numpy.testing import assert_allclose
+
+from cellline.config import Config, Folders, Machine, Training
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds
+from cellline.data.synthetic import draw_competition
+from cellline.dealing import make_folds
+from cellline.device import Device
+from cellline.errors import UserError
+from cellline.training.checkpoint import read_checkpoint
+from cellline.training.loop import FoldTrainer
+from cellline.training.ranks import Ranks
+from cellline.training.run import train_run
+
+PATIENCE = 120.0
+EPOCHS = 12
+# Without dropout, which each rank draws for itself.
+PLAIN = Training("plain", "none", epochs=EPOCHS, lr=3e-3, batch_size=16, dropout=0.0)
+TINY = replace(PLAIN, network="densenet_tiny")
+CLOCK = ("samples_per_second", "seconds")
+ADDRESSES = "10.83.0.1", "10.83.0.2"
+
+
+@pytest.fixture(scope="module")
+def dealt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small competition, decoded and dealt into folds of 30 samples."""
+    folder = tmp_path_factory.mktemp("ranks")
+    draw_competition(folder / "input", samples_train=90, samples_test=18, size=16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        list(make_folds(Folders(), ("blue", "red", "yellow"), 3, 0))
+    return folder
+
+
+@pytest.fixture
+def place(dealt: Path, own_folder: None) -> Path:
+    """The same, to train in, as the current folder."""
+    shutil.copytree(dealt, ".", dirs_exist_ok=True)
+    ranked_train.register()
+    return Path.cwd()
+
+
+def options(training: Training, run: str) -> list[str]:
+    """The command line of a training of fold 0."""
+    given = {
+        "network": training.network,
+        "weights": training.weights,
+        "epochs": training.epochs,
+        "lr": training.lr,
+        "batch-size": training.batch_size,
+        "dropout": training.dropout,
+        "run": run,
+        "fold": 0,
+        "device": "cpu",
+    }
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+
+@contextmanager
+def started(
+    *words: str, inside: tuple[str, ...] = (), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A process of Python, in a session of its own; what is left of it and of ranks is killed."""
+    process = subprocess.Popen(
+        [*inside, sys.executable, *words],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        for pid in ranks_here():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def ranks_here() -> list[int]:
+    """The processes that torchrun has started in this folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            here = (folder / "cwd").readlink() == Path.cwd()
+            if here and b"TORCHELASTIC_RUN_ID=" in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # it has ended meanwhile
+            pass
+    return found
+
+
+def await_true(is_true: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not is_true():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def two_ranks(training: Training, run: str, **environment: str) -> tuple[int, str]:
+    """Status and output of `make train FOLD=0 GPUS=2`."""
+    words = (ranked_train.__file__, "--gpus", "2", *options(training, run))
+    with started(*words, **environment) as process:
+        printed = process.communicate(timeout=PATIENCE)[0]
+        return process.returncode, printed
+
+
+def one_rank(training: Training, run: str) -> None:
+    """Train fold 0 in this process."""
+    config = Config(training=training, machine=Machine(device="cpu"), run=run, fold=0)
+    train_run(config, lambda _: None)
+
+
+def left_by(run: str) -> dict[str, Any]:
+    """What a training of fold 0 left, as arrays."""
+    folder = Path("oof", run, "fold0")
+    checkpoint = read_checkpoint(folder / "checkpoint.pt")
+    with np.load(folder / "oof.npz") as arrays:
+        oof = {name: arrays[name] for name in ("file_id", "label", "prob", "prob_plain")}
+    history = {
+        name: np.array([row[name] for row in checkpoint.history])
+        for name in checkpoint.history[0]
+        if name not in CLOCK
+    }
+    resume = read_checkpoint(folder / "checkpoint-previous.pt").resume
+    assert resume is not None
+    # Adam's step hides a factor of the gradients, but not its moments.
+    moments = {
+        f"{name} of {number}": values[name]
+        for number, values in resume["optimizer"]["state"].items()
+        for name in ("exp_avg", "exp_avg_sq")
+    }
+    tensors = {**checkpoint.network, **moments}
+    return {**oof, **history, **{key: value.numpy() for key, value in tensors.items()}}
+
+
+def test_two_ranks_agree_with_one_to_rounding(place: Path) -> None:
+    one_rank(PLAIN, "one")
+    status, printed = two_ranks(PLAIN, "two")
+    assert status == 0, printed
+    # Rank 0 alone prints, and writes what one process would.
+    assert printed.count(f"epoch {EPOCHS}/{EPOCHS}") == 1
+    assert "warn" not in printed.lower()
+    files = [{path.name for path in Path("oof", run, "fold0").iterdir()} for run in ("one", "two")]
+    assert files[0] == files[1]
+    one, two = left_by("one"), left_by("two")
+    assert one.keys() == two.keys()
+    for name, expected in one.items():
+        # Of what they are as a whole: sums that nearly cancel have few digits.
+        atol = 1e-3 * np.abs(expected).max()
+        assert_allclose(two[name], expected, rtol=0, atol=atol, err_msg=name)
+
+
+def test_a_mistake_is_told_once(place: Path) -> None:
+    status, printed = two_ranks(PLAIN, "two", MORE_FOR_RANK_1="--fold 1 --max-minutes 9")
+    assert status == 2
+    (line,) = printed.splitlines()
+    assert line.startswith("error: ranks 0 and 1 have not the same --fold, --max-minutes: ")
+    assert not Path("oof/two").exists()
+
+
+def test_a_batch_is_large_enough_for_all_ranks(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    with pytest.raises(UserError, match=r"^5 processes can't share batches of 8 and 16 held-out"):
+        FoldTrainer(competition, folds, 0, training, device, Ranks(0, 5))
+
+
+def begun() -> bool:
+    """Whether an epoch is trained and saved."""
+    return Path("oof/two/fold0/history.csv").exists()
+
+
+def test_a_training_goes_on_after_whatever_ended_it(place: Path) -> None:
+    long = replace(PLAIN, epochs=150)
+    one_rank(long, "one")
+    # A rank that is killed takes the other down.
+    status, printed = two_ranks(long, "two", DYING="died")
+    assert status == 128 + signal.SIGKILL
+    assert "error: process 1 of 2 was ended by SIGKILL" in printed
+    assert "Traceback" not in printed
+    assert not ranks_here()
+    command = (ranked_train.__file__, "--gpus", "2", *options(long, "two"))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        Path("oof/two/fold0/history.csv").unlink()
+        with started(*command) as process:
+            await_true(begun)
+            process.send_signal(number)
+            printed = process.communicate(timeout=PATIENCE)[0]
+            if number == signal.SIGTERM:
+                assert process.returncode == 128 + number
+                assert printed.count("what fold 0 has is saved; to go on from there:") == 1
+                assert printed.count("GPUS=2") == 1
+                assert printed.count("SIGTERM: the same command goes on") == 1
+            # Even where nothing could tell them to, the ranks end.
+            await_true(lambda: not ranks_here())
+    epochs = read_checkpoint(Path("oof/two/fold0/checkpoint.pt")).epoch
+    assert 1 <= epochs < 150
+    # What two ranks began, one can end.
+    one_rank(long, "two")
+    for name, expected in left_by("one").items():
+        if " of " not in name:
+            atol = 1e-3 * np.abs(expected).max()
+            assert_allclose(left_by("two")[name], expected, rtol=0, atol=atol, err_msg=name)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def two_hosts() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with addresses of their own, joined by a cable."""
+    if shutil.which("ip") is None:
+        pytest.skip("needs iproute2")
+    hosts = f"cellline-a-{os.getpid()}", f"cellline-b-{os.getpid()}"
+    try:
+        for host in hosts:
+            done = subprocess.run(["ip", "netns", "add", host], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespace can be made here: {done.stderr.strip()}")
+            ip("-n", host, "link", "set", "lo", "up")
+        ip("-n", hosts[0], "link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", hosts[1])
+        for host, address in zip(hosts, ADDRESSES, strict=True):
+            ip("-n", host, "address", "add", f"{address}/24", "dev", "eth0")
+            ip("-n", host, "link", "set", "eth0", "up")
+        yield hosts
+    finally:
+        for host in hosts:
+            subprocess.run(["ip", "netns", "delete", host], capture_output=True)
+
+
+def test_two_machines_train_one_fold_and_start_again(
+    place: Path, two_hosts: tuple[str, str]
+) -> None:
+    status, printed = two_ranks(TINY, "one")
+    assert status == 0, printed
+
+    def torchrun(host: int) -> Any:
+        return started(
+            *("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
+            *("--max-restarts", "1", "--rdzv-id", "fold0", "--rdzv-backend", "c10d"),
+            *("--rdzv-endpoint", f"{ADDRESSES[0]}:29400", "--local-addr", ADDRESSES[host]),
+            # Both have the same name here, by which it would tell.
+            *("--rdzv-conf", f"is_host={int(host == 0)}"),
+            # Or it takes --run for one of its own.
+            *("--", ranked_train.__file__, *options(TINY, "two")),
+            inside=("ip", "netns", "exec", two_hosts[host]),
+            GLOO_SOCKET_IFNAME="eth0",
+            OMP_NUM_THREADS="1",
+            # With the agents' store, ranks may find each other's old addresses after a restart
+            # (github.com/pytorch/pytorch/issues/135712).
+            TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",
+            DYING="died",
+        )
+
+    # Batch normalization sees half a batch, which changes what it learns a little.
+    one_rank(TINY, "alone")
+    alone, together = left_by("alone"), left_by("one")
+    assert np.abs(alone["prob"] - together["prob"]).mean() < 0.02
+    assert_allclose(together["held_out_loss"], alone["held_out_loss"], rtol=0.05)
+    with torchrun(0) as first, torchrun(1) as second:
+        printed = first.communicate(timeout=PATIENCE)[0] + second.communicate(timeout=PATIENCE)[0]
+    assert first.returncode == second.returncode == 0, printed
+    assert Path("died").exists()
+    assert printed.count(f"epoch {EPOCHS}/{EPOCHS}") == 1
+    # To the bit, as the shares and their order are the same.
+    for name, expected in left_by("one").items():
+        np.testing.assert_array_equal(left_by("two")[name], expected, err_msg=name)
