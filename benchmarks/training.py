@@ -24,7 +24,8 @@ from cellline.model.network import Classifier, build_network
 from cellline.prediction.run_folder import describe_run
 from cellline.stopping import Stop
 from cellline.training.fold import Keeper
-from cellline.training.loop import FoldTrainer, decay_groups
+from cellline.training.loop import FoldTrainer
+from cellline.training.optimizing import decay_groups
 from cellline.training.progress import Progress, synchronize
 
 # Training rows of one of five folds of the challenge: of so many samples is an epoch that a

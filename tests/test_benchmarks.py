@@ -27,7 +27,8 @@ from cellline.prediction.run_folder import describe_run
 from cellline.stopping import Stop
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
-from cellline.training.loop import FoldTrainer, decay_groups
+from cellline.training.loop import FoldTrainer
+from cellline.training.optimizing import decay_groups
 
 TINY = (
     *("--network", "densenet_tiny", "--image-size", "32"),

@@ -20,6 +20,9 @@ from cellline.retrying import DEATHS, PARAMETERS, history, is_duplicate
 from cellline.storage import STUDY, WORKER, storage_to_read
 from cellline.study import FINISHED
 
+# Of a trial: it must be long beside what it takes to look at a study, or it is never met.
+EPOCHS = 30
+
 RUNNING, FAIL = TrialState.RUNNING, TrialState.FAIL
 
 
@@ -108,7 +111,7 @@ def start(scenes: Scenes, folder: Path, shared: Shared, trials: int) -> Worker:
     # By this name the server knows it.
     where = shared.where + (f"?application_name={folder.name}" if shared.server else "")
     arguments = ("--input-dir", str(scenes.folder / "input"), "--storage", where)
-    arguments += ("--trials", str(trials), "--tune-epochs", "2", *TINY)
+    arguments += ("--trials", str(trials), "--tune-epochs", str(EPOCHS), *TINY)
     return Worker(folder, shared, scenes.verbs.start(folder, "tune", *arguments))
 
 
@@ -172,34 +175,36 @@ def test_four_workers_of_which_one_is_killed(
         assert left_there == {"study.log", ".study.log.lock", ".study.log.workers"}
 
 
+@pytest.mark.torture
 def test_a_server_that_ends_is_told_of_and_gone_on_with_when_it_is_back(
     scenes: Scenes, tmp_path: Path, postgresql: Server
 ) -> None:
     shared = Shared(postgresql.make_database("ends"), postgresql)
-    worker = start(scenes, tmp_path / "folder", shared, 2)
+    worker = start(scenes, tmp_path / "folder", shared, 4)
     trial = worker.stop_within_a_trial()
     postgresql.stop()
     worker.running.signal()
     ended = worker.end(2)
     assert re.search(r"^error: postgresql\+psycopg://127.* fails: .*", ended.printed, re.MULTILINE)
-    start(scenes, tmp_path / "folder", shared, 2).end(2)
+    start(scenes, tmp_path / "folder", shared, 4).end(2)
     postgresql.start()
     shared.forget(trial)
-    start(scenes, tmp_path / "folder", shared, 2).end()
-    check_account(shared, 2, trial)
+    start(scenes, tmp_path / "folder", shared, 4).end()
+    check_account(shared, 4, trial)
 
 
+@pytest.mark.torture
 def test_a_worker_that_was_taken_for_dead_leaves_its_trial_to_the_other(
     scenes: Scenes, tmp_path: Path, postgresql: Server
 ) -> None:
     shared = Shared(postgresql.make_database("asleep"), postgresql)
-    asleep = start(scenes, tmp_path / "asleep", shared, 2)
+    asleep = start(scenes, tmp_path / "asleep", shared, 4)
     # As a laptop that is closed.
     trial = asleep.stop_within_a_trial()
     shared.forget(trial)
-    other = start(scenes, tmp_path / "other", shared, 2).end()
+    other = start(scenes, tmp_path / "other", shared, 4).end()
     asleep.running.signal()
     ended = asleep.end()
     assert f"trial {trial.number}: its worker has died; it is tried again" in other.printed
     assert re.search(rf"trial {trial.number}: .*: left to another", ended.printed)
-    check_account(shared, 2, trial)
+    check_account(shared, 4, trial)

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cellline.config import Machine, Training
 from cellline.data.competition import Competition
@@ -20,23 +18,9 @@ from cellline.prediction.tta import PLAIN
 from cellline.stopping import Stop, Stopped
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
-from cellline.training.loop import DivergedError, FoldTrainer, learning_rate
+from cellline.training.loop import DivergedError, FoldTrainer
 from cellline.training.memory import TooLittleMemoryError
 from cellline.training.progress import Progress
-
-
-@given(st.integers(1, 500), st.floats(0, 0.9), st.floats(1e-5, 1))
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(
-    n_steps: int, warmup: float, peak: float
-) -> None:
-    rates = [learning_rate(step, n_steps, warmup, peak) for step in range(n_steps)]
-    assert 0 < min(rates) <= max(rates) <= peak
-    top = int(np.argmax(rates))
-    assert rates[:top] == sorted(rates[:top])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-    if n_steps >= 100 and warmup <= 0.5:
-        assert max(rates) > 0.99 * peak
-        assert rates[-1] < 0.01 * peak
 
 
 def run(

@@ -200,20 +200,12 @@ def test_a_training_goes_on_after_whatever_ended_it(place: Path) -> None:
     assert "error: process 1 of 2 was ended by SIGKILL" in printed
     assert "Traceback" not in printed
     assert not ranks_here()
-    command = (ranked_train.__file__, "--gpus", "2", *options(long, "two"))
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        Path("oof/two/fold0/history.csv").unlink()
-        with started(*command) as process:
-            await_true(begun)
-            process.send_signal(number)
-            printed = process.communicate(timeout=PATIENCE)[0]
-            if number == signal.SIGTERM:
-                assert process.returncode == 128 + number
-                assert printed.count("what fold 0 has is saved; to go on from there:") == 1
-                assert printed.count("GPUS=2") == 1
-                assert printed.count("SIGTERM: the same command goes on") == 1
-            # Even where nothing could tell them to, the ranks end.
-            await_true(lambda: not ranks_here())
+    Path("oof/two/fold0/history.csv").unlink()
+    status, printed = two_ranks_signalled(long, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert printed.count("what fold 0 has is saved; to go on from there:") == 1
+    assert printed.count("GPUS=2") == 1
+    assert printed.count("SIGTERM: the same command goes on") == 1
     epochs = read_checkpoint(Path("oof/two/fold0/checkpoint.pt")).epoch
     assert 1 <= epochs < 150
     # What two ranks began, one can end.
@@ -222,6 +214,24 @@ def test_a_training_goes_on_after_whatever_ended_it(place: Path) -> None:
         if " of " not in name:
             atol = 1e-3 * np.abs(expected).max()
             assert_allclose(left_by("two")[name], expected, rtol=0, atol=atol, err_msg=name)
+
+
+def two_ranks_signalled(training: Training, number: int) -> tuple[int, str]:
+    """Status and output of a command that got a signal after an epoch; its ranks have ended."""
+    with started(ranked_train.__file__, "--gpus", "2", *options(training, "two")) as process:
+        await_true(begun)
+        process.send_signal(number)
+        printed = process.communicate(timeout=PATIENCE)[0]
+        await_true(lambda: not ranks_here())
+        return process.returncode, printed
+
+
+@pytest.mark.torture
+def test_ranks_end_with_the_command_that_started_them(place: Path) -> None:
+    status, _ = two_ranks_signalled(replace(PLAIN, epochs=10_000), signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    # They were not killed: they saved what they had.
+    assert read_checkpoint(Path("oof/two/fold0/checkpoint.pt")).epoch < 10_000
 
 
 def ip(*words: str) -> None:

@@ -1,14 +1,12 @@
 """One fold's network, trained step by step."""
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cellline.config import Training
 from cellline.data.augmentation import Augmenter
@@ -27,6 +25,8 @@ from cellline.seeding import DROPOUT, derive_seed
 from cellline.training.averaging import MovingAverage
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import check_memory, explain_full_memory, more_parts
+from cellline.training.optimizing import decay_groups, learning_rate
+from cellline.training.partial_epoch import PartialEpoch, restore_epoch
 from cellline.training.progress import EpochRecord, Progress, say
 from cellline.training.ranks import Ranks, running_statistics
 
@@ -34,27 +34,8 @@ from cellline.training.ranks import Ranks, running_statistics
 LOSS_CHECK_STEPS = 20
 
 
-def learning_rate(step: int, n_steps: int, warmup: float, peak: float) -> float:
-    """Linear from 0 to `peak` over the first share `warmup` of the steps, then a cosine to 0."""
-    position = (step + 1) / (n_steps + 1)
-    if position < warmup:
-        return peak * position / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (position - warmup) / (1 - warmup)))
-
-
 class DivergedError(UserError):
     """The loss or the weights are no longer numbers."""
-
-
-@dataclass
-class PartialEpoch:
-    """What an epoch that has not ended has left so far on this rank."""
-
-    losses: list[Tensor] = field(default_factory=list)
-    """A scalar a step: the sum of the samples' losses."""
-    predicted: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
 
 
 class FoldTrainer:
@@ -174,8 +155,8 @@ class FoldTrainer:
                 self.check_finite(self.ranks.total(loss))
             pause()
         seconds = time.perf_counter() - partial.started
-        losses, predicted, labels = self.join_partial()
-        train_loss = float(losses.sum()) / self.n_train
+        joined = partial.join(self.ranks)
+        train_loss = float(joined["losses"].sum()) / self.n_train
         self.check_finite(torch.tensor(train_loss))
         held_out_loss, held_out_bac = self.score_held_out(progress, pause)
         self.check_finite(torch.tensor(held_out_loss))
@@ -183,27 +164,13 @@ class FoldTrainer:
         return EpochRecord(
             epoch=epoch + 1,
             train_loss=train_loss,
-            train_bac=balanced_accuracy(labels.numpy(), predicted.numpy()),
+            train_bac=balanced_accuracy(joined["labels"].numpy(), joined["predicted"].numpy()),
             held_out_loss=held_out_loss,
             held_out_bac=held_out_bac,
             lr=self.optimizer.param_groups[0]["lr"],
             samples_per_second=self.n_train / seconds,
             seconds=time.perf_counter() - partial.started,
         )
-
-    def join_partial(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All ranks' part of an epoch, on the CPU but for the losses.
-
-        The losses [step]; the predicted classes and the labels [sample], in one order.
-        """
-        partial = self.partial
-        if not partial.losses:
-            none = torch.empty(0)
-            return none, none, none
-        share = torch.cat(partial.predicted).cpu(), torch.cat(partial.labels)
-        predicted, labels = zip(*self.ranks.gather(share), strict=True)
-        losses = self.ranks.total(torch.stack(partial.losses))
-        return losses, torch.cat(predicted), torch.cat(labels)
 
     def check_finite(self, *values: Tensor) -> None:
         """Raise DivergedError unless all values are numbers."""
@@ -330,15 +297,12 @@ class FoldTrainer:
         """
         network = self.network.state_dict()
         self.check_finite(*(value for value in network.values() if value.is_floating_point()))
-        losses, predicted, labels = self.join_partial()
         return {
             "network": network,
             "n_averaged": self.averaged.steps,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "losses": losses,
-            "predicted": predicted,
-            "labels": labels,
+            **self.partial.join(self.ranks),
             "seconds": time.perf_counter() - self.partial.started,
         }
 
@@ -354,22 +318,4 @@ class FoldTrainer:
         # Empty when it was trained in a precision that needs no scaling of the loss.
         if resume["scaler"]:
             self.scaler.load_state_dict(resume["scaler"])
-        if len(resume["losses"]):
-            losses = resume["losses"].to(self.device.device)
-            # All ranks' were joined: rank 0 has them now, and the others what adds nothing.
-            kept = slice(None) if self.ranks.first else slice(0)
-            self.partial = PartialEpoch(
-                list(losses if self.ranks.first else torch.zeros_like(losses)),
-                [resume["predicted"][kept].to(self.device.device)],
-                [resume["labels"][kept]],
-                time.perf_counter() - resume["seconds"],
-            )
-
-
-def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: biases and normalization scales, which have one dimension, don't decay."""
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+        self.partial = restore_epoch(resume, self.ranks, self.device.device)
