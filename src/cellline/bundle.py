@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from cellline.errors import UserError
 from cellline.files import atomic, digest_file, write_bytes
-from cellline.versions import SOURCES
+from cellline.versions import SOURCES, is_source
 
 ROOT = SOURCES.parent
 NAME = "cellline-kaggle"
@@ -73,15 +73,8 @@ def build_bundle(
 
 def sources() -> list[str]:
     """The files that a run needs, by their paths in the repository."""
-    # By the rule of cellline/versions.py, which names the code in the records of results.
-    code = [
-        path.relative_to(ROOT)
-        for path in SOURCES.rglob("*")
-        if path.is_file()
-        and not any(
-            part == "__pycache__" or part[0] == "." for part in path.parts[len(ROOT.parts) :]
-        )
-    ]
+    paths = (path.relative_to(ROOT) for path in SOURCES.rglob("*") if path.is_file())
+    code = [path for path in paths if all(map(is_source, path.parts))]
     return [*sorted(map(str, code)), "LICENSE", "README.md", "pyproject.toml", "requirements.txt"]
 
 

@@ -36,12 +36,16 @@ def package_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
+def is_source(name: str) -> bool:
+    """Whether a file or folder of this name is a source, not what Python or an editor left."""
+    return name != "__pycache__" and not name.startswith(".")
+
+
 def _tree(folder: Path) -> bytes:
     """The SHA-1 of a folder's tree object; git's format: https://git-scm.com/docs/gitformat-pack"""
     entries = []
     for path in folder.iterdir():
-        # Nothing else that Python or an editor leaves is among the sources.
-        if path.name == "__pycache__" or path.name.startswith("."):
+        if not is_source(path.name):
             continue
         if path.is_dir():
             # Git knows no folder without files, and sorts folders as if they ended in a slash.

@@ -167,11 +167,8 @@ def join_ranks() -> Iterator[Ranks]:
             raise
         # Who started them all has got the signal, too, and tells of it.
         sys.exit(stopped.status)
-    except LostRankError:
-        await_end()
-        raise
-    except Exception:
-        if not ranks.first:
+    except Exception as error:
+        if not ranks.first or isinstance(error, LostRankError):
             await_end()
         raise
     dist.destroy_process_group()
