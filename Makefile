@@ -25,10 +25,11 @@ READY := $(VENV)/installed
 READY_DEV := $(VENV)/installed-dev
 endif
 
-COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" --run "$(RUN)"
+COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" --run "$(RUN)" $(RECIPE_OPTION)
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
+RECIPE_OPTION = $(if $(RECIPE),--recipe $(RECIPE))
 STORAGE_OPTION = $(if $(STORAGE),--storage "$(STORAGE)")
 
 .PHONY: help setup folds train tune submit compare report demo kaggle test torture bench bench-growth lint format lock check-active check-active-dev
@@ -47,6 +48,7 @@ help:
 	@echo '  make tune      search learning rate and batch size                      TRIALS=20 TUNE_EPOCHS=4 FOLD=0'
 	@echo '                 several at once, also on other machines, at one study   STORAGE=shared/study.log'
 	@echo '  make train     train one fold, or every fold that is not finished       FOLD=0'
+	@echo '                 on two cores in four hours, or well on a GPU            RECIPE=full'
 	@echo '  make -j2 train-0 train-1   these folds, two at once'
 	@echo '  make train FOLD=0 GPUS=2   one fold, by two GPUs together'
 	@echo '  make submit    predict the test set, blend, write the CSV               RUNS="a b"'
@@ -79,8 +81,12 @@ train: $(READY)
 # One fold a job: make -j2 train-0 train-1. Bars of several on one terminal would be a mess.
 .PHONY: $(FOLD_JOBS)
 $(FOLD_JOBS): export TERM = dumb
+# Each has its share of the processors: two folds with a core each train 1.28 times as fast as one
+# with both, and than two that both want both. (Before GNU make 4.2 the number of jobs is not known.)
+JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
+SHARE = n=$$(( $$(getconf _NPROCESSORS_ONLN) / $(JOBS) )); export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(( n > 0 ? n : 1 ))}
 $(FOLD_JOBS): train-%: $(READY)
-	@$(PY) src/train.py $(COMMON) --fold $* $(GPUS_OPTION) $(ARGS)
+	@$(SHARE); $(PY) src/train.py $(COMMON) --fold $* $(GPUS_OPTION) $(ARGS)
 
 submit: $(READY)
 	@$(PY) src/submit.py $(COMMON) $(RUNS_OPTION) $(ARGS)

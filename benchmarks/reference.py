@@ -23,7 +23,7 @@ from cellline.model.network import find_head
 DROPOUT = 0.5
 
 
-def plain_network(name: str, n_classes: int) -> nn.Module:
+def plain_network(name: str, n_classes: int, dropout: float = DROPOUT) -> nn.Module:
     """torchvision's own network with the known solution's head, by the name that ours has."""
     network: nn.Module
     if name == "densenet_tiny":
@@ -33,7 +33,7 @@ def plain_network(name: str, n_classes: int) -> nn.Module:
     head = find_head(network, name)
     linear = network.get_submodule(head)
     assert isinstance(linear, nn.Linear)
-    new_head = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(linear.in_features, n_classes))
+    new_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(linear.in_features, n_classes))
     network.set_submodule(head, new_head)
     return network
 

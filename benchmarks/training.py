@@ -15,7 +15,6 @@ from benchmarks.case import N_CLASSES, Case
 from benchmarks.ceiling import PRODUCT, MatrixProduct, count_operations, measure_rate
 from benchmarks.measuring import Figure, alternate, compare
 from benchmarks.reference import ReferenceLoop, elsewhere, plain_network
-from cellline.config import DEFAULT_LR
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds
 from cellline.data.normalization import measure_normalization
@@ -25,7 +24,7 @@ from cellline.prediction.run_folder import describe_run
 from cellline.stopping import Stop
 from cellline.training.fold import Keeper
 from cellline.training.loop import FoldTrainer
-from cellline.training.optimizing import decay_groups
+from cellline.training.optimizing import build_optimizers
 from cellline.training.progress import Progress, synchronize
 
 # Training rows of one of five folds of the challenge: of so many samples is an epoch that a
@@ -66,18 +65,18 @@ class BareSteps:
         self.loss = loss.to(self.device.device)
         self.images, self.labels = images.to(self.device.device), labels.to(self.device.device)
         self.steps = case.steps
-        self.optimizer = torch.optim.AdamW(
-            decay_groups(network, case.training.weight_decay), lr=DEFAULT_LR, fused=True
-        )
+        self.optimizers = build_optimizers(network, case.training)
 
     def __call__(self) -> None:
         """Take the case's number of steps."""
         for _ in range(self.steps):
-            self.optimizer.zero_grad()
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
             with self.device.autocast():
                 logits = self.network(self.images)
             self.loss(logits, self.labels).backward()
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
         synchronize(self.device)
 
 
@@ -150,8 +149,9 @@ def our_network(case: Case, competition: Competition, folds: Folds) -> Classifie
 
 
 def plain_twin(case: Case, ours: Classifier) -> PlainClassifier:
-    """torchvision's network with the weights and the normalization of ours."""
-    theirs = PlainClassifier(plain_network(case.network, N_CLASSES), ours.mean, ours.std)
+    """torchvision's network with the weights, the dropout and the normalization of ours."""
+    plain = plain_network(case.network, N_CLASSES, case.training.dropout)
+    theirs = PlainClassifier(plain, ours.mean, ours.std)
     theirs.load_state_dict(ours.state_dict())
     return theirs
 

@@ -28,7 +28,7 @@ from cellline.stopping import Stop
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
 from cellline.training.loop import FoldTrainer
-from cellline.training.optimizing import decay_groups
+from cellline.training.optimizing import build_optimizers
 
 TINY = (
     *("--network", "densenet_tiny", "--image-size", "32"),
@@ -168,11 +168,12 @@ def test_the_bare_steps_are_plain_steps_with_either_network(case: Case) -> None:
     assert isinstance(bare.network, Classifier)
     network = plain_twin(case, bare.network).train()
     torch.manual_seed(1)
-    optimizer = torch.optim.AdamW(decay_groups(network, case.training.weight_decay), lr=1e-3)
+    optimizers = build_optimizers(network, case.training)
     for _ in range(case.steps):
-        optimizer.zero_grad()
+        network.zero_grad()
         bare.loss(network(bare.images), bare.labels).backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
     expected = all_weights(network)
     for steps in (before, bare):
         torch.manual_seed(1)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cellline.config import RECIPES
+
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 
 VERB = """
@@ -110,3 +112,22 @@ def test_neither_help_nor_a_mistake_waits_for_torch(
 def test_a_verb_does_not_look_for_garbage_while_torch_is_imported() -> None:
     body = "import gc, torch; print(gc.isenabled(), gc.get_stats()[2]['collections'])"
     assert run_verb(body).stdout == "True 0\n"
+
+
+def test_a_recipe_says_what_is_not_given() -> None:
+    show = "print(config.training.epochs, config.training.image_size, config.training.lr)"
+    full = RECIPES["full"]
+    assert run_verb(show).stdout == f"{RECIPES['quick'].epochs} None None\n"
+    assert run_verb(show, "--recipe full").stdout == f"{full.epochs} {full.image_size} None\n"
+    given = run_verb(show, "--epochs 3 --recipe=full --lr 0.1")
+    assert given.stdout == f"3 {full.image_size} 0.1\n"
+    # So does the help.
+    assert f"default: {full.epochs}" in run_verb("", "--recipe full --help").stdout
+
+
+@pytest.mark.parametrize("arguments", ["--recipe best", "--recipe"])
+def test_a_recipe_that_is_none_is_refused(arguments: str) -> None:
+    done = run_verb("print('ran')", arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'--recipe'" in done.stderr or "'best'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -46,7 +46,7 @@ def write_script(path: str, text: str) -> None:
 
 def environment(**more: str) -> dict[str, str]:
     """As in a fresh shell: not as a part of the make that may have started the tests."""
-    outer = ("MAKE", "MFLAGS", "ARGS", "RUN", "FOLD", "INPUT", "OOF", "SUBMISSIONS", "GPUS")
+    outer = ("MAKE", "MFLAGS", "ARGS", "RUN", "FOLD", "INPUT", "OOF", "SUBMISSIONS", "GPUS", "OMP")
     return {k: v for k, v in os.environ.items() if not k.startswith(outer)} | more
 
 
@@ -63,6 +63,27 @@ def begun_and_ended(*arguments: str, together: int) -> list[str]:
     lines = Path("log").read_text().splitlines()
     words = [line.split() for line in lines]
     return [" ".join(line[:3] + (line[-2:] if "--fold" in line else [])) for line in words]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "given", "threads"),
+    [
+        ("-j1", {}, os.cpu_count()),
+        ("-j2", {}, max(1, (os.cpu_count() or 1) // 2)),
+        ("-j999", {}, 1),
+        ("-j2", {"OMP_NUM_THREADS": "7"}, 7),
+    ],
+)
+def test_folds_share_the_processors(jobs: str, given: dict[str, str], threads: int) -> None:
+    script = "#!/bin/sh\ncase $1 in src/train.py) echo $OMP_NUM_THREADS >> threads;; esac\n"
+    write_script("python", script)
+    subprocess.run(
+        ["make", jobs, "train-0", "train-1", "VENV=", "PYTHON=./python"],
+        env=environment(**given),
+        check=True,
+        timeout=60,
+    )
+    assert Path("threads").read_text().split() == [str(threads)] * 2
 
 
 def test_make_trains_several_folds_at_once() -> None:

@@ -1,12 +1,13 @@
 """What every verb does around its work: parse settings, and end as a command line should."""
 
+import argparse
 import errno
 import gc
 import inspect
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 # First, for the clock that it starts.
@@ -14,7 +15,7 @@ from cellline.stopping import Stopped, stop_at_signals  # isort: split
 
 import tyro
 
-from cellline.config import Config, check_settings
+from cellline.config import RECIPES, Config, Training, check_settings
 from cellline.errors import UserError
 from cellline.names import printable
 
@@ -51,6 +52,7 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
     # The verb's docstring heads its --help; nested settings are flat on the command line.
     parsed = tyro.cli(
         settings,
+        default=usual_settings(settings, sys.argv[1:]),
         description=inspect.getdoc(verb),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
@@ -77,6 +79,15 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
             f"error: {error.filename or 'the output'}: {error.strerror}; {advice}. What was "
             "written before is whole, and the same command goes on from there",
         )
+
+
+def usual_settings(settings: type[Settings], arguments: Sequence[str]) -> Settings:
+    """The settings that hold where the command line doesn't give others: those of its recipe."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", nargs="?")
+    recipe = parser.parse_known_args(arguments)[0].recipe
+    # What isn't one is left to the parser of all settings to refuse.
+    return settings(training=RECIPES.get(recipe, Training()))
 
 
 def end(status: int, message: str) -> None:

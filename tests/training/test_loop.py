@@ -313,7 +313,8 @@ def test_a_step_in_parts_is_one_step(
         trainer.train_step(0, images, labels)
         digests.append(digest_values(trainer.model.state_dict()))
         assert trainer.averaged.steps == 1
-        assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {1}
+        adamw = trainer.optimizers[-1]
+        assert {int(state["step"]) for state in adamw.state.values()} == {1}
     # Each part has draws of its own, and they depend on the seed, the step and the part alone.
     assert digests[0] == digests[1]
     assert seeds[:2] == seeds[2:]

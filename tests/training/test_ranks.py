@@ -144,11 +144,13 @@ def left_by(run: str) -> dict[str, Any]:
     }
     resume = read_checkpoint(folder / "checkpoint-previous.pt").resume
     assert resume is not None
-    # Adam's step hides a factor of the gradients, but not its moments.
+    # The optimizers' steps hide a factor of the gradients, but not their moments.
     moments = {
-        f"{name} of {number}": values[name]
-        for number, values in resume["optimizer"]["state"].items()
-        for name in ("exp_avg", "exp_avg_sq")
+        f"{name} of {number} of optimizer {which}": value
+        for which, optimizer in enumerate(resume["optimizers"])
+        for number, values in optimizer["state"].items()
+        for name, value in values.items()
+        if name != "step"
     }
     tensors = {**checkpoint.network, **moments}
     return {**oof, **history, **{key: value.numpy() for key, value in tensors.items()}}

@@ -26,11 +26,11 @@ def tuned(**settings: object) -> Tuned:
 @pytest.mark.parametrize(
     ("given", "recorded", "found", "expected", "says"),
     [
-        ({}, None, None, (1e-3, 64), "0.001 (default), batch size 64 (default)"),
+        ({}, None, None, (1e-3, 128), "0.001 (default), batch size 128 (default)"),
         ({}, None, tuned(), (2e-4, 16), "(tuned; trials that looked at fold 1: 12)"),
         ({"lr": 0.1}, None, tuned(), (0.1, 16), "0.1 (given), batch size 16 (tuned"),
-        ({}, None, tuned(network="vgg11"), (1e-3, 64), "what was tuned is for other settings"),
-        ({}, None, tuned(image_size=128), (1e-3, 64), "what was tuned is for other settings"),
+        ({}, None, tuned(network="vgg11"), (1e-3, 128), "what was tuned is for other settings"),
+        ({}, None, tuned(image_size=128), (1e-3, 128), "what was tuned is for other settings"),
         ({}, None, tuned(epochs=99), (2e-4, 16), "(tuned"),
         ({}, {"lr": 0.5, "batch_size": 2}, tuned(), (0.5, 2), "as the run began"),
         ({"batch_size": 8}, {"lr": 0.5, "batch_size": 2}, None, (0.5, 8), "8 (given)"),

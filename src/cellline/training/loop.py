@@ -25,7 +25,7 @@ from cellline.seeding import DROPOUT, derive_seed
 from cellline.training.averaging import MovingAverage
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import check_memory, explain_full_memory, more_parts
-from cellline.training.optimizing import decay_groups, learning_rate
+from cellline.training.optimizing import build_optimizers, learning_rate
 from cellline.training.partial_epoch import PartialEpoch, restore_epoch
 from cellline.training.progress import EpochRecord, Progress, say
 from cellline.training.ranks import Ranks, running_statistics
@@ -110,9 +110,7 @@ class FoldTrainer:
         self.averaged = MovingAverage(self.network, decay)
         weights = class_weights(labels[rows], n_classes)
         self.loss = BalancedCrossEntropy(weights).to(device.device)
-        self.optimizer = torch.optim.AdamW(
-            decay_groups(self.network, training.weight_decay), lr=self.peak_lr, fused=True
-        )
+        self.optimizers = build_optimizers(self.network, training)
         self.scaler = torch.amp.GradScaler(
             device.device.type, enabled=device.precision == "float16"
         )
@@ -167,7 +165,7 @@ class FoldTrainer:
             train_bac=balanced_accuracy(joined["labels"].numpy(), joined["predicted"].numpy()),
             held_out_loss=held_out_loss,
             held_out_bac=held_out_bac,
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=self.optimizers[0].param_groups[0]["lr"],
             samples_per_second=self.n_train / seconds,
             seconds=time.perf_counter() - partial.started,
         )
@@ -190,8 +188,9 @@ class FoldTrainer:
         Raises TooLittleMemoryError where that does not help, and where the CPU's memory ends.
         """
         lr = learning_rate(step, self.n_steps, self.training.warmup, self.peak_lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
         images = images.to(self.device.device, non_blocking=True)
         labels = labels.to(self.device.device, non_blocking=True)
         torch._foreach_copy_(self.buffers_before, self.buffers)
@@ -212,7 +211,8 @@ class FoldTrainer:
                 f"computes them in {self.parts} parts now. The batch size stays what it is, but "
                 "the statistics of batch normalization are those of a part"
             )
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
         self.ranks.average(self.running)
         self.averaged.update()
@@ -228,7 +228,8 @@ class FoldTrainer:
         """
         # It can't normalize a single sample.
         parts = max(1, min(self.parts, len(images) // 2))
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
         losses, logits = [], []
         pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
         for part, (part_images, part_labels) in enumerate(pairs):
@@ -300,7 +301,7 @@ class FoldTrainer:
         return {
             "network": network,
             "n_averaged": self.averaged.steps,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             **self.partial.join(self.ranks),
             "seconds": time.perf_counter() - self.partial.started,
@@ -314,7 +315,8 @@ class FoldTrainer:
             return
         self.network.load_state_dict(resume["network"])
         self.averaged.steps = resume["n_averaged"]
-        self.optimizer.load_state_dict(resume["optimizer"])
+        for optimizer, state in zip(self.optimizers, resume["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         # Empty when it was trained in a precision that needs no scaling of the loss.
         if resume["scaler"]:
             self.scaler.load_state_dict(resume["scaler"])
