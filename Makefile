@@ -48,7 +48,7 @@ help:
 	@echo '  make tune      search learning rate and batch size                      TRIALS=20 TUNE_EPOCHS=4 FOLD=0'
 	@echo '                 several at once, also on other machines, at one study   STORAGE=shared/study.log'
 	@echo '  make train     train one fold, or every fold that is not finished       FOLD=0'
-	@echo '                 on two cores in four hours, or well on a GPU            RECIPE=full'
+	@echo '                 on two cores in two hours, or well on a GPU             RECIPE=full'
 	@echo '  make -j2 train-0 train-1   these folds, two at once'
 	@echo '  make train FOLD=0 GPUS=2   one fold, by two GPUs together'
 	@echo '  make submit    predict the test set, blend, write the CSV               RUNS="a b"'

@@ -34,6 +34,8 @@ EPOCHS = 12
 # Without dropout, which each rank draws for itself.
 PLAIN = Training("plain", "none", epochs=EPOCHS, lr=3e-3, batch_size=16, dropout=0.0)
 TINY = replace(PLAIN, network="densenet_tiny")
+# Whose rounding is what sums in another order may differ by: bfloat16's is 65,536 times as large.
+CPU = Machine(device="cpu", precision="float32")
 CLOCK = ("samples_per_second", "seconds")
 ADDRESSES = "10.83.0.1", "10.83.0.2"
 
@@ -68,7 +70,8 @@ def options(training: Training, run: str) -> list[str]:
         "dropout": training.dropout,
         "run": run,
         "fold": 0,
-        "device": "cpu",
+        "device": CPU.device,
+        "precision": CPU.precision,
     }
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
@@ -127,7 +130,7 @@ def two_ranks(training: Training, run: str, **environment: str) -> tuple[int, st
 
 def one_rank(training: Training, run: str) -> None:
     """Train fold 0 in this process."""
-    config = Config(training=training, machine=Machine(device="cpu"), run=run, fold=0)
+    config = Config(training=training, machine=CPU, run=run, fold=0)
     train_run(config, lambda _: None)
 
 
