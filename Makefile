@@ -38,6 +38,10 @@ STORAGE_OPTION = $(if $(STORAGE),--storage "$(STORAGE)")
 FOLD_JOBS = $(filter train-%,$(MAKECMDGOALS))
 ifneq ($(filter-out train-%,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
+JOBS = 1
+else
+# Before GNU make 4.2 it is not known; -j alone means as many as there are.
+JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(if $(filter -j,$(MAKEFLAGS)),$(words $(FOLD_JOBS)),1))
 endif
 
 help:
@@ -48,7 +52,7 @@ help:
 	@echo '  make tune      search learning rate and batch size                      TRIALS=20 TUNE_EPOCHS=4 FOLD=0'
 	@echo '                 several at once, also on other machines, at one study   STORAGE=shared/study.log'
 	@echo '  make train     train one fold, or every fold that is not finished       FOLD=0'
-	@echo '                 on two cores in two hours, or well on a GPU             RECIPE=full'
+	@echo '                 quick, for two cores, or full, for a GPU                RECIPE=quick'
 	@echo '  make -j2 train-0 train-1   these folds, two at once'
 	@echo '  make train FOLD=0 GPUS=2   one fold, by two GPUs together'
 	@echo '  make submit    predict the test set, blend, write the CSV               RUNS="a b"'
@@ -81,10 +85,11 @@ train: $(READY)
 # One fold a job: make -j2 train-0 train-1. Bars of several on one terminal would be a mess.
 .PHONY: $(FOLD_JOBS)
 $(FOLD_JOBS): export TERM = dumb
-# Each has its share of the processors: two folds with a core each train 1.28 times as fast as one
-# with both, and than two that both want both. (Before GNU make 4.2 the number of jobs is not known.)
-JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
-SHARE = n=$$(( $$(getconf _NPROCESSORS_ONLN) / $(JOBS) )); export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(( n > 0 ? n : 1 ))}
+# Those that are trained at once share the processors: two folds with a core each train 1.2 to 1.3
+# times as fast as one with both, and three times as fast as two that both want both.
+SHARE = k=$$(( $(JOBS) < $(words $(FOLD_JOBS)) ? $(JOBS) : $(words $(FOLD_JOBS)) )); \
+	n=$$(( $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) / (k * $(or $(GPUS),1)) )); \
+	[ $$k -eq 1 ] || export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(( n > 0 ? n : 1 ))}
 $(FOLD_JOBS): train-%: $(READY)
 	@$(SHARE); $(PY) src/train.py $(COMMON) --fold $* $(GPUS_OPTION) $(ARGS)
 
@@ -95,7 +100,7 @@ compare: $(READY)
 	@$(PY) src/compare.py $(COMMON) $(RUNS_OPTION) $(ARGS)
 
 report: $(READY)
-	@$(PY) src/report.py $(COMMON) $(RUNS_OPTION) $(STORAGE_OPTION) $(ARGS)
+	@$(PY) src/report.py $(COMMON) $(STORAGE_OPTION) $(ARGS)
 
 kaggle: $(READY)
 	@$(PY) src/bundle.py $(if $(WEIGHTS),--weights-file "$(WEIGHTS)") $(ARGS)

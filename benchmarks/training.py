@@ -70,8 +70,7 @@ class BareSteps:
     def __call__(self) -> None:
         """Take the case's number of steps."""
         for _ in range(self.steps):
-            for optimizer in self.optimizers:
-                optimizer.zero_grad()
+            self.network.zero_grad()
             with self.device.autocast():
                 logits = self.network(self.images)
             self.loss(logits, self.labels).backward()
@@ -195,8 +194,8 @@ def measure(case: Case, after_round: Callable[[], object]) -> list[Figure]:
 
     rows = {
         REFERENCE: rate(REFERENCE, seconds[REFERENCE], "float32, contiguous, Adam, no workers"),
-        BEFORE: rate(BEFORE, seconds[BEFORE], "channels last, AdamW, one fixed batch"),
-        BARE: rate(BARE, seconds[BARE], "our network: forward, backward, AdamW on one fixed batch"),
+        BEFORE: rate(BEFORE, seconds[BEFORE], "channels last, our optimizers, one fixed batch"),
+        BARE: rate(BARE, seconds[BARE], "our network and optimizers on one fixed batch"),
         LOOP: rate(
             LOOP,
             loop,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 MINUTES = 500  # of training: then it stops, saved, and what there is is submitted
 FOLDS = ["--folds", "5"]  # settings of folds.py alone, as "--channels", "gray"
-ARGS = ["--weights", "imagenet"]  # any other settings, as "--epochs", "30"; always the same ones
+ARGS = ["--weights", "imagenet"]  # any others, as "--recipe", "full"; always the same ones
 
 INPUT = Path("/kaggle/input")  # only read: the data, the bundle, earlier outputs
 WORKING = Path("/kaggle/working")  # kept

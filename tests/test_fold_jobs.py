@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cellline.processors import count_processors
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "--network densenet_tiny --weights none --epochs 1000 --batch-size 16 --device cpu"
 
@@ -21,6 +23,8 @@ while [ "$(grep -c begins log)" -lt "$TOGETHER" ]; do sleep 0.01; done
 sleep 0.1
 echo ends >> log
 """
+
+HALF = str(max(1, count_processors() // 2))
 
 # Takes its time to save when it is told to end.
 SAVING = """trap 'sleep 0.2; echo saved >> log; exit 143' TERM
@@ -46,7 +50,8 @@ def write_script(path: str, text: str) -> None:
 
 def environment(**more: str) -> dict[str, str]:
     """As in a fresh shell: not as a part of the make that may have started the tests."""
-    outer = ("MAKE", "MFLAGS", "ARGS", "RUN", "FOLD", "INPUT", "OOF", "SUBMISSIONS", "GPUS", "OMP")
+    outer = ("MAKE", "MFLAGS", "ARGS", "RUN", "RECIPE", "FOLD", "INPUT", "OOF", "SUBMISSIONS")
+    outer = (*outer, "GPUS", "OMP")
     return {k: v for k, v in os.environ.items() if not k.startswith(outer)} | more
 
 
@@ -66,24 +71,31 @@ def begun_and_ended(*arguments: str, together: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "given", "threads"),
+    ("words", "given", "threads"),
     [
-        ("-j1", {}, os.cpu_count()),
-        ("-j2", {}, max(1, (os.cpu_count() or 1) // 2)),
-        ("-j999", {}, 1),
-        ("-j2", {"OMP_NUM_THREADS": "7"}, 7),
+        ("-j2", {}, HALF),
+        ("-j999", {}, HALF),
+        ("-j", {}, HALF),
+        ("-j2", {"OMP_NUM_THREADS": "7"}, "7"),
+        ("-j2 GPUS=999", {}, "1"),
+        # One after the other, with all that there are.
+        ("-j1", {}, "all"),
+        ("GPUS=2", {}, "all"),
+        ("-j2 folds", {}, "all"),
     ],
 )
-def test_folds_share_the_processors(jobs: str, given: dict[str, str], threads: int) -> None:
-    script = "#!/bin/sh\ncase $1 in src/train.py) echo $OMP_NUM_THREADS >> threads;; esac\n"
+def test_folds_that_are_trained_at_once_share_the_processors(
+    words: str, given: dict[str, str], threads: str
+) -> None:
+    script = "#!/bin/sh\ncase $1 in src/train.py) echo ${OMP_NUM_THREADS-all} >> threads;; esac\n"
     write_script("python", script)
     subprocess.run(
-        ["make", jobs, "train-0", "train-1", "VENV=", "PYTHON=./python"],
+        ["make", *words.split(), "train-0", "train-1", "VENV=", "PYTHON=./python"],
         env=environment(**given),
         check=True,
         timeout=60,
     )
-    assert Path("threads").read_text().split() == [str(threads)] * 2
+    assert Path("threads").read_text().split() == [threads] * 2
 
 
 def test_make_trains_several_folds_at_once() -> None:

@@ -61,7 +61,7 @@ class Training:
     image_size: int | None = None
     """Side in pixels that images are resized to on the device; by default they stay as they are."""
     epochs: int = 13
-    """Passes over the training rows: 12 score 3.2 points more than 6; two cores take two hours."""
+    """Passes over the training rows: 12 score 3.2 points more than 6 (docs/levers.md)."""
     lr: float | None = None
     """Peak learning rate; by default the run's own, else what `make tune` found, else 1e-3."""
     batch_size: int | None = None
@@ -69,7 +69,8 @@ class Training:
     dropout: float = 0.0
     """Before the new linear layer; the known solution's 0.5 costs a short training 2 points."""
     optimizer: Literal["muon", "adamw"] = "muon"
-    """From scratch muon scores 2.3 points more in as much time (docs/levers.md)."""
+    """From scratch muon scores 2.3 points more in as much time (docs/levers.md); from ImageNet
+    weights nothing is measured yet. Matrices over 512 high and wide stay with adamw."""
     weight_decay: float = 0.05
     """On weight matrices and kernels only (the value of ConvNeXt, Liu et al. 2022)."""
     warmup: float = 0.1
@@ -120,7 +121,8 @@ class Config:
     fold: int | None = None
     """One fold; by default every fold in turn."""
     recipe: Literal["quick", "full"] = "quick"
-    """What settings are by default: quick, for two cores and two hours, or full, for a GPU."""
+    """What settings are by default: quick, for two cores (five folds of the challenge take two
+    hours where they compute bfloat16, else over four), or full, for a GPU."""
 
 
 def check_settings(config: Config) -> None:

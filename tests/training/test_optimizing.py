@@ -26,7 +26,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(
         assert rates[-1] < 0.01 * peak
 
 
-sides = st.lists(st.tuples(st.integers(1, 12), st.integers(13, 60)), min_size=1, max_size=4)
+sides = st.lists(st.tuples(st.integers(1, 12), st.integers(20, 60)), min_size=1, max_size=4)
 
 
 @given(sides, st.integers(0, 999), st.sampled_from([1e-6, 1.0, 1e4]))
@@ -65,7 +65,8 @@ def test_each_weight_has_one_optimizer_and_only_matrices_decay(
     layers = [key for key, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     ends = {f"{layers[0]}.weight", f"{layers[-1]}.weight"}
     assert ends <= {names[p] for group in adamw.param_groups for p in group["params"]}
-    if optimizer == "adamw":
+    # All matrices of vit_b_16 are too large for Muon.
+    if optimizer == "adamw" or name == "vit_b_16":
         assert not muon
     elif name == "densenet161":
         matrices = {parameter for parameter in names if parameter.ndim > 1}

@@ -31,6 +31,7 @@ def tuned(**settings: object) -> Tuned:
         ({"lr": 0.1}, None, tuned(), (0.1, 16), "0.1 (given), batch size 16 (tuned"),
         ({}, None, tuned(network="vgg11"), (1e-3, 128), "what was tuned is for other settings"),
         ({}, None, tuned(image_size=128), (1e-3, 128), "what was tuned is for other settings"),
+        ({}, None, tuned(optimizer="adamw"), (1e-3, 128), "what was tuned is for other settings"),
         ({}, None, tuned(epochs=99), (2e-4, 16), "(tuned"),
         ({}, {"lr": 0.5, "batch_size": 2}, tuned(), (0.5, 2), "as the run began"),
         ({"batch_size": 8}, {"lr": 0.5, "batch_size": 2}, None, (0.5, 8), "8 (given)"),

@@ -21,7 +21,7 @@ from cellline.training.progress import Progress, say
 from cellline.training.scalars import scalars
 from cellline.versions import code_version
 
-# What a power cut may cost within an epoch. DenseNet-161's checkpoint of 424 MB takes seconds.
+# What a power cut may cost within an epoch. DenseNet-161's checkpoint of 330 MB takes seconds.
 SAVE_SECONDS = 600
 # Columns of history.csv that are not what the training is, but how fast it was.
 CLOCK = ("samples_per_second", "seconds")

@@ -51,7 +51,8 @@ class FoldTrainer:
     rows; a batch, the learning rate and the loss are what they are on one. What differs is drawn by
     each for itself, dropout, and what a share shows alone, the statistics of batch normalization
     (as in ghost batch normalization, Hoffer et al. 2017), of which the running ones are averaged.
-    After a step the network and its average are the same on all ranks.
+    After a step the network and its average are the same on all ranks, where these are alike; on
+    unlike processors Muon's products are rounded differently, and the ranks agree to rounding.
     """
 
     def __init__(
@@ -228,8 +229,7 @@ class FoldTrainer:
         """
         # It can't normalize a single sample.
         parts = max(1, min(self.parts, len(images) // 2))
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
+        self.network.zero_grad()
         losses, logits = [], []
         pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
         for part, (part_images, part_labels) in enumerate(pairs):

@@ -37,8 +37,9 @@ class StepMemory:
     def needed(self, batch_size: int) -> int:
         """With batches of this size."""
         saved = int(BEYOND_SAVED * (self.fixed + self.per_sample * batch_size))
-        # AdamW's two moments; the gradients of the weights come as what was saved goes.
-        return 2 * self.weights + max(saved, self.weights) + KEPT_BY_ALLOCATOR
+        # AdamW's two moments; the gradients of the weights come as what was saved goes. In a step
+        # of Muon they are its average, the gradients, and three copies on the way to the change.
+        return 2 * self.weights + max(saved, 3 * self.weights) + KEPT_BY_ALLOCATOR
 
     def largest_batch(self, free: int) -> int | None:
         """The largest power of two that fits into `free` bytes; None where two samples don't."""

@@ -51,9 +51,10 @@ def build_optimizers(network: nn.Module, training: Training) -> list[Optimizer]:
 class Muon(Optimizer):
     """Momentum whose change of each matrix has all singular values near 1.
 
-    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; weight decay and the size of the
-    changes as in Liu et al. 2025 (arXiv:2502.16982). torch's own takes no kernels of convolutions,
-    and computes in bfloat16, which most CPUs have to imitate.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; weight decay as in Liu et al.
+    2025 (arXiv:2502.16982), and changes that are scaled by their shape as there, but five times as
+    large. torch's own takes no kernels of convolutions, and computes in bfloat16, which many CPUs
+    imitate.
     """
 
     def __init__(
@@ -79,8 +80,7 @@ class Muon(Optimizer):
             changes = orthogonalize([change.flatten(1) for change in ahead])
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             for weight, change in zip(weights, changes, strict=True):
-                # The learning rate becomes the root mean square of the change, which is about what
-                # it is to AdamW: one rate suits both.
+                # The learning rate becomes the root mean square of the change.
                 size = max(change.shape) ** 0.5
                 weight.add_(change.reshape(weight.shape), alpha=-group["lr"] * size)
 
@@ -93,8 +93,8 @@ def smaller_side(layer: nn.Conv2d | nn.Linear) -> int:
 def orthogonalize(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Matrices with the singular vectors of these, and singular values of about 0.7 to 1.2.
 
-    Those that were almost 0 stay small. All that is done to a matrix X before the end is done to
-    X X' instead, which is smaller, and as large for matrices that are equally high.
+    Those that were almost 0 stay small. The polynomials are computed of X X', which is smaller than
+    X, and as large for all matrices of one height, so that they are computed together.
     """
     wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.t() for matrix in matrices]
     results: dict[int, Tensor] = {}

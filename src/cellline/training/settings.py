@@ -11,8 +11,8 @@ from cellline.errors import UserError
 from cellline.files import read_json
 from cellline.prediction.run_folder import Chosen
 
-# A rate that suits one network, its start or its image size says little about another's.
-TUNED_FOR = ("network", "weights", "image_size")
+# A rate that suits one network, its start, image size or optimizer says little about another's.
+TUNED_FOR = ("network", "weights", "image_size", "optimizer")
 
 
 # In the folder `tuning` under the OOF folder.
@@ -60,8 +60,9 @@ def settle(
     """The settings with a learning rate and a batch size, a line that says whence, and the tuning.
 
     What the command line gives goes first, then what the run's config.json `recorded`, then what
-    was tuned for the same network, weights and image size, then the defaults. The tuning is None
-    where nothing was taken from it now. Raises UserError when it was tuned on other input or folds.
+    was tuned for the same network, weights, image size and optimizer, then the defaults. The tuning
+    is None where nothing was taken from it now. Raises UserError when it was tuned on other input
+    or folds.
     """
     found: dict[str, Any] = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
     source, chosen = "default", None
@@ -106,5 +107,5 @@ def check_data(path: Path, tuned: Tuned, competition: Competition, folds: Folds)
 
 
 def suits(tuned: Tuned, training: Training) -> bool:
-    """Whether what was tuned is for the same network, weights and image size."""
+    """Whether what was tuned is for the same network, weights, image size and optimizer."""
     return all(tuned.settings.get(name) == getattr(training, name) for name in TUNED_FOR)
