@@ -50,8 +50,10 @@ def write_script(path: str, text: str) -> None:
 
 def environment(**more: str) -> dict[str, str]:
     """As in a fresh shell: not as a part of the make that may have started the tests."""
-    outer = ("MAKE", "MFLAGS", "ARGS", "RUN", "RECIPE", "FOLD", "INPUT", "OOF", "SUBMISSIONS")
-    outer = (*outer, "GPUS", "OMP")
+    outer = (
+        *("MAKE", "MFLAGS", "ARGS", "RUN", "RECIPE", "FOLD", "INPUT", "OOF", "SUBMISSIONS"),
+        *("GPUS", "OMP"),
+    )
     return {k: v for k, v in os.environ.items() if not k.startswith(outer)} | more
 
 

@@ -26,7 +26,9 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(
         assert rates[-1] < 0.01 * peak
 
 
-sides = st.lists(st.tuples(st.integers(1, 12), st.integers(20, 60)), min_size=1, max_size=4)
+# Of 3,000 matrices of 12 x 13, 2 had a singular value of almost nothing, which stays; of 12 x 16
+# none.
+sides = st.lists(st.tuples(st.integers(1, 12), st.integers(16, 60)), min_size=1, max_size=4)
 
 
 @given(sides, st.integers(0, 999), st.sampled_from([1e-6, 1.0, 1e4]))

@@ -60,9 +60,8 @@ def settle(
     """The settings with a learning rate and a batch size, a line that says whence, and the tuning.
 
     What the command line gives goes first, then what the run's config.json `recorded`, then what
-    was tuned for the same network, weights, image size and optimizer, then the defaults. The tuning
-    is None where nothing was taken from it now. Raises UserError when it was tuned on other input
-    or folds.
+    was tuned and `suits`, then the defaults. The tuning is None where nothing was taken from it
+    now. Raises UserError when it was tuned on other input or folds.
     """
     found: dict[str, Any] = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
     source, chosen = "default", None
@@ -107,5 +106,5 @@ def check_data(path: Path, tuned: Tuned, competition: Competition, folds: Folds)
 
 
 def suits(tuned: Tuned, training: Training) -> bool:
-    """Whether what was tuned is for the same network, weights, image size and optimizer."""
+    """Whether what was tuned is for the same of all settings in `TUNED_FOR`."""
     return all(tuned.settings.get(name) == getattr(training, name) for name in TUNED_FOR)
