@@ -60,6 +60,10 @@ class Training:
     """imagenet (looked for, then downloaded), none (from scratch), or a file of torchvision's."""
     image_size: int | None = None
     """Side in pixels that images are resized to on the device; by default they stay as they are."""
+    start_size: int | None = None
+    """Their side in the first epochs, where smaller images save time; by default `image_size`."""
+    start_share: float = 0.6
+    """Share of the epochs that have `start_size`."""
     epochs: int = 13
     """Passes over the training rows: 12 score 3.2 points more than 6 (docs/levers.md)."""
     lr: float | None = None
@@ -128,7 +132,11 @@ class Config:
 def check_settings(config: Config) -> None:
     """Raise UserError for a setting out of its range."""
     training, augmentation = config.training, config.training.augmentation
-    at_least_one = {"--epochs": training.epochs, "--image-size": training.image_size}
+    at_least_one = {
+        "--epochs": training.epochs,
+        "--image-size": training.image_size,
+        "--start-size": training.start_size,
+    }
     # Batch normalization has nothing to average over in a batch of one.
     at_least_two = {"--batch-size": training.batch_size}
     positive = {"--lr": training.lr, "--averaging": training.averaging}
@@ -142,6 +150,7 @@ def check_settings(config: Config) -> None:
     below_one = {
         "--dropout": training.dropout,
         "--warmup": training.warmup,
+        "--start-share": training.start_share,
         "--scale": augmentation.scale,
         "--translate": augmentation.translate,
         "--gain": augmentation.gain,

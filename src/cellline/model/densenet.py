@@ -37,8 +37,9 @@ class Features(nn.Sequential):
     """`DenseNet.features`, with the children, and so the state dict, of torchvision's.
 
     All but pooling first is torchvision's way where ours is not known to be faster: on GPUs, and
-    in other precisions than the weights' own. So is it where gradients are wanted in evaluation
-    mode. In our way the modules within dense blocks are not called: no hook of theirs is, either.
+    for predictions in other precisions than the weights' own. So is it where gradients are wanted
+    in evaluation mode. In our way the modules within dense blocks are not called: no hook of theirs
+    is, either.
     """
 
     def __init__(self, features: nn.Sequential) -> None:
@@ -52,8 +53,8 @@ class Features(nn.Sequential):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [batch, channel, height, width], normalized, of images, channels last."""
-        usual = images.device.type != "cpu" or torch.is_autocast_enabled("cpu")
-        if usual or torch.is_grad_enabled() != self.training:
+        usual = images.device.type != "cpu" or torch.is_grad_enabled() != self.training
+        if usual or (torch.is_autocast_enabled("cpu") and not self.training):
             return cast("Tensor", super().forward(images))  # type: ignore[no-untyped-call]
         modules: list[Any] = list(self)
         x = images
@@ -83,16 +84,17 @@ def as_image(rows: Tensor, shape: Sequence[int]) -> Tensor:
 def train_block(x: Tensor, layers: Sequence[Any], end: nn.BatchNorm2d, *, rectify: bool) -> Tensor:
     """A dense block and the normalization after it (and ReLU, if `rectify`), in training.
 
-    Updates the running statistics of all normalizations, as torch does; they are taken to have one
-    eps and momentum. There must be two pixels or more, all samples together.
+    Computes in the precision of `x`, statistics in that of the weights. Updates the running
+    statistics of all normalizations, as torch does; they are taken to have one eps and momentum.
+    There must be two pixels or more, all samples together.
     """
     weights = []
     for layer in layers:
-        weights += [layer.norm1.weight, layer.norm1.bias, layer.conv1.weight]
-        weights += [layer.norm2.weight, layer.norm2.bias, layer.conv2.weight]
-    rows, mean1, invstd1, *statistics2 = DenseBlock.apply(
-        x, rectify, end.eps, *weights, end.weight, end.bias
-    )
+        first = (layer.norm1.weight, layer.norm1.bias, layer.conv1.weight)
+        weights += [weight.to(x.dtype) for weight in first]
+        weights += [layer.norm2.weight, layer.norm2.bias, layer.conv2.weight.to(x.dtype)]
+    weights += [end.weight.to(x.dtype), end.bias.to(x.dtype)]
+    rows, mean1, invstd1, *statistics2 = DenseBlock.apply(x, rectify, end.eps, *weights)
     norms = [*(layer.norm1 for layer in layers), end, *(layer.norm2 for layer in layers)]
     n = len(layers)
     means = [mean1] * (n + 1) + statistics2[:n]
@@ -131,10 +133,13 @@ class DenseBlock(torch.autograd.Function):
         start, new = x.shape[1], layers[0].conv2.shape[0]
         size = start + new * len(layers)
         channels = x.new_empty(x.numel() // start, size)
-        mean, invstd = x.new_empty(size), x.new_empty(size)
+        # Of the precision that statistics are to have.
+        example = layers[0].scale2
+        mean, invstd = example.new_empty(size), example.new_empty(size)
+        ones, zeros = example.new_ones(size), example.new_zeros(size)
 
         def add(image: Tensor, at: slice) -> None:
-            standardized, mean[at], invstd[at] = normalize(image, None, None, eps)
+            standardized, mean[at], invstd[at] = normalize(image, ones[at], zeros[at], eps)
             channels[:, at] = as_rows(standardized)
 
         add(x, slice(start))
@@ -174,7 +179,8 @@ class DenseBlock(torch.autograd.Function):
         scratch = torch.empty_like(result_grad).view(-1)
 
         def before_standardizing(at: slice) -> Tensor:
-            grad, standardized, factor = channels_grad[:, at], channels[:, at], invstd[at]
+            grad, standardized = channels_grad[:, at], channels[:, at]
+            factor = invstd[at].to(grad.dtype)
             along_mean, along_deviation = grad.mean(0), (grad * standardized).mean(0)
             result = torch.addcmul(-along_mean * factor, grad, factor)
             return result.addcmul_(standardized, -along_deviation * factor)
@@ -214,7 +220,7 @@ def split_weights(weights: Sequence[Tensor]) -> list[Layer]:
 
 
 def normalize(
-    image: Tensor, scale: Tensor | None, offset: Tensor | None, eps: float
+    image: Tensor, scale: Tensor, offset: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalization by the batch's own statistics, its mean and 1 / deviation."""
     return torch.native_batch_norm(image, scale, offset, None, None, True, 0.0, eps)

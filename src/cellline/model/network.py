@@ -123,14 +123,19 @@ def adapt_first_convolution(backbone: nn.Module, n_channels: int) -> None:
 def check_image_size(
     network: Classifier, training: Training, image_shape: tuple[int, int, int]
 ) -> None:
-    """Raise UserError when the network can't take images of this size (some have a minimum)."""
+    """Raise UserError when the network can't take images of these sizes (some have a minimum)."""
     network.eval()
-    try:
-        with torch.no_grad():
-            network(torch.zeros((1, *image_shape), dtype=torch.uint8))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        size = training.image_size or "x".join(map(str, image_shape[1:]))
-        raise UserError(
-            f"--network {training.network} can't take images of {size} pixels "
-            f"({first_line(error)}); try --image-size 224"
-        ) from error
+    options = {"--start-size": training.start_size, "--image-size": training.image_size}
+    for option, size in options.items():
+        if option == "--start-size" and size is None:
+            continue
+        network.image_size = size
+        try:
+            with torch.no_grad():
+                network(torch.zeros((1, *image_shape), dtype=torch.uint8))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UserError(
+                f"--network {training.network} can't take images of "
+                f"{size or 'x'.join(map(str, image_shape[1:]))} pixels ({first_line(error)}); "
+                f"try {option} 224"
+            ) from error

@@ -141,6 +141,7 @@ class FoldTrainer:
         done = len(partial.losses)
         if not done:
             partial.started = time.perf_counter()
+        self.network.image_size = self.model.image_size = image_size(epoch, self.training)
         self.network.train()
         batches = progress.batches(self.batches.epoch(epoch, done), epoch, done)
         for step, batch in enumerate(batches, start=epoch * len(self.batches) + done):
@@ -321,3 +322,13 @@ class FoldTrainer:
         if resume["scaler"]:
             self.scaler.load_state_dict(resume["scaler"])
         self.partial = restore_epoch(resume, self.ranks, self.device.device)
+
+
+def image_size(epoch: int, training: Training) -> int | None:
+    """Side in pixels of what the network sees in an epoch (from 0); None: as the images are.
+
+    The last epoch always has `--image-size`, which is what the network then predicts at. Small
+    images first, large ones last: "progressive resizing" (Howard 2018, fast.ai's DAWNBench entry).
+    """
+    starts = epoch < int(training.start_share * training.epochs)
+    return training.start_size if training.start_size and starts else training.image_size
