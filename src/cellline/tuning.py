@@ -190,7 +190,13 @@ def train_trial(
         trainer = FoldTrainer(competition, folds, fold, training, device)
         epochs = range(training.epochs)
         progress = Progress(
-            title, device, trainer.n_train, len(trainer.held_out), epochs, len(trainer.batches)
+            title,
+            device,
+            trainer.n_train,
+            len(trainer.held_out),
+            epochs,
+            len(trainer.batches),
+            cost=trainer.pixels,
         )
         for epoch in epochs:
             bac = trainer.train_epoch(epoch, progress, stop.check).held_out_bac

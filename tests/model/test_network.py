@@ -70,6 +70,10 @@ def test_other_networks_of_torchvision(training: Training, name: str) -> None:
         ({"network": "squeezenet1_0"}, "no linear classifier"),
         ({"network": "vit_b_16"}, "can't take images of 16x16 pixels .* try --image-size 224"),
         ({"network": "vit_b_16", "image_size": 64}, "can't take images of 64 pixels"),
+        (
+            {"network": "vit_b_16", "image_size": 224, "start_size": 64},
+            "can't take images of 64 pixels .* try --start-size 224",
+        ),
     ],
 )
 def test_networks_that_cannot_be_used_are_refused(

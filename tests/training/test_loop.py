@@ -98,6 +98,29 @@ def test_dropout_is_drawn_anew_each_step(
     assert len({seed for seeds in steps for seed in seeds}) == 12
 
 
+def test_images_are_small_first_and_large_in_the_end(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    small = replace(training, start_size=12, start_share=0.7, image_size=24)
+    trainer = FoldTrainer(competition, folds, 0, small, device)
+    seen: dict[bool, list[int]] = {True: [], False: []}
+    for network in (trainer.network, trainer.model):
+        network.backbone.register_forward_hook(
+            lambda module, inputs, _: seen[module.training].append(inputs[0].shape[-1])
+        )
+    config = describe_run(small, competition, folds)
+    train_fold(trainer, Path("fold0"), config, 0, Stop())
+    # Three epochs of four steps; an epoch's held-out rows are one batch, and so are eight views.
+    assert seen[True] == 8 * [12] + 4 * [24]
+    assert seen[False][:3] == [12, 12, 24]
+    assert set(seen[False][3:]) == {24}
+    assert [trainer.pixels(epoch) for epoch in range(3)] == [144, 144, 576]
+    for share in (0.0, 0.3):  # less than an epoch
+        left = run(competition, folds, replace(small, start_share=share), device, f"{share}")
+        large = run(competition, folds, replace(small, start_size=None), device, f"{share} large")
+        assert left["weights"] == large["weights"]
+
+
 class StopAt(Stop):
     """Ends the training at a call of `check`, wherever that is."""
 
@@ -111,9 +134,15 @@ class StopAt(Stop):
             raise Stopped(signal.SIGTERM)
 
 
+@pytest.mark.parametrize("start_size", [None, 12])
 def test_a_training_stopped_anywhere_ends_where_an_uninterrupted_one_does(
-    competition: Competition, folds: Folds, training: Training, device: Device
+    competition: Competition,
+    folds: Folds,
+    training: Training,
+    device: Device,
+    start_size: int | None,
 ) -> None:
+    training = replace(training, start_size=start_size, start_share=0.4)
     expected = run(competition, folds, training, device, "whole")
     # Three epochs of four steps and one batch of held-out rows, and the last predictions: each
     # time the training gets a little further; the number of loader processes may change as well.

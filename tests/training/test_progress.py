@@ -29,7 +29,10 @@ RECORD = EpochRecord(
 def test_what_is_printed_of_a_training(
     device: Device, capsys: pytest.CaptureFixture[str], shown: bool
 ) -> None:
-    progress = Progress("fold 0", device, 32, 16, range(1, 4), 5, shown=shown)
+    # The last epoch is to take twice as long as the others.
+    progress = Progress(
+        *("fold 0", device, 32, 16, range(1, 4), 5), shown=shown, cost=[1, 1, 1, 2].__getitem__
+    )
     # Resumed in the second epoch, after three of five steps.
     passed = list(progress.batches(batches(2), epoch=1, first=3))
     assert len(passed) == 2
@@ -46,6 +49,6 @@ def test_what_is_printed_of_a_training(
     assert start.startswith("fold 0: cpu, float32; 32 training and 16 held-out samples; 3 epochs")
     assert epoch == (
         "fold 0, epoch 2/4: loss 1.500, held out 1.750; BAC 40.0 %, held out 35.0 %; "
-        "lr 0.0005; 26 samples/s; 3 min left"
+        "lr 0.0005; 26 samples/s; 4 min left"
     )
     assert "the best epoch, 1, had 50.0 %" in end

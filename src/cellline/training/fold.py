@@ -56,6 +56,7 @@ def train_fold(
             epochs,
             len(trainer.batches),
             shown=trainer.ranks.first,
+            cost=trainer.pixels,
         )
         with scalars(folder, history, tensorboard and trainer.ranks.first) as show:
             keeper = Keeper(trainer, folder, config, fold, history, stop)

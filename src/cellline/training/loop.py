@@ -131,6 +131,12 @@ class FoldTrainer:
         """The averaged network: what is evaluated, kept and predicted with."""
         return self.averaged.network
 
+    def pixels(self, epoch: int) -> int:
+        """Of an image, as the network sees it in an epoch (from 0)."""
+        side = image_size(epoch, self.training)
+        height, width = self.competition.train_images.shape[2:]
+        return side**2 if side else height * width
+
     def train_epoch(self, epoch: int, progress: Progress, pause: Callable[[], None]) -> EpochRecord:
         """Train for one epoch (from 0), or what is left of it, and score the held-out rows.
 

@@ -56,6 +56,8 @@ class Progress:
     """In an epoch."""
     shown: bool = True
     """False prints nothing and draws nothing: for all ranks but the first."""
+    cost: Callable[[int], float] = lambda epoch: 1.0
+    """Of a step in an epoch (from 0), in any unit: what the time left is told by."""
     announced: bool = field(default=False, init=False)
 
     def batches(self, batches: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
@@ -82,7 +84,8 @@ class Progress:
     def announce(self, seconds_a_step: float) -> None:
         """The line at the start: what is trained, where, and for how long."""
         held_out = FORWARD_SHARE * self.n_held_out / self.n_train
-        epochs = len(self.epochs) * (1 + held_out) + len(VIEWS) * held_out
+        costs = [self.cost(epoch) / self.cost(self.epochs[0]) for epoch in self.epochs]
+        epochs = sum(costs) * (1 + held_out) + len(VIEWS) * held_out * costs[-1]
         self.say(
             f"{self.title}: {self.device.describe()}; {self.n_train} training and "
             f"{self.n_held_out} held-out samples; {len(self.epochs)} epochs of {self.steps} steps; "
@@ -91,7 +94,9 @@ class Progress:
 
     def epoch(self, record: EpochRecord) -> None:
         """The line at an epoch's end."""
-        left = duration(record.seconds * (self.epochs.stop - record.epoch))
+        # Epochs are counted from 1 there.
+        costs = [self.cost(epoch) for epoch in range(record.epoch - 1, self.epochs.stop)]
+        left = duration(record.seconds * sum(costs[1:]) / costs[0])
         self.say(
             f"{self.title}, epoch {record.epoch}/{self.epochs.stop}: "
             f"loss {record.train_loss:.3f}, held out {record.held_out_loss:.3f}; "
