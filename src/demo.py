@@ -9,7 +9,7 @@ from cellline.config import Config, Folders
 
 @dataclass(frozen=True)
 class DemoConfig(Config):
-    """Settings of `make demo`; its folders and weights are its own."""
+    """Settings of `make demo`; its folders, weights and image size are its own."""
 
     demo_dir: Path = Path("demo")
     """Where the competition is drawn, and all that is made of it is kept."""
@@ -26,7 +26,14 @@ def main(config: DemoConfig) -> None:
 
     names = ("input", "oof", "submissions", "cache")
     folders = Folders(*(config.demo_dir / name for name in names))
-    training = replace(config.training, weights="none", epochs=config.demo_epochs)
+    # Images as they are drawn: enlarged they would take twice the time.
+    training = replace(
+        config.training,
+        weights="none",
+        epochs=config.demo_epochs,
+        image_size=None,
+        start_size=None,
+    )
     demo(replace(config, folders=folders, training=training), config.folds, print)
 
 

@@ -116,8 +116,9 @@ def test_a_verb_does_not_look_for_garbage_while_torch_is_imported() -> None:
 
 def test_a_recipe_says_what_is_not_given() -> None:
     show = "print(config.training.epochs, config.training.image_size, config.training.lr)"
-    full = RECIPES["full"]
-    assert run_verb(show).stdout == f"{RECIPES['quick'].epochs} None None\n"
+    quick, full = RECIPES["quick"], RECIPES["full"]
+    assert run_verb(show).stdout == f"{quick.epochs} {quick.image_size} None\n"
+    assert run_verb(show, "--recipe quick").stdout == f"{quick.epochs} {quick.image_size} None\n"
     assert run_verb(show, "--recipe full").stdout == f"{full.epochs} {full.image_size} None\n"
     given = run_verb(show, "--epochs 3 --recipe=full --lr 0.1")
     assert given.stdout == f"3 {full.image_size} 0.1\n"

@@ -16,7 +16,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data" / "cell-lines-small"
-TINY = "--network densenet_tiny --weights none --epochs 2 --batch-size 16 --device cpu"
+TINY = (
+    "--network densenet_tiny --weights none --image-size 16 --start-size 16 --epochs 2 "
+    "--batch-size 16 --device cpu"
+)
 
 needs_real_data = pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")
 

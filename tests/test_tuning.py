@@ -88,7 +88,7 @@ def test_todays_settings_come_first_and_the_best_is_written(
 ) -> None:
     found = search(3)
     trials = study().trials
-    assert trials[0].params == {"lr": 1e-3, "batch_size": 128}
+    assert trials[0].params == {"lr": 1e-3, "batch_size": 64}
     assert len(trials) == 3
     best = max((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: t.value or 0)
     assert (found.lr, found.batch_size) == (best.params["lr"], best.params["batch_size"])
@@ -246,7 +246,7 @@ def test_a_trial_that_is_stopped_is_put_back_at_once(search: Search) -> None:
         search(2, stop=InTheFirstTrial())
     stopped, waiting = study().trials
     assert (stopped.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
-    assert waiting.params == stopped.params == {"lr": 1e-3, "batch_size": 128}
+    assert waiting.params == stopped.params == {"lr": 1e-3, "batch_size": 64}
     search(2)
     assert [trial.state for trial in study().trials[1:]] == [TrialState.COMPLETE] * 2
 

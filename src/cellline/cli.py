@@ -87,7 +87,7 @@ def usual_settings(settings: type[Settings], arguments: Sequence[str]) -> Settin
     parser.add_argument("--recipe", nargs="?")
     recipe = parser.parse_known_args(arguments)[0].recipe
     # What isn't one is left to the parser of all settings to refuse.
-    return settings(training=RECIPES.get(recipe, Training()))
+    return settings(training=RECIPES.get(recipe or "quick", Training()))
 
 
 def end(status: int, message: str) -> None:

@@ -24,7 +24,7 @@ from cellline.tuning import tune_run
 SAMPLES_TRAIN, SAMPLES_TEST = 240, 72
 TRIALS = 2
 TUNE_EPOCHS = 2
-# The first trial's: with 160 training samples, 128 a step would make two steps an epoch.
+# The first trial's: with 160 training samples, 64 a step would make three steps an epoch.
 FIRST_LR, FIRST_BATCH_SIZE = 1e-3, 16
 
 

@@ -72,7 +72,7 @@ def test_other_networks_of_torchvision(training: Training, name: str) -> None:
         ({"network": "vit_b_16", "image_size": 64}, "can't take images of 64 pixels"),
         (
             {"network": "vit_b_16", "image_size": 224, "start_size": 64},
-            "can't take images of 64 pixels .* try --start-size 224",
+            "can't take images of 64 pixels .* try --image-size 224 --start-size 224",
         ),
     ],
 )

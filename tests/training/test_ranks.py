@@ -32,7 +32,16 @@ from cellline.training.run import train_run
 PATIENCE = 120.0
 EPOCHS = 12
 # Without dropout, which each rank draws for itself.
-PLAIN = Training("plain", "none", epochs=EPOCHS, lr=3e-3, batch_size=16, dropout=0.0)
+PLAIN = Training(
+    network="plain",
+    weights="none",
+    image_size=16,
+    start_size=16,
+    epochs=EPOCHS,
+    lr=3e-3,
+    batch_size=16,
+    dropout=0.0,
+)
 TINY = replace(PLAIN, network="densenet_tiny")
 # Whose rounding is what sums in another order may differ by: bfloat16's is 65,536 times as large.
 CPU = Machine(device="cpu", precision="float32")
@@ -68,6 +77,8 @@ def options(training: Training, run: str) -> list[str]:
         "lr": training.lr,
         "batch-size": training.batch_size,
         "dropout": training.dropout,
+        "image-size": training.image_size,
+        "start-size": training.start_size,
         "run": run,
         "fold": 0,
         "device": CPU.device,

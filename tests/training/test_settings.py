@@ -10,7 +10,7 @@ from cellline.data.folds import Folds
 from cellline.errors import UserError
 from cellline.files import write_json
 from cellline.prediction.run_folder import Chosen
-from cellline.training.settings import Tuned, read_tuned, settle
+from cellline.training.settings import Tuned, describe_resizing, read_tuned, settle
 
 ASKED = Training(network="resnet18", weights="none")
 OOF = Path("oof")
@@ -26,12 +26,12 @@ def tuned(**settings: object) -> Tuned:
 @pytest.mark.parametrize(
     ("given", "recorded", "found", "expected", "says"),
     [
-        ({}, None, None, (1e-3, 128), "0.001 (default), batch size 128 (default)"),
+        ({}, None, None, (1e-3, 64), "0.001 (default), batch size 64 (default)"),
         ({}, None, tuned(), (2e-4, 16), "(tuned; trials that looked at fold 1: 12)"),
         ({"lr": 0.1}, None, tuned(), (0.1, 16), "0.1 (given), batch size 16 (tuned"),
-        ({}, None, tuned(network="vgg11"), (1e-3, 128), "what was tuned is for other settings"),
-        ({}, None, tuned(image_size=128), (1e-3, 128), "what was tuned is for other settings"),
-        ({}, None, tuned(optimizer="adamw"), (1e-3, 128), "what was tuned is for other settings"),
+        ({}, None, tuned(network="vgg11"), (1e-3, 64), "what was tuned is for other settings"),
+        ({}, None, tuned(image_size=128), (1e-3, 64), "what was tuned is for other settings"),
+        ({}, None, tuned(optimizer="adamw"), (1e-3, 64), "what was tuned is for other settings"),
         ({}, None, tuned(epochs=99), (2e-4, 16), "(tuned"),
         ({}, {"lr": 0.5, "batch_size": 2}, tuned(), (0.5, 2), "as the run began"),
         ({"batch_size": 8}, {"lr": 0.5, "batch_size": 2}, None, (0.5, 8), "8 (given)"),
@@ -94,3 +94,25 @@ def test_a_best_json_that_was_changed_is_reported(competition: Competition, fold
         BEST.write_text(changed)
         with pytest.raises(UserError, match=r"best.json is damaged"):
             settle(ASKED, None, OOF, competition, folds)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "start_size", "says"),
+    [
+        (None, None, ""),
+        (64, None, ""),
+        (64, 64, ""),
+        (96, 64, ", images of 64x64 pixels resized to 64x64, then 96x96"),
+        (32, None, ", images of 64x64 pixels resized to 32x32"),
+    ],
+)
+def test_a_training_says_when_it_resizes_images(
+    image_size: int | None, start_size: int | None, says: str
+) -> None:
+    training = replace(ASKED, image_size=image_size, start_size=start_size)
+    assert describe_resizing(training, (64, 64)) == says
+
+
+def test_images_that_are_stretched_are_said_to_be() -> None:
+    told = describe_resizing(replace(ASKED, image_size=64), (48, 64))
+    assert told == ", images of 64x48 pixels resized to 64x64"

@@ -125,10 +125,8 @@ def check_image_size(
 ) -> None:
     """Raise UserError when the network can't take images of these sizes (some have a minimum)."""
     network.eval()
-    options = {"--start-size": training.start_size, "--image-size": training.image_size}
-    for option, size in options.items():
-        if option == "--start-size" and size is None:
-            continue
+    advice = "--image-size 224" + (" --start-size 224" if training.start_size else "")
+    for size in (training.start_size or training.image_size, training.image_size):
         network.image_size = size
         try:
             with torch.no_grad():
@@ -137,5 +135,5 @@ def check_image_size(
             raise UserError(
                 f"--network {training.network} can't take images of "
                 f"{size or 'x'.join(map(str, image_shape[1:]))} pixels ({first_line(error)}); "
-                f"try {option} 224"
+                f"try {advice}"
             ) from error

@@ -88,8 +88,21 @@ def settle(
     line = (
         f"learning rate {settled.lr:g} ({whence(training.lr)}), "
         f"batch size {settled.batch_size} ({whence(training.batch_size)})"
+        f"{describe_resizing(training, competition.train_images.shape[2:])}"
     )
     return settled, line, chosen
+
+
+def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
+    """Such as ', images of 64x80 pixels resized to 64x64, then 96x96'; empty if they stay."""
+    sides = [training.image_size] if training.image_size else []
+    if training.start_size:
+        sides.insert(0, training.start_size)
+    height, width = image_shape
+    if {(side, side) for side in sides} <= {(height, width)}:
+        return ""
+    resized = ", then ".join(f"{side}x{side}" for side in sides)
+    return f", images of {width}x{height} pixels resized to {resized}"
 
 
 def check_data(path: Path, tuned: Tuned, competition: Competition, folds: Folds) -> None:
