@@ -50,7 +50,7 @@ STAGES = {
     "folds": ("src/folds.py", "--folds", str(FOLDS)),
     "training, 1 epoch": (
         *("src/train.py", "--network", "densenet_tiny", "--weights", "none"),
-        *("--epochs", "1", "--fold", "0"),
+        *("--image-size", "64", "--start-size", "64", "--epochs", "1", "--fold", "0"),
     ),
     "submit": ("src/submit.py", "--partial"),
 }

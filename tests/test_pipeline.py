@@ -143,6 +143,7 @@ def test_runs_are_blended(drawn: Path) -> None:
         ("train", ["ARGS=--weights nowhere.pth"], "no such file"),
         ("train", ["ARGS=--epochs many"], "--epochs"),
         ("train", ["ARGS=--epochs 0"], "--epochs 0: must be at least 1"),
+        ("train", ["ARGS=--image-size 48"], "--start-size 64: is larger than --image-size 48"),
         ("tune", ["ARGS=--dropout 2"], "--dropout 2: must be 0 or more and less than 1"),
         ("tune", ["TUNE_EPOCHS=0"], "--epochs 0: must be at least 1"),
         ("train", ["ARGS=--no-such-setting"], "no-such-setting"),

@@ -169,3 +169,9 @@ def check_settings(config: Config) -> None:
         for name, value in settings.items():
             if value is not None and not is_right(value):
                 raise UserError(f"{name} {value:g}: must be {rule}")
+    # What a step needs of memory is estimated of the last images.
+    if training.start_size and training.image_size and training.start_size > training.image_size:
+        raise UserError(
+            f"--start-size {training.start_size}: is larger than --image-size "
+            f"{training.image_size}; give one that is smaller, or as large"
+        )
