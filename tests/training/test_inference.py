@@ -1,3 +1,4 @@
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from cellline.device import Device
 from cellline.errors import UserError
 from cellline.prediction.run_folder import describe_run
 from cellline.prediction.tta import VIEWS, average_views, predict_views
-from cellline.stopping import Stop
+from cellline.stopping import Stop, Stopped
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.fold import train_fold
-from cellline.training.inference import predict_test
+from cellline.training.inference import predict_test, restore_network
 from cellline.training.loop import FoldTrainer
 
 FOLDER = Path("oof/run/fold0")
@@ -47,6 +48,39 @@ def test_the_restored_network_predicts_as_the_trained_one_did(
         np.testing.assert_array_equal(file["file_id"], competition.test_ids)
         np.testing.assert_array_equal(file["prob"], expected)
         assert file["prob"].dtype == np.float32
+
+
+class StopAfter(Stop):
+    """Ends the training at a call of `check`."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped(signal.SIGTERM)
+
+
+def test_a_network_trained_on_small_images_so_far_predicts_at_their_size(
+    competition: Competition, folds: Folds, training: Training, device: Device
+) -> None:
+    small = replace(training, start_size=12, start_share=0.7, image_size=24)
+    trainer = FoldTrainer(competition, folds, 0, small, device)
+    config = describe_run(small, competition, folds)
+    # Two at the start, then four steps and one batch of held-out rows; within the second epoch.
+    with pytest.raises(Stopped):
+        train_fold(trainer, FOLDER, config, 0, StopAfter(9))
+    checkpoint = read_checkpoint(FOLDER / "checkpoint.pt")
+    assert checkpoint.epoch == 1
+    assert restore_network(checkpoint, competition).image_size == 12
+    rows = np.arange(9)
+    of_views = predict_views(
+        trainer.model, competition.test_images, rows, device, batch_size=8, views=VIEWS
+    )
+    prob, _ = predict_test(FOLDER, config, competition, device)
+    np.testing.assert_array_equal(prob, average_views(of_views))
 
 
 def test_predictions_are_kept_while_model_and_images_are_unchanged(

@@ -21,6 +21,7 @@ from cellline.prediction.run_folder import (
 )
 from cellline.prediction.tta import all_views, average_views, predict_views
 from cellline.training.checkpoint import NEWEST, Checkpoint, put_previous_back, read_checkpoint
+from cellline.training.loop import image_size
 from cellline.training.memory import explain_full_memory
 from cellline.versions import code_version
 
@@ -80,7 +81,10 @@ def predict_test(
 
 
 def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classifier:
-    """The network of a checkpoint, on the CPU, with the normalization of its fold."""
+    """The network of a checkpoint, on the CPU, with the normalization of its fold.
+
+    It takes images at the size of the last epoch that was finished.
+    """
     config = checkpoint.config
     shape = competition.test_images.shape[1:]
     unknown = Normalization((0.0,) * shape[0], (1.0,) * shape[0])
@@ -88,6 +92,7 @@ def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classif
     training = training_of({"settings": {**config["settings"], "weights": "none"}})
     network = build_network(training, len(config["classes"]), shape, unknown)
     network.load_state_dict(checkpoint.network)
+    network.image_size = image_size(max(checkpoint.epoch - 1, 0), training)
     return network
 
 
