@@ -1,10 +1,10 @@
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from stop_at import StopAt
 
 from cellline.config import Training
 from cellline.data.competition import Competition
@@ -50,19 +50,6 @@ def test_the_restored_network_predicts_as_the_trained_one_did(
         assert file["prob"].dtype == np.float32
 
 
-class StopAfter(Stop):
-    """Ends the training at a call of `check`."""
-
-    def __init__(self, calls: int) -> None:
-        super().__init__()
-        self.left = calls
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped(signal.SIGTERM)
-
-
 def test_a_network_trained_on_small_images_so_far_predicts_at_their_size(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
@@ -71,7 +58,7 @@ def test_a_network_trained_on_small_images_so_far_predicts_at_their_size(
     config = describe_run(small, competition, folds)
     # Two at the start, then four steps and one batch of held-out rows; within the second epoch.
     with pytest.raises(Stopped):
-        train_fold(trainer, FOLDER, config, 0, StopAfter(9))
+        train_fold(trainer, FOLDER, config, 0, StopAt(9))
     checkpoint = read_checkpoint(FOLDER / "checkpoint.pt")
     assert checkpoint.epoch == 1
     assert restore_network(checkpoint, competition).image_size == 12

@@ -1,4 +1,3 @@
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stop_at import StopAt
 
 from cellline.config import Machine, Training
 from cellline.data.competition import Competition
@@ -119,19 +119,6 @@ def test_images_are_small_first_and_large_in_the_end(
         left = run(competition, folds, replace(small, start_share=share), device, f"{share}")
         large = run(competition, folds, replace(small, start_size=None), device, f"{share} large")
         assert left["weights"] == large["weights"]
-
-
-class StopAt(Stop):
-    """Ends the training at a call of `check`, wherever that is."""
-
-    def __init__(self, call: int) -> None:
-        super().__init__()
-        self.left = call
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("start_size", [None, 12])

@@ -126,7 +126,8 @@ def check_image_size(
     """Raise UserError when the network can't take images of these sizes (some have a minimum)."""
     network.eval()
     advice = "--image-size 224" + (" --start-size 224" if training.start_size else "")
-    for size in (training.start_size or training.image_size, training.image_size):
+    # The last is what the network keeps.
+    for size in dict.fromkeys((training.start_size or training.image_size, training.image_size)):
         network.image_size = size
         try:
             with torch.no_grad():
