@@ -26,6 +26,7 @@ from cellline.dealing import make_folds
 from cellline.errors import UserError
 from cellline.files import read_json
 from cellline.names import name_classes
+from cellline.prediction.metrics import percent
 from cellline.prediction.run_folder import OutOfFold, read_out_of_fold, write_out_of_fold
 from cellline.report.calibrating import calibration_section, show_submissions
 from cellline.report.page import write_report
@@ -206,6 +207,8 @@ def test_what_was_submitted_is_told_with_its_reasons(config: Config, page: Path)
     assert "weights: tiny 1.00." in text
     record = read_json(path.with_suffix(".json"))
     assert text.count(record["rule"]["trials"][0]["why"]) == 2
+    score = percent(record["oof"]["bac"], record["oof"]["interval"])
+    assert f"each fold by what was fitted on the others: {score}." in text
 
 
 def test_a_submission_that_was_changed_is_warned_of(config: Config) -> None:

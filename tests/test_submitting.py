@@ -13,6 +13,9 @@ import torch
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.data.folds import deal_folds, open_folds, write_folds
+from cellline.data.synthetic import Sample, draw_sample, write_competition
+from cellline.data.synthetic_cells import CELL_LINES, CHANNELS
+from cellline.dealing import make_folds
 from cellline.errors import UserError
 from cellline.files import read_json, write_json
 from cellline.prediction.metrics import balanced_accuracy
@@ -55,6 +58,22 @@ def here(dealt: Path, tmp_path: Path) -> None:
     (tmp_path / "oof").mkdir()
     for name in ("folds.csv", "folds.json"):
         (tmp_path / "oof" / name).write_bytes((dealt / "oof" / name).read_bytes())
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> None:
+    """In the current folder, 90 samples of which two each are copies, and 90 to test of three."""
+    lines = list(CELL_LINES)
+    of_train = {i: Sample(lines[i // 2 % 9], i // 2, (0, 0)) for i in range(90)}
+    of_test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // 3, (0, 0)) for i in range(90)}
+    write_competition(
+        tmp_path / "input",
+        *(((i, draw_sample(s, 16, 0)) for i, s in part.items()) for part in (of_train, of_test)),
+        {i: sample.cell_line for i, sample in of_train.items()},
+        of_test,
+    )
+    for _ in make_folds(Folders(Path("input")), CHANNELS, 3, 0):
+        pass
 
 
 def draw_run(
@@ -190,9 +209,33 @@ def test_what_leans_to_frequent_classes_is_corrected() -> None:
     assert record["oof"]["plain_bac"] == pytest.approx(plain)
     low, high = record["oof"]["interval"]
     assert plain < low < record["oof"]["bac"] < high
-    assert "equal weights and no correction, on 90 of 90 training samples" in printed
+    assert "equal weights, nothing pooled or corrected, on 90 of 90 training" in printed
     assert "OOF BAC of this rule, made anew for each fold from the others: " in printed
     assert "corrected on other folds" in printed
+
+
+@pytest.mark.usefixtures("together")
+def test_test_samples_of_one_picture_get_one_class() -> None:
+    draw_run("a", 1.5)
+    predicted, record, printed = submitted("a")
+    assert (predicted.reshape(-1, 3) == predicted[::3, None]).all()
+    pooled = of_test("a").reshape(30, 3, 9).mean(axis=1)
+    np.testing.assert_array_equal(predicted[::3], pooled.argmax(axis=1))
+    assert (of_test("a").argmax(axis=1) != predicted).any()
+    assert record["rule"]["trials"][0]["used"]
+    assert record["pooled_samples"] == 90
+    assert "90 test samples were pooled" in printed
+    assert record["oof"]["bac"] > record["oof"]["plain_bac"]
+    assert "pooling samples of one picture: used" in printed
+
+
+@pytest.mark.usefixtures("together")
+def test_what_pooling_would_not_help_is_not_pooled() -> None:
+    draw_run("a", 9)
+    predicted, record, printed = submitted("a")
+    np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))
+    assert record["pooled_samples"] == 0
+    assert "were pooled" not in printed
 
 
 @pytest.mark.usefixtures("here")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cellline.config import Config, Folders
+from cellline.data.audit import audit_copies
 from cellline.data.competition import Competition
 from cellline.data.folds import Folds, open_folds
 from cellline.device import Device, choose_device
@@ -15,6 +16,7 @@ from cellline.names import align, name_classes
 from cellline.prediction.blend import blend, common_samples
 from cellline.prediction.decision import Expected, HeldOut, Rule, expect, fit_rule, plain_rule
 from cellline.prediction.metrics import with_interval
+from cellline.prediction.pooling import count_pooled, thin
 from cellline.prediction.run_folder import (
     check_run,
     finished_folds,
@@ -71,7 +73,12 @@ def submit(
             "warning: a run has no finished fold: the weights of its last checkpoints predict as "
             "they are, and nothing tells how well"
         ]
-    predicted = rule.apply(np.stack(predictions)).predicted
+    # Each its own, where it makes no difference: the search takes a while.
+    picture = competition.test_ids
+    if rule.pooled:
+        report("looking for copies and overlaps")
+        picture = audit_copies(competition, config.folders.oof_dir).test_group
+    predicted = rule.apply(np.stack(predictions), picture).predicted
     data = render_submission(competition, predicted)
     validate_submission(data, competition)
 
@@ -81,6 +88,7 @@ def submit(
         "input_digest": competition.digest,
         "folds_digest": folds.digest,
         "rule": record_rule(rule, names, competition.classes),
+        "pooled_samples": count_pooled(picture),
         "oof": oof,
         "precision": device.precision,
     }
@@ -91,6 +99,7 @@ def submit(
     for line in (
         *describe_counts(competition, predicted),
         *describe_rule(rule, names),
+        *([f"{count_pooled(picture)} test samples were pooled"] if rule.pooled else []),
         *expectation,
         f"wrote {path} ({len(predicted)} rows)",
     ):
@@ -172,7 +181,8 @@ def gather(
     )
     rows = rows_of(runs[0], competition)
     prob = np.stack([run.prob for run in runs])
-    return HeldOut(prob, runs[0].labels, folds.fold[rows], folds.group[rows])
+    picture = thin(folds.group, len(competition.test_ids))[rows]
+    return HeldOut(prob, runs[0].labels, folds.fold[rows], folds.group[rows], picture)
 
 
 def record_expected(expected: Expected, n: int, ignoring_groups: bool) -> dict[str, Any]:
@@ -235,8 +245,8 @@ def describe_expected(expected: Expected, n: int, n_train: int) -> list[str]:
     """What `n` out-of-fold samples among `n_train` let one expect, a line each."""
     plain = expected.plain_bac
     lines = [
-        f"OOF BAC with equal weights and no correction, on {n} of {n_train} training samples: "
-        f"{with_interval(plain)} (95 % interval)",
+        f"OOF BAC with equal weights, nothing pooled or corrected, on {n} of {n_train} training "
+        f"samples: {with_interval(plain)} (95 % interval)",
         f"OOF BAC of this rule, made anew for each fold from the others: "
         f"{with_interval(expected.bac)}"
         if expected.bac

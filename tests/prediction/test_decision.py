@@ -18,6 +18,7 @@ from cellline.prediction.decision import (
     fit_rule,
 )
 from cellline.prediction.metrics import Bootstrap, balanced_accuracy
+from cellline.prediction.pooling import pool
 from cellline.prediction.selection import select_runs
 
 PRIOR = np.array([0.7, 0.2, 0.1])
@@ -26,7 +27,7 @@ PRIOR = np.array([0.7, 0.2, 0.1])
 def draw(
     strengths: tuple[float, ...], *, prior_share: float = 1, n: int = 300, seed: int = 0
 ) -> HeldOut:
-    """Runs that tell the classes by so much, in three folds, two samples a group.
+    """Runs that tell the classes by so much, in three folds, two samples a group, none a picture.
 
     `prior_share` says how much of the prior their probabilities have divided out.
     """
@@ -42,7 +43,7 @@ def draw(
     logits += (1 - prior_share) * np.log(PRIOR)
     powers = np.exp(logits)
     prob = (powers / powers.sum(axis=2, keepdims=True)).astype(np.float32)
-    return HeldOut(prob, labels, group % 3, group)
+    return HeldOut(prob, labels, group % 3, group, picture=rows)
 
 
 def trials(samples: HeldOut) -> dict[Part, Trial]:
@@ -86,7 +87,8 @@ def test_the_score_is_of_rules_that_never_saw_the_fold() -> None:
     assert expected.bac.value == pytest.approx(bac(HELPED, cross_fit(fit_rule, HELPED).predicted))
     assert expected.bac.value > expected.plain_bac.value + 0.1
     # Where the rule is fitted, it looks better than that.
-    assert bac(HELPED, fit_rule(HELPED).apply(HELPED.prob).predicted) > expected.bac.value
+    decided = fit_rule(HELPED).apply(HELPED.prob, HELPED.picture)
+    assert bac(HELPED, decided.predicted) > expected.bac.value
 
 
 def test_calibration_is_judged_on_folds_it_was_not_fitted_on() -> None:
@@ -101,7 +103,7 @@ def test_calibration_is_judged_on_folds_it_was_not_fitted_on() -> None:
     found = expect(HELPED).corrected_calibration_error
     assert found is not None
     assert found.value == pytest.approx(by_fold.value, abs=1e-4)
-    everywhere = fit_parts({Part.CORRECTION}, HELPED).apply(HELPED.prob)
+    everywhere = fit_parts({Part.CORRECTION}, HELPED).apply(HELPED.prob, HELPED.picture)
     fitted = calibration_error(HELPED.labels, everywhere.prob, bootstrap)
     assert abs(found.value - fitted.value) > 1e-3
 
@@ -161,7 +163,7 @@ def test_the_gain_is_that_of_folds_not_fitted_on() -> None:
     for fold in range(3):
         held_out = samples.fold == fold
         rule = fit_parts({Part.CORRECTION}, samples.at(~held_out))
-        corrected.append(rule.apply(samples.prob[:, held_out]).predicted)
+        corrected.append(rule.apply(samples.prob[:, held_out], samples.picture[held_out]).predicted)
     predicted = np.empty_like(samples.labels)
     for fold in range(3):
         predicted[samples.fold == fold] = corrected[fold]
@@ -175,7 +177,7 @@ def test_the_gain_is_that_of_folds_not_fitted_on() -> None:
 def test_noise_that_selection_would_flatter_is_not_believed() -> None:
     """Of 30 runs that know nothing, a choice is better than chance only where it was made."""
     samples = draw((0,) * 30, n=240)
-    flattered = fit_parts({Part.SELECTION}, samples).apply(samples.prob)
+    flattered = fit_parts({Part.SELECTION}, samples).apply(samples.prob, samples.picture)
     assert bac(samples, flattered.predicted) > 0.45
     honest = expect(samples).bac
     assert honest is not None
@@ -190,13 +192,41 @@ def test_equal_runs_without_a_fault_are_left_as_they_are() -> None:
     assert rule.correction is None
     assert [trial.used for trial in rule.trials] == [False, False]
     plain = samples.prob.mean(axis=0)
-    decided = rule.apply(samples.prob)
+    decided = rule.apply(samples.prob, samples.picture)
     np.testing.assert_allclose(decided.prob, plain, atol=1e-6)
     np.testing.assert_array_equal(decided.predicted, plain.argmax(axis=1))
 
 
 def test_one_run_has_no_weights_to_select() -> None:
     assert list(trials(draw((2,)))) == [Part.CORRECTION]
+
+
+def test_samples_of_one_picture_are_pooled_where_that_helps() -> None:
+    samples = draw((1, 1))
+    samples = replace(samples, picture=samples.group)
+    rule = fit_rule(samples)
+    assert list(trials(samples)) == [Part.POOLING, Part.SELECTION, Part.CORRECTION]
+    assert trials(samples)[Part.POOLING].used
+    assert rule.pooled
+    pooled = replace(samples, prob=pool(samples.prob, samples.picture))
+    # What comes after is made of what was pooled, and so is the score.
+    assert replace(rule, trials=(), pooled=False) == replace(
+        fit_rule(replace(pooled, picture=np.arange(300))), trials=()
+    )
+    score = expect(samples)
+    assert score.bac is not None
+    assert score.bac.value > score.plain_bac.value + 0.05
+    assert score.plain_bac.value == pytest.approx(
+        bac(samples, samples.prob.mean(axis=0).argmax(axis=1))
+    )
+
+
+def test_pictures_whose_samples_differ_are_not_pooled() -> None:
+    samples = draw((2,))
+    # Of one fold, since what is learned of a fold comes from others, but of any class.
+    rule = fit_rule(replace(samples, picture=samples.fold))
+    assert not rule.pooled
+    assert rule.trials[0].part is Part.POOLING
 
 
 def test_one_fold_can_judge_nothing() -> None:

@@ -1,9 +1,10 @@
 """The decision rule: how the probabilities of several runs become one class for each sample.
 
-The plain rule blends the runs equally and takes the likeliest class. Selected weights and the
-correction of calibration.py are used only where they have gained on folds that they were not
-fitted on. What is fitted for a fold comes from the other folds' predictions and labels alone. (The
-networks that made those predictions were trained on the fold itself, as in all stacking.)
+The plain rule blends the runs equally and takes the likeliest class. Pooling of samples that show
+one picture, selected weights and the correction of calibration.py are used only where they have
+gained on folds that they were not fitted on. What is fitted for a fold comes from the other folds'
+predictions and labels alone. (The networks that made those predictions were trained on the fold
+itself, as in all stacking.)
 """
 
 from collections.abc import Callable, Set
@@ -21,12 +22,14 @@ from cellline.prediction.calibration import (
     fit_correction,
 )
 from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, estimate, points, tally
+from cellline.prediction.pooling import count_pooled, pool
 from cellline.prediction.selection import select_runs
 
 
 class Part(StrEnum):
     """What a rule has only if it helps, in the order in which it is tried."""
 
+    POOLING = "pooling samples of one picture"
     SELECTION = "weights of the runs by greedy selection"
     CORRECTION = "temperature and prior correction"
 
@@ -43,10 +46,18 @@ class HeldOut:
     """int64 [n]"""
     group: np.ndarray
     """[n], see Folds: what a bootstrap draws"""
+    picture: np.ndarray
+    """[n], see `thin`: what pooling takes together"""
 
     def at(self, rows: np.ndarray) -> "HeldOut":
         """Those of some rows."""
-        return HeldOut(self.prob[:, rows], self.labels[rows], self.fold[rows], self.group[rows])
+        return HeldOut(
+            prob=self.prob[:, rows],
+            labels=self.labels[rows],
+            fold=self.fold[rows],
+            group=self.group[rows],
+            picture=self.picture[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -67,17 +78,19 @@ class Rule:
 
     weights: tuple[float, ...]
     """Of the runs; they sum to 1."""
+    pooled: bool = False
+    """Samples of one picture are decided together."""
     correction: Correction | None = None
     trials: tuple[Trial, ...] = ()
 
-    def apply(self, prob: np.ndarray) -> Decided:
-        """Decide for the runs' probabilities [run, n, class].
+    def apply(self, prob: np.ndarray, picture: np.ndarray) -> Decided:
+        """Decide for the runs' probabilities [run, n, class] of samples of pictures [n].
 
         The result's are calibrated when there is a correction; else they are the blend's. Those
         of the test set, means over the folds' networks, are a little less sure than what the
         temperature was fitted to.
         """
-        blended = blend(prob, self.weights)
+        blended = blend(pool(prob, picture) if self.pooled else prob, self.weights)
         if self.correction is None:
             return Decided(blended, blended.argmax(axis=1))
         return self.correction.apply(blended)
@@ -90,22 +103,28 @@ def plain_rule(n_runs: int) -> Rule:
 
 def fit_parts(parts: Set[Part], samples: HeldOut) -> Rule:
     """The rule that has these parts, fitted on all `samples`."""
-    weights = plain_rule(len(samples.prob)).weights
+    pooled = Part.POOLING in parts
+    prob = pool(samples.prob, samples.picture) if pooled else samples.prob
+    weights = plain_rule(len(prob)).weights
     if Part.SELECTION in parts:
-        weights = select_runs(samples.prob, samples.labels)
+        weights = select_runs(prob, samples.labels)
     if Part.CORRECTION not in parts:
-        return Rule(weights)
-    return Rule(weights, fit_correction(blend(samples.prob, weights), samples.labels))
+        return Rule(weights, pooled)
+    return Rule(weights, pooled, fit_correction(blend(prob, weights), samples.labels))
 
 
 def fit_rule(samples: HeldOut) -> Rule:
     """The rule for `samples`, with the parts that help.
 
     A part helps when its gain in balanced accuracy, fitted on all folds but one and measured on
-    that one in turn, exceeds the gain's standard error (bootstrap over groups, paired). The
-    correction is tried on top of the weights that were settled on.
+    that one in turn, exceeds the gain's standard error (bootstrap over groups, paired). Each is
+    tried on top of those that were settled on, where there is something to pool or to weigh.
     """
-    tried = [part for part in Part if part is not Part.SELECTION or len(samples.prob) > 1]
+    idle = {
+        Part.POOLING: not count_pooled(samples.picture),
+        Part.SELECTION: len(samples.prob) == 1,
+    }
+    tried = [part for part in Part if not idle.get(part)]
     if len(np.unique(samples.fold)) < 2:
         why = "not used: fitting it on one fold and judging it on another takes two finished folds"
         trials = [Trial(part, None, False, why) for part in tried]
@@ -134,7 +153,8 @@ def cross_fit(fit: Callable[[HeldOut], Rule], samples: HeldOut) -> Decided:
     decided = Decided(np.empty((n, n_classes), np.float32), np.empty(n, np.int64))
     for fold in np.unique(samples.fold):
         held_out = samples.fold == fold
-        of_fold = fit(samples.at(~held_out)).apply(samples.prob[:, held_out])
+        rule = fit(samples.at(~held_out))
+        of_fold = rule.apply(samples.prob[:, held_out], samples.picture[held_out])
         decided.prob[held_out] = of_fold.prob
         decided.predicted[held_out] = of_fold.predicted
     return decided
@@ -185,7 +205,7 @@ def expect(samples: HeldOut) -> Expected:
     """Score `fit_rule` and the correction on `samples`, by cross-fitting."""
     bootstrap = Bootstrap(samples.group)
     n_classes = samples.prob.shape[2]
-    plain = fit_parts(frozenset(), samples).apply(samples.prob)
+    plain = fit_parts(frozenset(), samples).apply(samples.prob, samples.picture)
 
     def bac(decided: Decided) -> Estimate:
         return bootstrap.estimate(bac_of, tally(samples.labels, decided.predicted, n_classes))

@@ -4,7 +4,7 @@ from functools import partial
 
 from cellline.files import digest_file
 from cellline.prediction.calibration import calibration_error, reliability
-from cellline.prediction.decision import HeldOut, Part, cross_fit, fit_parts, fit_rule
+from cellline.prediction.decision import Part, cross_fit, fit_parts, fit_rule
 from cellline.prediction.metrics import Estimate, percent
 from cellline.prediction.submission import read_submissions
 from cellline.report.content import Block, Bullets, Columns, Figure, Section, Table, Text
@@ -21,7 +21,7 @@ LOOK = (
 def calibration_section(run: Run) -> Section:
     """Reliability and calibration error before and after, and the parts of the decision rule."""
     labels = run.oof.labels
-    samples = HeldOut(run.oof.prob[None], labels, run.fold, run.groups)
+    samples = run.held_out
     before = reliability(labels, run.oof.prob)
     error = calibration_error(labels, run.oof.prob, run.bootstrap)
     pictures = [Figure("As the network says", LOOK, draw_reliability("before", before))]

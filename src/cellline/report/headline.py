@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from cellline.prediction.metrics import Scores, percent
+from cellline.prediction.decision import expect
+from cellline.prediction.metrics import Scores, percent, with_interval
 from cellline.prediction.run_folder import train_command
 from cellline.report.run import Run
 from cellline.report.words import count, name_folds
@@ -18,6 +19,8 @@ class Headline:
     bac: str
     interval: str
     scored_on: str
+    decided: str
+    """The same of what the decision rule makes of it; empty where too few folds can judge it."""
     missing: str
     """The folds that are missing, and how to train them; empty when none is."""
     reading: str
@@ -34,6 +37,7 @@ def write_headline(run: Run, scores: Scores) -> Headline:
     )
     height, width = run.competition.train_images.shape[2:]
     bac = scores.bac
+    decided = expect(run.held_out).bac
     return Headline(
         title=run.name,
         what=(
@@ -48,6 +52,12 @@ def write_headline(run: Run, scores: Scores) -> Headline:
             f"Balanced accuracy (BAC) on the {len(run.oof.ids):,} held-out samples of "
             f"{name_folds(run.finished)} of {run.folds.n_folds}, by networks that "
             + ("saw copies and overlaps of them" if run.folds.ignore_groups else "never saw them")
+        ),
+        decided=(
+            f"Decided as make submit decides, each fold by what was fitted on the others: "
+            f"{with_interval(decided)}"
+            if decided
+            else ""
         ),
         missing=(
             f"{name_folds(run.missing).capitalize()} {'is' if len(run.missing) == 1 else 'are'} "

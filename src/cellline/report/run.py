@@ -12,12 +12,14 @@ from cellline.data.competition import Competition
 from cellline.data.folds import Folds, open_folds, read_record
 from cellline.errors import UserError
 from cellline.names import name_classes
+from cellline.prediction.decision import HeldOut
 from cellline.prediction.metrics import (
     Bootstrap,
     Estimate,
     bac_of,
     tally,
 )
+from cellline.prediction.pooling import thin
 from cellline.prediction.run_folder import (
     Chosen,
     History,
@@ -84,6 +86,12 @@ class Run:
         """int64 [n]: the fold of each predicted sample."""
         fold: np.ndarray = self.folds.fold[self.rows]
         return fold
+
+    @property
+    def held_out(self) -> HeldOut:
+        """What a decision rule is made from."""
+        picture = thin(self.folds.group, len(self.competition.test_ids))[self.rows]
+        return HeldOut(self.oof.prob[None], self.oof.labels, self.fold, self.groups, picture)
 
     @property
     def missing(self) -> list[int]:

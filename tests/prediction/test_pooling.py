@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cellline.prediction.pooling import count_pooled, pool, thin
+
+
+@given(
+    prob=arrays(np.float32, (2, 12, 3), elements=st.floats(0, 1, width=32)),
+    picture=arrays(np.int64, 12, elements=st.integers(0, 12)),
+)
+def test_all_samples_of_a_picture_have_the_mean_of_theirs(
+    prob: np.ndarray, picture: np.ndarray
+) -> None:
+    pooled = pool(prob, picture)
+    assert pooled.dtype == np.float32
+    for row in range(12):
+        own = prob[:, picture == picture[row]].mean(axis=1, dtype=np.float64)
+        np.testing.assert_allclose(pooled[:, row], own, rtol=1e-6)
+    # Where samples stand, and what their pictures are called, changes nothing.
+    order = np.random.default_rng(0).permutation(12)
+    names = np.array([f"picture {number}" for number in picture[order]])
+    np.testing.assert_array_equal(pool(prob[:, order], names), pooled[:, order])
+
+
+def test_a_sample_that_is_alone_stays_as_it_is() -> None:
+    prob = np.random.default_rng(0).dirichlet(np.ones(9), (2, 50)).astype(np.float32)
+    np.testing.assert_array_equal(pool(prob, np.arange(50)), prob)
+
+
+@given(
+    group=arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 5)),
+    n_test=st.integers(1, 50),
+)
+def test_thinning_divides_groups_and_never_joins_them(group: np.ndarray, n_test: int) -> None:
+    picture = thin(group, n_test)
+    assert len(np.unique(np.stack([picture, group]), axis=1)[0]) == len(np.unique(picture))
+    np.testing.assert_array_equal(picture, thin(group, n_test))
+    if n_test >= len(group):
+        np.testing.assert_array_equal(picture, np.unique(group, return_inverse=True)[1])
+
+
+def test_pictures_are_as_small_as_the_test_sets() -> None:
+    """Of pictures with 20 crops each, of which a fifth of all was put into the test set."""
+    generator = np.random.default_rng(1)
+    picture = np.repeat(np.arange(1000), 20)
+    in_test = generator.random(20_000) < 1 / 5
+    of_test = picture[in_test]
+    thinned = thin(picture[~in_test], int(in_test.sum()))
+
+    def mean_size(picture: np.ndarray) -> float:
+        return float(np.unique(picture, return_counts=True)[1].mean())
+
+    assert mean_size(thinned) == pytest.approx(mean_size(of_test), rel=0.05)
+    assert mean_size(picture[~in_test]) > 3 * mean_size(of_test)
+
+
+def test_samples_that_share_a_picture_are_counted() -> None:
+    assert count_pooled(np.array(["a", "b", "a", "c", "a"])) == 3
+    assert count_pooled(np.arange(4)) == 0
