@@ -3,22 +3,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import softmax
 
 from cellline.prediction.pooling import count_pooled, pool, thin
 
 
 @given(
-    prob=arrays(np.float32, (2, 12, 3), elements=st.floats(0, 1, width=32)),
+    logits=arrays(np.float64, (2, 12, 3), elements=st.floats(-20, 20)),
     picture=arrays(np.int64, 12, elements=st.integers(0, 12)),
 )
-def test_all_samples_of_a_picture_have_the_mean_of_theirs(
-    prob: np.ndarray, picture: np.ndarray
+def test_all_samples_of_a_picture_have_the_geometric_mean_of_theirs(
+    logits: np.ndarray, picture: np.ndarray
 ) -> None:
+    prob = softmax(logits, axis=2).astype(np.float32)
     pooled = pool(prob, picture)
     assert pooled.dtype == np.float32
     for row in range(12):
-        own = prob[:, picture == picture[row]].mean(axis=1, dtype=np.float64)
-        np.testing.assert_allclose(pooled[:, row], own, rtol=1e-6, atol=1e-9)
+        own = softmax(logits[:, picture == picture[row]].mean(axis=1), axis=1)
+        np.testing.assert_allclose(pooled[:, row], own, atol=1e-5)
     # Where samples stand, and what their pictures are called, changes nothing.
     order = np.random.default_rng(0).permutation(12)
     names = np.array([f"picture {number}" for number in picture[order]])
@@ -27,7 +29,15 @@ def test_all_samples_of_a_picture_have_the_mean_of_theirs(
 
 def test_a_sample_that_is_alone_stays_as_it_is() -> None:
     prob = np.random.default_rng(0).dirichlet(np.ones(9), (2, 50)).astype(np.float32)
-    np.testing.assert_array_equal(pool(prob, np.arange(50)), prob)
+    np.testing.assert_allclose(pool(prob, np.arange(50)), prob, rtol=1e-6)
+
+
+def test_what_is_impossible_for_one_is_not_impossible_for_all() -> None:
+    """A probability can be zero in float32; its logarithm must not be."""
+    prob = np.array([[[1, 0], [0, 1], [0, 1]]], np.float32)
+    pooled = pool(prob, np.zeros(3))
+    assert np.isfinite(pooled).all()
+    assert (pooled.argmax(axis=2) == 1).all()
 
 
 @given(

@@ -24,12 +24,20 @@ def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
 
 
 def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Means over the samples of each picture [n], of probabilities [run, n, class], float32."""
+    """Each sample with what its whole picture says: probabilities [run, n, class], float32.
+
+    The geometric mean over the samples of the picture [n], made to sum to 1: the logarithmic
+    opinion pool (Genest and Zidek 1986), which what rules a class out counts in.
+    """
     _, number, size = np.unique(picture, return_inverse=True, return_counts=True)
+    # The smallest positive float32, where a softmax has come out as zero.
+    logarithms = np.log(np.maximum(prob, np.finfo(np.float32).tiny), dtype=np.float64)
     sums = np.zeros((len(size), len(prob), prob.shape[2]))
-    np.add.at(sums, number, prob.swapaxes(0, 1))
-    means: np.ndarray = (sums / size[:, None, None]).astype(np.float32)[number]
-    return means.swapaxes(0, 1)
+    np.add.at(sums, number, logarithms.swapaxes(0, 1))
+    means = np.exp(sums / size[:, None, None])
+    means /= means.sum(axis=2, keepdims=True)
+    pooled: np.ndarray = means.astype(np.float32)[number].swapaxes(0, 1)
+    return pooled
 
 
 def count_pooled(picture: np.ndarray) -> int:
