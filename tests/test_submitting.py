@@ -224,7 +224,8 @@ def test_test_samples_of_one_picture_get_one_class() -> None:
     assert (of_test("a").argmax(axis=1) != predicted).any()
     assert record["rule"]["trials"][0]["used"]
     assert record["pooled_samples"] == 90
-    assert "90 test samples were pooled" in printed
+    assert "pooled with others of their pictures: 90 of 90 test samples; " in printed
+    assert "as small, 90 of 90" in printed
     assert record["oof"]["bac"] > record["oof"]["plain_bac"]
     assert "pooling samples of one picture: used" in printed
 
@@ -235,7 +236,7 @@ def test_what_pooling_would_not_help_is_not_pooled() -> None:
     predicted, record, printed = submitted("a")
     np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))
     assert record["pooled_samples"] == 0
-    assert "were pooled" not in printed
+    assert "pooled with others" not in printed
 
 
 @pytest.mark.usefixtures("here")

@@ -78,6 +78,11 @@ def submit(
     if rule.pooled:
         report("looking for copies and overlaps")
         picture = audit_copies(competition, config.folders.oof_dir).test_group
+        expectation.append(
+            f"pooled with others of their pictures: {count_pooled(picture)} of {len(picture)} test "
+            f"samples; for the OOF BAC, of pictures thinned to be as small, "
+            f"{count_pooled(samples.picture)} of {len(samples.picture)}"
+        )
     predicted = rule.apply(np.stack(predictions), picture).predicted
     data = render_submission(competition, predicted)
     validate_submission(data, competition)
@@ -99,7 +104,6 @@ def submit(
     for line in (
         *describe_counts(competition, predicted),
         *describe_rule(rule, names),
-        *([f"{count_pooled(picture)} test samples were pooled"] if rule.pooled else []),
         *expectation,
         f"wrote {path} ({len(predicted)} rows)",
     ):
