@@ -208,7 +208,7 @@ def test_what_was_submitted_is_told_with_its_reasons(config: Config, page: Path)
     record = read_json(path.with_suffix(".json"))
     assert text.count(record["rule"]["trials"][0]["why"]) == 2
     score = percent(record["oof"]["bac"], record["oof"]["interval"])
-    assert f"each fold by what was fitted on the others: {score}." in text
+    assert f"by this run alone, each fold by what was fitted on the others: {score}." in text
 
 
 def test_a_submission_that_was_changed_is_warned_of(config: Config) -> None:

@@ -60,17 +60,16 @@ def here(dealt: Path, tmp_path: Path) -> None:
         (tmp_path / "oof" / name).write_bytes((dealt / "oof" / name).read_bytes())
 
 
-@pytest.fixture
-def together(tmp_path: Path) -> None:
-    """In the current folder, 90 samples of which two each are copies, and 90 to test of three."""
+def deal_copies(*, of_test: int) -> None:
+    """Folds here, of 90 samples that are two copies each; of the 90 to test are `of_test` each."""
     lines = list(CELL_LINES)
-    of_train = {i: Sample(lines[i // 2 % 9], i // 2, (0, 0)) for i in range(90)}
-    of_test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // 3, (0, 0)) for i in range(90)}
+    train = {i: Sample(lines[i // 2 % 9], i // 2, (0, 0)) for i in range(90)}
+    test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // of_test, (0, 0)) for i in range(90)}
     write_competition(
-        tmp_path / "input",
-        *(((i, draw_sample(s, 16, 0)) for i, s in part.items()) for part in (of_train, of_test)),
-        {i: sample.cell_line for i, sample in of_train.items()},
-        of_test,
+        Path("input"),
+        *(((i, draw_sample(s, 16, 0)) for i, s in part.items()) for part in (train, test)),
+        {i: sample.cell_line for i, sample in train.items()},
+        test,
     )
     for _ in make_folds(Folders(Path("input")), CHANNELS, 3, 0):
         pass
@@ -214,8 +213,8 @@ def test_what_leans_to_frequent_classes_is_corrected() -> None:
     assert "corrected on other folds" in printed
 
 
-@pytest.mark.usefixtures("together")
 def test_test_samples_of_one_picture_get_one_class() -> None:
+    deal_copies(of_test=3)
     draw_run("a", 1.5)
     predicted, record, printed = submitted("a")
     assert (predicted.reshape(-1, 3) == predicted[::3, None]).all()
@@ -224,14 +223,24 @@ def test_test_samples_of_one_picture_get_one_class() -> None:
     assert (of_test("a").argmax(axis=1) != predicted).any()
     assert record["rule"]["trials"][0]["used"]
     assert record["pooled_samples"] == 90
-    assert "pooled with others of their pictures: 90 of 90 test samples; " in printed
-    assert "as small, 90 of 90" in printed
+    assert "pooled with others of their picture: 90 of 90 test samples; " in printed
+    assert "smaller, 90 of 90" in printed
+    assert "warning" not in printed
     assert record["oof"]["bac"] > record["oof"]["plain_bac"]
     assert "pooling samples of one picture: used" in printed
 
 
-@pytest.mark.usefixtures("together")
+def test_fewer_test_samples_of_one_picture_than_were_scored_are_warned_of() -> None:
+    deal_copies(of_test=1)
+    draw_run("a", 1.5)
+    predicted, record, printed = submitted("a")
+    np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))
+    assert (record["rule"]["pooled"], record["pooled_samples"]) == (True, 0)
+    assert "warning: fewer of the test samples share a picture" in printed
+
+
 def test_what_pooling_would_not_help_is_not_pooled() -> None:
+    deal_copies(of_test=3)
     draw_run("a", 9)
     predicted, record, printed = submitted("a")
     np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))

@@ -63,7 +63,8 @@ class Training:
     start_size: int | None = None
     """Their side in the first epochs, where smaller images save time; by default `image_size`."""
     start_share: float = 0.65
-    """Share of the epochs that have `start_size`."""
+    """Share of the epochs that have `start_size`: of eight, five. One of the last takes twice as
+    long."""
     epochs: int = 8
     """Passes over the training rows; with eight the quick recipe takes less than two hours."""
     lr: float | None = None

@@ -78,11 +78,7 @@ def submit(
     if rule.pooled:
         report("looking for copies and overlaps")
         picture = audit_copies(competition, config.folders.oof_dir).test_group
-        expectation.append(
-            f"pooled with others of their pictures: {count_pooled(picture)} of {len(picture)} test "
-            f"samples; for the OOF BAC, of pictures thinned to be as small, "
-            f"{count_pooled(samples.picture)} of {len(samples.picture)}"
-        )
+        expectation += describe_pooling(picture, samples.picture)
     predicted = rule.apply(np.stack(predictions), picture).predicted
     data = render_submission(competition, predicted)
     validate_submission(data, competition)
@@ -225,6 +221,7 @@ def record_rule(rule: Rule, runs: Sequence[str], classes: Sequence[str]) -> dict
         for trial in rule.trials
     ]
     return {
+        "pooled": rule.pooled,
         "weights": dict(zip(runs, rule.weights, strict=True)),
         "correction": correction,
         "trials": trials,
@@ -257,10 +254,25 @@ def describe_expected(expected: Expected, n: int, n_train: int) -> list[str]:
         else "OOF BAC of this rule: three finished folds are needed to judge it",
     ]
     before, after = expected.calibration_error, expected.corrected_calibration_error
-    line = f"expected calibration error: {with_interval(before)}"
+    line = f"expected calibration error of equal weights: {with_interval(before)}"
     if after:
         line += f", corrected on other folds {with_interval(after)}"
     return [*lines, line]
+
+
+def describe_pooling(of_test: np.ndarray, scored: np.ndarray) -> list[str]:
+    """How many samples share their picture, of the test set's [m] and of those scored [n]."""
+    pooled, pooled_scored = count_pooled(of_test), count_pooled(scored)
+    lines = [
+        f"pooled with others of their picture: {pooled} of {len(of_test)} test samples; for the "
+        f"OOF BAC, pictures thinned as the test set is smaller, {pooled_scored} of {len(scored)}"
+    ]
+    if pooled / len(of_test) < pooled_scored / len(scored):
+        lines.append(
+            "warning: fewer of the test samples share a picture, so they gain less by pooling than "
+            "the OOF BAC of this rule says"
+        )
+    return lines
 
 
 def describe_counts(competition: Competition, predicted: np.ndarray) -> list[str]:

@@ -51,6 +51,11 @@ def test_missing_folds_are_named() -> None:
     assert "not trained yet" not in head_of(make_run())
 
 
+def test_what_is_decided_is_scored_where_three_folds_can_judge_it() -> None:
+    assert "As make submit would decide" in head_of(make_run())
+    assert "As make submit would decide" not in head_of(make_run(finished=[0, 1]))
+
+
 def test_what_must_be_read_first_is_at_the_head() -> None:
     run = make_run()
     assert not likeness_section(run).warnings

@@ -201,14 +201,20 @@ class Expected:
     """Of the equal blend, corrected on the other folds; None where there are none."""
 
 
+def expect_bac(samples: HeldOut, bootstrap: Bootstrap) -> Estimate | None:
+    """Score `fit_rule` on `samples` by cross-fitting; see `Expected`."""
+    if len(np.unique(samples.fold)) < 3:
+        return None
+    decided = cross_fit(fit_rule, samples)
+    cells = tally(samples.labels, decided.predicted, samples.prob.shape[2])
+    return bootstrap.estimate(bac_of, cells)
+
+
 def expect(samples: HeldOut) -> Expected:
     """Score `fit_rule` and the correction on `samples`, by cross-fitting."""
     bootstrap = Bootstrap(samples.group)
-    n_classes = samples.prob.shape[2]
     plain = fit_parts(frozenset(), samples).apply(samples.prob, samples.picture)
-
-    def bac(decided: Decided) -> Estimate:
-        return bootstrap.estimate(bac_of, tally(samples.labels, decided.predicted, n_classes))
+    cells = tally(samples.labels, plain.predicted, samples.prob.shape[2])
 
     def error(decided: Decided) -> Estimate:
         return calibration_error(samples.labels, decided.prob, bootstrap)
@@ -216,8 +222,8 @@ def expect(samples: HeldOut) -> Expected:
     correct = partial(fit_parts, {Part.CORRECTION})
     n_folds = len(np.unique(samples.fold))
     return Expected(
-        bac(cross_fit(fit_rule, samples)) if n_folds > 2 else None,
-        bac(plain),
+        expect_bac(samples, bootstrap),
+        bootstrap.estimate(bac_of, cells),
         error(plain),
         error(cross_fit(correct, samples)) if n_folds > 1 else None,
     )

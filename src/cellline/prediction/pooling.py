@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
     """Pictures [n] of the training samples' groups [n], of no more samples than the test set has.
 
-    Where a test set of `n_test` samples shows the same fields of view, it has fewer crops of each.
-    A score of whole groups would promise it too much, so each group is dealt at random into as many
-    parts as the training set is times larger, rounded up.
+    A test set of `n_test` samples has fewer crops of each field of view, if it was drawn from as
+    many. A score of whole groups would promise it too much, so each group is dealt at random into
+    as many parts as the training set is times larger, rounded up.
     """
     parts = -(-len(group) // n_test)
     _, number = np.unique(group, return_inverse=True)
@@ -27,10 +27,10 @@ def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Each sample with what its whole picture says: probabilities [run, n, class], float32.
 
     The geometric mean over the samples of the picture [n], made to sum to 1: the logarithmic
-    opinion pool (Genest and Zidek 1986), which what rules a class out counts in.
+    opinion pool (Genest and Zidek 1986), in which it counts most what a class is ruled out by.
     """
     _, number, size = np.unique(picture, return_inverse=True, return_counts=True)
-    # The smallest positive float32, where a softmax has come out as zero.
+    # The smallest normal float32, where a softmax has come out as zero.
     logarithms = np.log(np.maximum(prob, np.finfo(np.float32).tiny), dtype=np.float64)
     sums = np.zeros((len(size), len(prob), prob.shape[2]))
     np.add.at(sums, number, logarithms.swapaxes(0, 1))

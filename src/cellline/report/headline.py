@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cellline.prediction.decision import expect
+from cellline.prediction.decision import expect_bac
 from cellline.prediction.metrics import Scores, percent, with_interval
 from cellline.prediction.run_folder import train_command
 from cellline.report.run import Run
@@ -37,7 +37,7 @@ def write_headline(run: Run, scores: Scores) -> Headline:
     )
     height, width = run.competition.train_images.shape[2:]
     bac = scores.bac
-    decided = expect(run.held_out).bac
+    decided = expect_bac(run.held_out, run.bootstrap)
     return Headline(
         title=run.name,
         what=(
@@ -54,8 +54,8 @@ def write_headline(run: Run, scores: Scores) -> Headline:
             + ("saw copies and overlaps of them" if run.folds.ignore_groups else "never saw them")
         ),
         decided=(
-            f"Decided as make submit decides, each fold by what was fitted on the others: "
-            f"{with_interval(decided)}"
+            "As make submit would decide by this run alone, each fold by what was fitted on the "
+            f"others: {with_interval(decided)}"
             if decided
             else ""
         ),

@@ -83,8 +83,8 @@ def honesty_section(run: Run, study: Study | None) -> Section:
     else:
         items.append("Learning rate and batch size: nothing was tuned on these folds.")
     items.append(
-        "Calibration and the decision rule: fitted for each fold on the other folds. The scores at "
-        "the head of this page are without them."
+        "Calibration and the decision rule: fitted for each fold on the other folds. The large "
+        "score at the head of this page is without them, what make submit would decide with them."
     )
     if run.folds.ignore_groups:
         items.append(
