@@ -14,14 +14,21 @@ from cellline.device import Device, choose_device
 from cellline.errors import UserError
 from cellline.names import align, name_classes
 from cellline.prediction.blend import blend, common_samples
-from cellline.prediction.decision import Expected, HeldOut, Rule, expect, fit_rule, plain_rule
+from cellline.prediction.decision import (
+    Expected,
+    HeldOut,
+    Rule,
+    expect,
+    fit_rule,
+    hold_out,
+    plain_rule,
+)
 from cellline.prediction.metrics import with_interval
-from cellline.prediction.pooling import count_pooled, thin
+from cellline.prediction.pooling import count_pooled
 from cellline.prediction.run_folder import (
     check_run,
     finished_folds,
     read_out_of_fold,
-    rows_of,
     run_folder,
     train_command,
 )
@@ -179,10 +186,7 @@ def gather(
     runs = common_samples(
         [read_out_of_fold(folder, there) for folder, there in zip(folders, finished, strict=True)]
     )
-    rows = rows_of(runs[0], competition)
-    prob = np.stack([run.prob for run in runs])
-    picture = thin(folds.group, len(competition.test_ids))[rows]
-    return HeldOut(prob, runs[0].labels, folds.fold[rows], folds.group[rows], picture)
+    return hold_out(runs, competition, folds)
 
 
 def record_expected(expected: Expected, n: int, ignoring_groups: bool) -> dict[str, Any]:

@@ -113,9 +113,14 @@ def logarithms(prob: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     That of the prior is relative to the largest, so that of equal classes it is exactly 0.
     """
-    # The smallest positive float32, where a softmax has come out as zero.
-    floored = np.maximum(prob, np.finfo(np.float32).tiny, dtype=np.float64)
-    return np.log(floored), np.log(prior / prior.max())
+    return floored_log(prob), np.log(prior / prior.max())
+
+
+def floored_log(prob: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities, float64; finite where a softmax has come out as zero."""
+    # The smallest normal float32.
+    log_p: np.ndarray = np.log(np.maximum(prob, np.finfo(np.float32).tiny, dtype=np.float64))
+    return log_p
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

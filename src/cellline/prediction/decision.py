@@ -7,13 +7,15 @@ predictions and labels alone. (The networks that made those predictions were tra
 itself, as in all stacking.)
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
 import numpy as np
 
+from cellline.data.competition import Competition
+from cellline.data.folds import Folds
 from cellline.prediction.blend import blend
 from cellline.prediction.calibration import (
     Correction,
@@ -22,7 +24,8 @@ from cellline.prediction.calibration import (
     fit_correction,
 )
 from cellline.prediction.metrics import Bootstrap, Estimate, bac_of, estimate, points, tally
-from cellline.prediction.pooling import count_pooled, pool
+from cellline.prediction.pooling import count_pooled, pool, thin
+from cellline.prediction.run_folder import OutOfFold, rows_of
 from cellline.prediction.selection import select_runs
 
 
@@ -58,6 +61,18 @@ class HeldOut:
             group=self.group[rows],
             picture=self.picture[rows],
         )
+
+
+def hold_out(runs: Sequence[OutOfFold], competition: Competition, folds: Folds) -> HeldOut:
+    """The out-of-fold predictions of `runs`, all of the same samples."""
+    rows = rows_of(runs[0], competition)
+    return HeldOut(
+        prob=np.stack([run.prob for run in runs]),
+        labels=runs[0].labels,
+        fold=folds.fold[rows],
+        group=folds.group[rows],
+        picture=thin(folds.group, len(competition.test_ids))[rows],
+    )
 
 
 @dataclass(frozen=True)

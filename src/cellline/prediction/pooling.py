@@ -8,6 +8,8 @@ in training; no label is handed on.
 import numpy as np
 from numpy.typing import NDArray
 
+from cellline.prediction.calibration import floored_log, log_softmax
+
 
 def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
     """Pictures [n] of the training samples' groups [n], of no more samples than the test set has.
@@ -30,13 +32,10 @@ def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:
     opinion pool (Genest and Zidek 1986), in which it counts most what a class is ruled out by.
     """
     _, number, size = np.unique(picture, return_inverse=True, return_counts=True)
-    # The smallest normal float32, where a softmax has come out as zero.
-    logarithms = np.log(np.maximum(prob, np.finfo(np.float32).tiny), dtype=np.float64)
     sums = np.zeros((len(size), len(prob), prob.shape[2]))
-    np.add.at(sums, number, logarithms.swapaxes(0, 1))
-    means = np.exp(sums / size[:, None, None])
-    means /= means.sum(axis=2, keepdims=True)
-    pooled: np.ndarray = means.astype(np.float32)[number].swapaxes(0, 1)
+    np.add.at(sums, number, floored_log(prob).swapaxes(0, 1))
+    means = np.exp(log_softmax(sums / size[:, None, None])).astype(np.float32)
+    pooled: np.ndarray = means[number].swapaxes(0, 1)
     return pooled
 
 

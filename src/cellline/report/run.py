@@ -12,14 +12,13 @@ from cellline.data.competition import Competition
 from cellline.data.folds import Folds, open_folds, read_record
 from cellline.errors import UserError
 from cellline.names import name_classes
-from cellline.prediction.decision import HeldOut
+from cellline.prediction.decision import HeldOut, hold_out
 from cellline.prediction.metrics import (
     Bootstrap,
     Estimate,
     bac_of,
     tally,
 )
-from cellline.prediction.pooling import thin
 from cellline.prediction.run_folder import (
     Chosen,
     History,
@@ -90,8 +89,7 @@ class Run:
     @property
     def held_out(self) -> HeldOut:
         """What a decision rule is made from."""
-        picture = thin(self.folds.group, len(self.competition.test_ids))[self.rows]
-        return HeldOut(self.oof.prob[None], self.oof.labels, self.fold, self.groups, picture)
+        return hold_out([self.oof], self.competition, self.folds)
 
     @property
     def missing(self) -> list[int]:
