@@ -103,7 +103,7 @@ report: $(READY)
 	@$(PY) src/report.py $(COMMON) $(STORAGE_OPTION) $(ARGS)
 
 kaggle: $(READY)
-	@$(PY) src/bundle.py $(if $(WEIGHTS),--weights-file "$(WEIGHTS)") $(ARGS)
+	@$(PY) src/kaggle.py $(if $(WEIGHTS),--weights-file "$(WEIGHTS)") $(ARGS)
 
 demo: $(READY)
 	@$(PY) src/demo.py $(ARGS)

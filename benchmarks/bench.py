@@ -15,11 +15,11 @@ from benchmarks import decoding, memory, prediction, startup, training
 from benchmarks.case import N_CLASSES, Case
 from benchmarks.measuring import Figure
 from benchmarks.table import Section, as_json, describe_machine, render_machine, render_table
-from cellline.bars import duration
 from cellline.config import Machine
-from cellline.device import Device, choose_device
 from cellline.errors import UserError
-from cellline.files import write_json
+from cellline.host.device import Device, choose_device
+from cellline.host.files import write_json
+from cellline.host.progress import duration
 
 Part = Literal["training", "prediction", "memory", "decoding", "start-up"]
 PARTS: tuple[Part, ...] = ("training", "prediction", "memory", "decoding", "start-up")

@@ -6,8 +6,8 @@ import numpy as np
 
 from cellline.config import DEFAULT_LR, Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
-from cellline.device import Device
+from cellline.host.device import Device
+from cellline.runs.folds import Folds
 
 N_CLASSES = 9
 # Scored after an epoch, untimed: how fast that is are the rows on prediction.

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.case import N_CLASSES
 from benchmarks.measuring import Figure, alternate
 from benchmarks.reference import plain_network
-from cellline.device import DTYPES, Device
+from cellline.host.device import DTYPES, Device
 from cellline.training.progress import synchronize
 
 PRODUCT = "matrix product"

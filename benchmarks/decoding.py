@@ -13,7 +13,7 @@ from cellline.data.archives import members
 from cellline.data.competition import load_competition
 from cellline.data.decoding import Encoded, decode
 from cellline.data.listing import MAX_BYTES
-from cellline.data.synthetic import draw_competition
+from cellline.demo.drawing import draw_competition
 
 SAMPLES = 300  # of three images each; a tenth of a second of the plain loop
 SAMPLES_TEST = 9

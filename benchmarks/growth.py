@@ -20,10 +20,10 @@ import numpy as np
 import tyro
 
 from cellline.cli import end
-from cellline.data.synthetic import Picture, write_competition
-from cellline.data.synthetic_cells import CELL_LINES, draw_field
+from cellline.demo.cells import CELL_LINES, draw_field
+from cellline.demo.drawing import Picture, write_competition
 from cellline.errors import UserError
-from cellline.files import write_json
+from cellline.host.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 

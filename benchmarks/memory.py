@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks.case import Case
 from benchmarks.measuring import Figure, peak_memory
 from benchmarks.training import OurEpochs, our_network, reference_loop
-from cellline.device import keep_freed_memory
-from cellline.prediction.tta import all_views, predict_views
+from cellline.host.device import keep_freed_memory
+from cellline.model.views import all_views, predict_views
 
 
 def settle_in(case: Case) -> None:

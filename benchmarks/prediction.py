@@ -10,8 +10,8 @@ from benchmarks.case import Case
 from benchmarks.ceiling import PRODUCT, MatrixProduct, count_operations, measure_rate
 from benchmarks.measuring import Figure, alternate, compare
 from benchmarks.training import our_network, plain_twin
-from cellline.device import Device
-from cellline.prediction.tta import all_views, predict_views
+from cellline.host.device import Device
+from cellline.model.views import all_views, predict_views
 from cellline.training.progress import synchronize
 
 OURS, BARE = "eight views", "bare forward"

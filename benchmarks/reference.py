@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models import DenseNet, get_model
 
 from cellline.config import DEFAULT_LR
-from cellline.data.normalization import Normalization
 from cellline.model.network import find_head
+from cellline.model.normalization import Normalization
 
 DROPOUT = 0.5
 

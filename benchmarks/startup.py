@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measuring import Figure, alternate
-from cellline.data.synthetic import draw_competition
+from cellline.demo.drawing import draw_competition
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import Figure
-from cellline.device import Device
-from cellline.processors import count_processors
-from cellline.versions import code_version, package_versions
+from cellline.host.device import Device
+from cellline.host.processors import count_processors
+from cellline.host.versions import code_version, package_versions
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from benchmarks.ceiling import PRODUCT, MatrixProduct, count_operations, measure
 from benchmarks.measuring import Figure, alternate, compare
 from benchmarks.reference import ReferenceLoop, elsewhere, plain_network
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
-from cellline.data.normalization import measure_normalization
+from cellline.host.stopping import Stop
 from cellline.model.loss import BalancedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
-from cellline.prediction.run_folder import describe_run
-from cellline.stopping import Stop
+from cellline.model.normalization import measure_normalization
+from cellline.runs.folds import Folds
+from cellline.runs.run_folder import describe_run
 from cellline.training.fold import Keeper
 from cellline.training.loop import FoldTrainer
 from cellline.training.optimizing import build_optimizers

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from cellline.cli import run_verb
-from cellline.comparing import compare_runs
 from cellline.config import Config
+from cellline.report.comparing import compare_runs
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class DemoConfig(Config):
 def main(config: DemoConfig) -> None:
     """Draw a small competition, then folds, tune, train, submit; score it against the truth."""
     # Here, so that a mistyped setting need not wait for torch.
-    from cellline.demo import demo
+    from cellline.demo.run import demo
 
     names = ("input", "oof", "submissions", "cache")
     folders = Folders(*(config.demo_dir / name for name in names))

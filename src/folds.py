@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from cellline.audit.dealing import make_folds
 from cellline.cli import run_verb
 from cellline.config import Config
-from cellline.dealing import make_folds
 
 
 @dataclass(frozen=True)

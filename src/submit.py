@@ -19,7 +19,7 @@ class SubmitConfig(Config):
 def main(config: SubmitConfig) -> None:
     """Predict the test set with every fold of every run, blend, validate and write the CSV."""
     # Here, so that a mistyped setting need not wait for torch.
-    from cellline.submitting import submit
+    from cellline.submitting.submit import submit
 
     submit(config, config.runs or (config.run,), config.partial, print)
 

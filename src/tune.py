@@ -27,7 +27,7 @@ def main(config: TuneConfig) -> None:
     kept in ~/.pgpass: whoever may list processes sees the URL.
     """
     # Here, so that a mistyped setting need not wait for torch.
-    from cellline.tuning import tune_run
+    from cellline.tuning.tune import tune_run
 
     # A trial is a short training: --epochs is for `make train`.
     config = replace(config, training=replace(config.training, epochs=config.tune_epochs))

@@ -12,9 +12,9 @@ from postgres import Server, postgresql_server
 
 from cellline.config import Augmentation, Machine, Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
-from cellline.data.synthetic import draw_competition
-from cellline.device import Device, choose_device
+from cellline.demo.drawing import draw_competition
+from cellline.host.device import Device, choose_device
+from cellline.runs.folds import Folds
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)

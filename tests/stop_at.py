@@ -2,7 +2,7 @@
 
 import signal
 
-from cellline.stopping import Stop, Stopped
+from cellline.host.stopping import Stop, Stopped
 
 
 class StopAt(Stop):

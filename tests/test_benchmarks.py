@@ -20,11 +20,11 @@ from benchmarks.ceiling import count_operations
 from benchmarks.measuring import Figure, alternate, compare, peak_memory
 from benchmarks.reference import ReferenceLoop, plain_network
 from benchmarks.training import OurEpochs, bare_steps, our_network, plain_twin, reference_loop
-from cellline.device import Device
-from cellline.files import read_json
+from cellline.host.device import Device
+from cellline.host.files import read_json
+from cellline.host.stopping import Stop
 from cellline.model.network import Classifier
-from cellline.prediction.run_folder import describe_run
-from cellline.stopping import Stop
+from cellline.runs.run_folder import describe_run
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
 from cellline.training.loop import FoldTrainer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cellline.processors import count_processors
+from cellline.host.processors import count_processors
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "--network densenet_tiny --weights none --epochs 1000 --batch-size 16 --device cpu"

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from odd_labels import LABELS, relabel
 
-from cellline.comparing import compare_runs
+from cellline.audit.dealing import make_folds
 from cellline.config import Config, Folders, Machine, Training
-from cellline.dealing import make_folds
 from cellline.errors import UserError
-from cellline.names import count_columns, name_classes
-from cellline.prediction.run_folder import run_folder
-from cellline.prediction.submission import join_names, write_submission
+from cellline.host.names import count_columns, name_classes
+from cellline.report.comparing import compare_runs
 from cellline.report.page import write_report
-from cellline.submitting import submit
+from cellline.runs.run_folder import run_folder
+from cellline.submitting.submission import join_names, write_submission
+from cellline.submitting.submit import submit
 from cellline.training.run import train_run
 
 TRAINING = Training(network="densenet_tiny", weights="none", epochs=1, batch_size=16)

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from test_pipeline import ROOT, make, read
 
-from cellline.comparing import compare_runs
+from cellline.audit.dealing import make_folds
 from cellline.config import Config, Folders
 from cellline.data.competition import load_competition
-from cellline.data.folds import open_folds, read_record
-from cellline.dealing import make_folds
+from cellline.report.comparing import compare_runs
+from cellline.runs.folds import open_folds, read_record
 
 PAGE = (ROOT / "docs" / "your-own-competition.md").read_text(encoding="utf-8")
 DRAW, SPLIT_COLOURS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

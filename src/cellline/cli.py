@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 # First, for the clock that it starts.
-from cellline.stopping import Stopped, stop_at_signals  # isort: split
+from cellline.host.stopping import Stopped, stop_at_signals  # isort: split
 
 import tyro
 
 from cellline.config import RECIPES, Config, Training, check_settings
 from cellline.errors import UserError
-from cellline.names import printable
+from cellline.host.names import printable
 
 Settings = TypeVar("Settings", bound=Config)
 

@@ -23,7 +23,7 @@ from tiny_input import Input, make_input, png
 from cellline.data import archives, images
 from cellline.data.competition import load_competition
 from cellline.errors import UserError
-from cellline.locking import one_writer
+from cellline.host.locking import one_writer
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(8, 6)
 GOOD = png(PIXELS)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from environments import installed, make_environment
 
-from cellline.bundle import NAME, ROOT, build_bundle, in_image, pins
+from cellline.kaggle.bundle import NAME, ROOT, build_bundle, in_image, pins
 
 HERE = Path(__file__).resolve().parent
 TINY = ["--weights", "none", "--network", "densenet_tiny", "--epochs", "1", "--batch-size", "16"]

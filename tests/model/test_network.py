@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from cellline.config import Training
-from cellline.data.normalization import Normalization
 from cellline.errors import UserError
 from cellline.model.network import Classifier, adapt_first_convolution, build_network
+from cellline.model.normalization import Normalization
 
 RGB = Normalization((10.0, 20.0, 30.0), (2.0, 4.0, 5.0))
 

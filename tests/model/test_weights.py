@@ -9,10 +9,10 @@ import torchvision
 from torch import nn
 
 from cellline.config import Training
-from cellline.data.normalization import Normalization
 from cellline.errors import UserError
 from cellline.model import weights
 from cellline.model.network import build_network
+from cellline.model.normalization import Normalization
 
 RESNET_FILE = "resnet18-f37072fd.pth"
 

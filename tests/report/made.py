@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from cellline.audit.groups import Counts
+from cellline.audit.leak import Leak
+from cellline.audit.reference import Reference
+from cellline.audit.shift import Shift
 from cellline.config import Folders, Training
-from cellline.data.audit import Counts
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
-from cellline.prediction.leak import Leak
-from cellline.prediction.metrics import Bootstrap, Estimate
-from cellline.prediction.reference import Reference
-from cellline.prediction.run_folder import Chosen, OutOfFold
-from cellline.prediction.shift import Shift
 from cellline.report.run import Run
+from cellline.runs.folds import Folds
+from cellline.runs.run_folder import Chosen, OutOfFold
+from cellline.scoring.metrics import Bootstrap, Estimate
 
 SIZE = 12
 

@@ -3,9 +3,9 @@ import warnings
 
 import pytest
 
-from cellline.names import LONGEST
-from cellline.prediction.metrics import Estimate
+from cellline.host.names import LONGEST
 from cellline.report.figures import draw_intervals
+from cellline.scoring.metrics import Estimate
 
 RECALL = Estimate(0.5, 0.4, 0.6, 0.05)
 

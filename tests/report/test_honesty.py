@@ -2,12 +2,12 @@ import pytest
 from made import make_run
 from sklearn.metrics import balanced_accuracy_score
 
-from cellline.prediction.metrics import percent
-from cellline.prediction.run_folder import Chosen
 from cellline.report.content import Bullets, Section
 from cellline.report.honesty import honesty_section
 from cellline.report.learning import flattery
 from cellline.report.trials import Study, Trial
+from cellline.runs.run_folder import Chosen
+from cellline.scoring.metrics import percent
 
 
 def make_study(fold: int) -> Study:

@@ -8,15 +8,15 @@ import pytest
 
 from cellline.config import Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
 from cellline.errors import UserError
-from cellline.prediction.run_folder import (
+from cellline.report.reading import read_test
+from cellline.runs.folds import Folds
+from cellline.runs.run_folder import (
     OutOfFold,
     describe_run,
     write_out_of_fold,
     write_test_predictions,
 )
-from cellline.report.reading import read_test
 
 Write = Callable[..., Path]
 

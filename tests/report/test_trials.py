@@ -8,11 +8,11 @@ from optuna.trial import TrialState
 
 from cellline.config import Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
 from cellline.errors import UserError
 from cellline.report.trials import read_study
-from cellline.storage import open_storage
-from cellline.study import describe_study, draw_parameters, open_study
+from cellline.runs.folds import Folds
+from cellline.tuning.storage import open_storage
+from cellline.tuning.study import describe_study, draw_parameters, open_study
 
 FIRST = {"lr": 1e-3, "batch_size": 64}
 

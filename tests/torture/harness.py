@@ -25,9 +25,9 @@ import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from cellline.storage import STUDY
-from cellline.study import FINISHED
 from cellline.training.checkpoint import digest_values
+from cellline.tuning.storage import STUDY
+from cellline.tuning.study import FINISHED
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 

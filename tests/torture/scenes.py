@@ -12,7 +12,7 @@ from typing import Any
 from harness import Ended, Kill, Running, Verbs, snapshot
 from launcher import SYNCING
 
-from cellline.data.synthetic import draw_competition
+from cellline.demo.drawing import draw_competition
 
 TINY = ("--network", "densenet_tiny", "--weights", "none", "--batch-size", "16", "--device", "cpu")
 

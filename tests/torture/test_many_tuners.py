@@ -14,11 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 from postgres import PASSWORD, Server
 from scenes import TINY, Scenes, copy
 
-from cellline.files import read_json
-from cellline.locking import is_locked
-from cellline.retrying import DEATHS, PARAMETERS, history, is_duplicate
-from cellline.storage import STUDY, WORKER, storage_to_read
-from cellline.study import FINISHED
+from cellline.host.files import read_json
+from cellline.host.locking import is_locked
+from cellline.tuning.retrying import DEATHS, PARAMETERS, history, is_duplicate
+from cellline.tuning.storage import STUDY, WORKER, storage_to_read
+from cellline.tuning.study import FINISHED
 
 # Of a trial: it must be long beside what it takes to look at a study, or it is never met.
 EPOCHS = 30

@@ -9,13 +9,13 @@ from stop_at import StopAt
 
 from cellline.config import Machine, Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
-from cellline.device import Device, choose_device
 from cellline.errors import UserError
-from cellline.prediction.metrics import balanced_accuracy
-from cellline.prediction.run_folder import describe_run
-from cellline.prediction.tta import PLAIN
-from cellline.stopping import Stop, Stopped
+from cellline.host.device import Device, choose_device
+from cellline.host.stopping import Stop, Stopped
+from cellline.model.views import PLAIN
+from cellline.runs.folds import Folds
+from cellline.runs.run_folder import describe_run
+from cellline.scoring.metrics import balanced_accuracy
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
 from cellline.training.loop import DivergedError, FoldTrainer

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from cellline.config import Folders, Training
 from cellline.data.competition import Competition, load_competition
-from cellline.data.folds import Folds, write_folds
-from cellline.data.normalization import Normalization
-from cellline.device import Device
+from cellline.host.device import Device
 from cellline.model.network import build_network
+from cellline.model.normalization import Normalization
+from cellline.runs.folds import Folds, write_folds
 from cellline.training.checkpoint import read_checkpoint
 from cellline.training.loop import FoldTrainer
 from cellline.training.memory import (
@@ -294,8 +294,8 @@ from pathlib import Path
 import numpy as np, torch
 from cellline.config import Machine, Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
-from cellline.device import choose_device
+from cellline.runs.folds import Folds
+from cellline.host.device import choose_device
 from cellline.training.loop import FoldTrainer
 from cellline.training.memory import measure_step, read_numbers
 
@@ -395,10 +395,10 @@ import resource, sys
 from pathlib import Path
 from cellline.cli import run_verb
 from cellline.config import Config
-from cellline.data.folds import open_folds
-from cellline.device import choose_device
-from cellline.prediction.run_folder import describe_run
-from cellline.stopping import Stop
+from cellline.runs.folds import open_folds
+from cellline.host.device import choose_device
+from cellline.runs.run_folder import describe_run
+from cellline.host.stopping import Stop
 from cellline.training.fold import train_fold
 from cellline.training.loop import FoldTrainer
 from cellline.training.memory import read_numbers

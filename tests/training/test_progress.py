@@ -3,8 +3,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from cellline.data.batches import Batch
-from cellline.device import Device
+from cellline.host.device import Device
+from cellline.training.batches import Batch
 from cellline.training.progress import EpochRecord, Progress
 
 

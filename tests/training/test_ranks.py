@@ -17,13 +17,13 @@ import pytest
 import ranked_train
 from numpy.testing import assert_allclose
 
+from cellline.audit.dealing import make_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
-from cellline.data.synthetic import draw_competition
-from cellline.dealing import make_folds
-from cellline.device import Device
+from cellline.demo.drawing import draw_competition
 from cellline.errors import UserError
+from cellline.host.device import Device
+from cellline.runs.folds import Folds
 from cellline.training.checkpoint import read_checkpoint
 from cellline.training.loop import FoldTrainer
 from cellline.training.ranks import Ranks

@@ -8,11 +8,11 @@ import pytest
 
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
-from cellline.data.folds import IGNORING_GROUPS, write_folds
 from cellline.errors import UserError
-from cellline.files import write_json
-from cellline.prediction.run_folder import train_command
-from cellline.stopping import Stopped
+from cellline.host.files import write_json
+from cellline.host.stopping import Stopped
+from cellline.runs.folds import IGNORING_GROUPS, write_folds
+from cellline.runs.run_folder import train_command
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.run import train_run
 

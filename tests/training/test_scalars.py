@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cellline.config import Folders, Machine
 from cellline.errors import UserError
-from cellline.prediction.run_folder import History, train_command
+from cellline.runs.run_folder import History, train_command
 from cellline.training.scalars import EVENTS, scalars
 
 FOLDER = Path("oof/a/fold0")

@@ -6,10 +6,10 @@ import pytest
 
 from cellline.config import Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
 from cellline.errors import UserError
-from cellline.files import write_json
-from cellline.prediction.run_folder import Chosen
+from cellline.host.files import write_json
+from cellline.runs.folds import Folds
+from cellline.runs.run_folder import Chosen
 from cellline.training.settings import Tuned, describe_resizing, read_tuned, settle
 
 ASKED = Training(network="resnet18", weights="none")

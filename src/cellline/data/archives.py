@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from cellline.data.problems import brief
 from cellline.data.tars import TarError, entries, read_exactly, too_much
-from cellline.names import printable
+from cellline.host.names import printable
 
 FORMS = ("", ".tar", ".tar.gz", ".tgz", ".zip")
 

@@ -24,7 +24,7 @@ from cellline.data.archives import UnreadableError, fingerprint
 from cellline.data.ids import to_array
 from cellline.data.listing import Listing
 from cellline.errors import UserError
-from cellline.files import digest_file, digest_text, read_json, sync_folder, write_json
+from cellline.host.files import digest_file, digest_text, read_json, sync_folder, write_json
 
 SPLITS = ("train", "test")
 

@@ -16,8 +16,8 @@ from cellline.data.listing import list_images, settle_size
 from cellline.data.problems import Fault, Problems, brief, counted
 from cellline.data.tables import LABELS, TEMPLATE, Table, read_labels, read_template
 from cellline.errors import UserError
-from cellline.files import digest_text
-from cellline.names import printable
+from cellline.host.files import digest_text
+from cellline.host.names import printable
 
 _EXPECTED = (
     f"Expected there, as the competition offers them: images_train and images_test (each a folder, "

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cellline.data.png import decode_pngs
-from cellline.processors import map_in_order
+from cellline.host.processors import map_in_order
 
 CHUNK_IMAGES = 64  # at 64 x 64 about 4 ms of work; what they need stays in a processor's cache
 CHUNK_BYTES = 4 << 20  # of files or pixels: large images come in smaller chunks

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cellline.names import has_control
+from cellline.host.names import has_control
 
 # Characters. Arrays of text have as much room for each id as for the longest; a SHA-256 has 64.
 LONGEST_ID = 128

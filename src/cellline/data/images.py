@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from cellline.bars import counted
 from cellline.data.archives import UnreadableError, members
 from cellline.data.cache import Images, cache_key, keep_images, open_images, temporary_folder
 from cellline.data.decoding import Encoded, decode
@@ -18,8 +17,9 @@ from cellline.data.ids import are_numbers
 from cellline.data.listing import AGAIN, DAMAGED, MAX_BYTES, Listing, Size
 from cellline.data.problems import Fault, Problems
 from cellline.errors import UserError
-from cellline.locking import one_writer
-from cellline.names import printable
+from cellline.host.locking import one_writer
+from cellline.host.names import printable
+from cellline.host.progress import counted
 
 # For another process that decodes, perhaps the same images: the challenge's take some seconds.
 WAIT_SECONDS = 60

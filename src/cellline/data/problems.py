@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cellline.errors import UserError
-from cellline.names import printable
+from cellline.host.names import printable
 
 LONGEST = 255  # characters of a name in a message, as of a file's name on most systems
 NAMED = 5  # so many culprits let a person find the pattern; a thousand hide the next problem

@@ -15,7 +15,7 @@ import numpy as np
 from cellline.data.ids import LONGEST_ID, are_numbers, parse_id, parse_number, parse_text, to_array
 from cellline.data.problems import Fault, Problems, brief
 from cellline.data.rows import NotATableError, Row, read_rows
-from cellline.names import has_control
+from cellline.host.names import has_control
 
 LABELS = "y_train.csv"
 TEMPLATE = "sample_submission.csv"

@@ -7,9 +7,9 @@ from torch.nn import functional
 from torchvision.models import DenseNet
 
 from cellline.config import Training
-from cellline.data.normalization import Normalization
 from cellline.errors import UserError, first_line
 from cellline.model.densenet import Features
+from cellline.model.normalization import Normalization
 from cellline.model.weights import load_backbone_weights
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from cellline.data.audit import Counts
-from cellline.prediction.leak import describe_run_leak
-from cellline.prediction.reference import Reference
+from cellline.audit.groups import Counts
+from cellline.audit.leak import describe_run_leak
+from cellline.audit.reference import Reference
 from cellline.report.content import Block, Bullets, Figure, Grid, Section, Table, Text
 from cellline.report.figures import draw_intervals
 from cellline.report.run import Run

@@ -2,15 +2,15 @@
 
 from functools import partial
 
-from cellline.files import digest_file
-from cellline.prediction.calibration import calibration_error, reliability
-from cellline.prediction.decision import Part, cross_fit, fit_parts, fit_rule
-from cellline.prediction.metrics import Estimate, percent
-from cellline.prediction.submission import read_submissions
+from cellline.host.files import digest_file
 from cellline.report.content import Block, Bullets, Columns, Figure, Section, Table, Text
 from cellline.report.figures import draw_reliability
 from cellline.report.run import Run
 from cellline.report.words import sentence
+from cellline.scoring.metrics import Estimate, percent
+from cellline.submitting.calibration import calibration_error, reliability
+from cellline.submitting.decision import Part, cross_fit, fit_parts, fit_rule
+from cellline.submitting.submission import read_submissions
 
 LOOK = (
     "Dots on the diagonal keep their word: of all samples given 80 %, 80 % are right. Below it "

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellline.names import LONGEST, shorten_name
-from cellline.prediction.calibration import Reliability
-from cellline.prediction.metrics import Estimate
-from cellline.prediction.run_folder import History, best_epoch
+from cellline.host.names import LONGEST, shorten_name
 from cellline.report.svg import BLUE, GREEN, HEIGHT, INK, MUTED, ORANGE, PAPER, PURPLE, WIDTH, draw
 from cellline.report.trials import Trial
+from cellline.runs.run_folder import History, best_epoch
+from cellline.scoring.metrics import Estimate
+from cellline.submitting.calibration import Reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from cellline.prediction.decision import expect_bac
-from cellline.prediction.metrics import Scores, percent, with_interval
-from cellline.prediction.run_folder import train_command
 from cellline.report.run import Run
 from cellline.report.words import count, name_folds
+from cellline.runs.run_folder import train_command
+from cellline.scoring.metrics import Scores, percent, with_interval
+from cellline.submitting.decision import expect_bac
 
 
 @dataclass(frozen=True)

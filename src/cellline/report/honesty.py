@@ -1,12 +1,12 @@
 """What has been chosen by looking at held-out samples, the trials of `make tune` above all."""
 
-from cellline.prediction.metrics import Estimate, percent, with_interval
 from cellline.report.content import Block, Bullets, Figure, Section, Table, Text
 from cellline.report.figures import draw_trials
 from cellline.report.learning import flattery
 from cellline.report.run import Run
 from cellline.report.trials import Study
 from cellline.report.words import count
+from cellline.scoring.metrics import Estimate, percent, with_interval
 
 
 def tuning_section(study: Study | None) -> Section:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from cellline.prediction.metrics import percent
-from cellline.prediction.run_folder import best_epoch
 from cellline.report.content import Columns, Figure, Section, Table, Text
 from cellline.report.figures import draw_curves
 from cellline.report.run import Run
+from cellline.runs.run_folder import best_epoch
+from cellline.scoring.metrics import percent
 
 
 def flattery(run: Run) -> float:

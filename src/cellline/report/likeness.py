@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from cellline.prediction.class_mix import ClassMix, estimate_mix
-from cellline.prediction.metrics import Estimate, percent
-from cellline.prediction.shift import Shift
+from cellline.audit.shift import Shift
+from cellline.report.class_mix import ClassMix, estimate_mix
 from cellline.report.content import Block, Bullets, Columns, Figure, Section, Table, Text
 from cellline.report.figures import draw_intervals
 from cellline.report.run import Run
 from cellline.report.words import name_folds, split_warnings
+from cellline.scoring.metrics import Estimate, percent
 
 # Statistics in the figure.
 SHOWN = 8

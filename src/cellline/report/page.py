@@ -4,10 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cellline.config import Config
-from cellline.data.folds import IGNORING_GROUPS
-from cellline.files import write_bytes
-from cellline.locking import one_writer
-from cellline.prediction.metrics import Scores, with_interval
+from cellline.host.files import write_bytes
+from cellline.host.locking import one_writer
 from cellline.report.auditing import audit_section
 from cellline.report.calibrating import calibration_section
 from cellline.report.headline import write_headline
@@ -20,6 +18,8 @@ from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, score_run, scores_section
 from cellline.report.trials import Study, read_study
 from cellline.report.words import name_folds
+from cellline.runs.folds import IGNORING_GROUPS
+from cellline.scoring.metrics import Scores, with_interval
 
 TEMPLATE = "template.html"
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from cellline.data.competition import Competition
-from cellline.files import damaged, read_arrays
-from cellline.prediction.run_folder import check_scored, read_provenance
+from cellline.host.files import damaged, read_arrays
+from cellline.runs.run_folder import check_scored, read_provenance
 
 
 def read_test(

@@ -9,17 +9,11 @@ import numpy as np
 
 from cellline.config import Config, Folders
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds, open_folds, read_record
 from cellline.errors import UserError
-from cellline.names import name_classes
-from cellline.prediction.decision import HeldOut, hold_out
-from cellline.prediction.metrics import (
-    Bootstrap,
-    Estimate,
-    bac_of,
-    tally,
-)
-from cellline.prediction.run_folder import (
+from cellline.host.names import name_classes
+from cellline.report.reading import read_test
+from cellline.runs.folds import Folds, open_folds, read_record
+from cellline.runs.run_folder import (
     Chosen,
     History,
     OutOfFold,
@@ -33,7 +27,13 @@ from cellline.prediction.run_folder import (
     run_folder,
     train_command,
 )
-from cellline.report.reading import read_test
+from cellline.scoring.metrics import (
+    Bootstrap,
+    Estimate,
+    bac_of,
+    tally,
+)
+from cellline.submitting.decision import HeldOut, hold_out
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,12 @@
 """Samples worth a look, as pictures: likely label errors, confident errors, the hardest pairs."""
 
-from cellline.prediction.hard import hardest_pairs, most_confident_errors
-from cellline.prediction.label_errors import LabelErrors, find_label_errors
-from cellline.prediction.metrics import percent
 from cellline.report.content import Block, Grid, Section, Text
+from cellline.report.hard import hardest_pairs, most_confident_errors
+from cellline.report.label_errors import LabelErrors, find_label_errors
 from cellline.report.run import Run
 from cellline.report.tiles import describe_colours, show, show_errors, whole_percent
 from cellline.report.words import count, sentence
+from cellline.scoring.metrics import percent
 
 # Pictures a grid: two rows and more of a wide page, and the whole page stays below a megabyte.
 LABEL_ERRORS, CONFIDENT_ERRORS = 24, 16

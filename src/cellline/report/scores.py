@@ -4,8 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellline.prediction.comparison import compare_predictions
-from cellline.prediction.metrics import (
+from cellline.report.content import Columns, Figure, Matrix, Section, Table, Text
+from cellline.report.figures import draw_intervals
+from cellline.report.run import Run
+from cellline.scoring.comparison import compare_predictions
+from cellline.scoring.metrics import (
     Estimate,
     Scores,
     percent,
@@ -14,9 +17,6 @@ from cellline.prediction.metrics import (
     tally,
     with_interval,
 )
-from cellline.report.content import Columns, Figure, Matrix, Section, Table, Text
-from cellline.report.figures import draw_intervals
-from cellline.report.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

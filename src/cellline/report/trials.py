@@ -46,7 +46,7 @@ def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> St
     # Imported where they are used: they take a second.
     import optuna
 
-    from cellline.storage import STUDY, storage_to_read
+    from cellline.tuning.storage import STUDY, storage_to_read
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with storage_to_read(where or str(journal)) as (name, storage):

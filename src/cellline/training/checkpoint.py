@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from cellline.errors import UserError, first_line
-from cellline.files import atomic, sync_folder
-from cellline.prediction.run_folder import check_belongs
+from cellline.host.files import atomic, sync_folder
+from cellline.runs.run_folder import check_belongs
 from cellline.training.memory import TooLittleMemoryError, explain_full_memory
 
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint-previous.pt", "checkpoint-damaged.pt"

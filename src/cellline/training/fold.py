@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cellline.files import write_csv
-from cellline.locking import one_writer
-from cellline.prediction.run_folder import OutOfFold, write_out_of_fold
-from cellline.stopping import Stop, Stopped
+from cellline.host.files import write_csv
+from cellline.host.locking import one_writer
+from cellline.host.stopping import Stop, Stopped
+from cellline.host.versions import code_version
+from cellline.runs.run_folder import OutOfFold, write_out_of_fold
 from cellline.training.checkpoint import (
     Checkpoint,
     digest_values,
@@ -19,7 +20,6 @@ from cellline.training.checkpoint import (
 from cellline.training.loop import FoldTrainer
 from cellline.training.progress import Progress, say
 from cellline.training.scalars import scalars
-from cellline.versions import code_version
 
 # What a power cut may cost within an epoch. DenseNet-161's checkpoint of 330 MB takes seconds.
 SAVE_SECONDS = 600

@@ -7,8 +7,8 @@ import signal
 import sys
 import tempfile
 
-from cellline.processors import count_processors
-from cellline.stopping import SIGNALS, Stopped
+from cellline.host.processors import count_processors
+from cellline.host.stopping import SIGNALS, Stopped
 
 # Linux's number of what makes a process get a signal when its parent ends.
 PR_SET_PDEATHSIG = 1

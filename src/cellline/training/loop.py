@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from cellline.config import Training
-from cellline.data.augmentation import Augmenter
-from cellline.data.batches import TrainingBatches
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
-from cellline.data.normalization import measure_normalization
-from cellline.device import Device, gpu_is_full
 from cellline.errors import UserError, first_line
+from cellline.host.device import Device, gpu_is_full
 from cellline.model.loss import BalancedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
-from cellline.prediction.metrics import balanced_accuracy
-from cellline.prediction.run_folder import OutOfFold
-from cellline.prediction.tta import PLAIN, all_views, average_views, predict_views
+from cellline.model.normalization import measure_normalization
+from cellline.model.views import PLAIN, all_views, average_views, predict_views
+from cellline.runs.folds import Folds
+from cellline.runs.run_folder import OutOfFold
+from cellline.scoring.metrics import balanced_accuracy
 from cellline.seeding import DROPOUT, derive_seed
+from cellline.training.augmentation import Augmenter
 from cellline.training.averaging import MovingAverage
+from cellline.training.batches import TrainingBatches
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import check_memory, explain_full_memory, more_parts
 from cellline.training.optimizing import build_optimizers, learning_rate

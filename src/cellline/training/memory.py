@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cellline.device import Device, gpu_is_full
 from cellline.errors import UserError, first_line
+from cellline.host.device import Device, gpu_is_full
 
 # What a step takes beyond what is saved for the backward pass: gradients of layers, copies within
 # kernels, and freed blocks that the allocator keeps. The last are of up to 32 MiB each (glibc's

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from tqdm import tqdm
 
-from cellline.bars import counted, duration
-from cellline.data.batches import Batch
-from cellline.device import Device
-from cellline.prediction.metrics import percent
-from cellline.prediction.run_folder import History, best_epoch
-from cellline.prediction.tta import VIEWS
+from cellline.host.device import Device
+from cellline.host.progress import counted, duration
+from cellline.model.views import VIEWS
+from cellline.runs.run_folder import History, best_epoch
+from cellline.scoring.metrics import percent
+from cellline.training.batches import Batch
 
 # The first step also builds kernels and fills caches; the second is timed.
 TIMED_STEP = 2

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
 from cellline.errors import UserError, first_line
-from cellline.stopping import Stopped
+from cellline.host.stopping import Stopped
 from cellline.training.launching import launched
 
 Value = TypeVar("Value")

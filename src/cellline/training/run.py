@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cellline.audit.leak import describe_run_leak
 from cellline.config import Config
-from cellline.data.folds import IGNORING_GROUPS, open_folds, read_record
-from cellline.device import choose_device
 from cellline.errors import UserError
-from cellline.prediction.leak import describe_run_leak
-from cellline.prediction.metrics import balanced_accuracy, percent
-from cellline.prediction.run_folder import (
+from cellline.host.device import choose_device
+from cellline.host.stopping import Stop, Stopped
+from cellline.host.versions import code_version
+from cellline.runs.folds import IGNORING_GROUPS, open_folds, read_record
+from cellline.runs.run_folder import (
     OutOfFold,
     check_same_run,
     check_scored,
@@ -23,12 +24,11 @@ from cellline.prediction.run_folder import (
     score_out_of_fold,
     train_command,
 )
-from cellline.stopping import Stop, Stopped
+from cellline.scoring.metrics import balanced_accuracy, percent
 from cellline.training.fold import train_fold
 from cellline.training.loop import FoldTrainer
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
 from cellline.training.settings import settle
-from cellline.versions import code_version
 
 
 def train_run(config: Config, report: Callable[[str], None], processes: int = 1) -> None:

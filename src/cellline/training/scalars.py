@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cellline.errors import UserError
-from cellline.prediction.run_folder import History
+from cellline.runs.run_folder import History
 
 # What TensorBoard knows its files by.
 EVENTS = "events.out.tfevents."

@@ -6,10 +6,10 @@ from typing import Any
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Training
 from cellline.data.competition import Competition
-from cellline.data.folds import Folds
 from cellline.errors import UserError
-from cellline.files import read_json
-from cellline.prediction.run_folder import Chosen
+from cellline.host.files import read_json
+from cellline.runs.folds import Folds
+from cellline.runs.run_folder import Chosen
 
 # A rate that suits one network, its start, image size or optimizer says little about another's.
 TUNED_FOR = ("network", "weights", "image_size", "optimizer")

@@ -1,0 +1,89 @@
+"""A few dozen fixed statistics of each sample's image, which a person can read.
+
+What a model without any learning of features sees of a sample: how bright its channels are, how
+that varies, how fine their texture is, and how they go together. All are made of whole-number sums
+over pixels or pairs of pixels that the eight flips and rotations of the square (D4) map onto each
+other, so that they are the same, to the last bit, for all eight views of an image.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from cellline.data.image_names import name_channel
+from cellline.host.processors import map_in_order
+
+# Of pixels that a thread reads at once, 128 samples of 3 x 64 x 64: small enough for the
+# processor's cache. What is computed of them takes some 20 times as much.
+BLOCK_BYTES = 3 << 19
+
+# Of a channel's pixels; the ends, not 0 and 100, because one dead pixel would set those.
+PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
+# Mean absolute difference of pixels so far apart (a variogram's first points).
+TEXTURES = {"fine": 1, "medium": 2, "coarse": 4}
+
+
+def name_statistics(channels: Sequence[str]) -> tuple[str, ...]:
+    """Names in the order of `measure_statistics`' columns, such as 'red 99th percentile'."""
+    kinds = (
+        "mean",
+        "standard deviation",
+        "centre mean",
+        *(
+            "median" if q == 50 else f"{q}{'st' if q == 1 else 'th'} percentile"
+            for q in PERCENTILES
+        ),
+        *(f"{name} texture" for name in TEXTURES),
+    )
+    names = [name_channel(channel) for channel in channels]
+    return (
+        *(f"{channel} {kind}" for channel in names for kind in kinds),
+        *(f"{a}-{b} correlation" for a, b in combinations(names, 2)),
+    )
+
+
+def measure_statistics(images: np.ndarray) -> np.ndarray:
+    """Statistics float32 [n, k] of images uint8 [n, channel, height, width], in gray values.
+
+    Memory maps are read in blocks: 9,632 samples of 3 x 64 x 64 take 3 s on one core. A correlation
+    with a constant channel is 0, as is a texture coarser than the image.
+    """
+    length = max(1, BLOCK_BYTES // images[0].nbytes)
+
+    def measure(start: int) -> np.ndarray:
+        return measure_block(np.asarray(images[start : start + length]))
+
+    # Threads: NumPy's loops run beside each other.
+    return np.concatenate(list(map_in_order(measure, range(0, len(images), length))))
+
+
+def measure_block(images: np.ndarray) -> np.ndarray:
+    """`measure_statistics` of one block."""
+    n, n_channels, height, width = images.shape
+    pixels = images.reshape(n, n_channels, height * width)
+    signed = images.astype(np.int16)
+    wide = pixels.astype(np.float64)
+
+    mean = wide.mean(2)
+    covariance = wide @ wide.transpose(0, 2, 1) / pixels.shape[2] - mean[:, :, None] * mean[:, None]
+    deviation = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
+    top, left = height // 4, width // 4
+    centre = images[:, :, top : height - top, left : width - left].mean((2, 3))
+    # Stable: of bytes that is a radix sort, five times as fast as the default.
+    order = np.sort(pixels, axis=2, kind="stable")
+    ranks = [round(q / 100 * (pixels.shape[2] - 1)) for q in PERCENTILES]
+    by_channel = [mean, deviation, centre, *np.moveaxis(order[:, :, ranks], 2, 0)]
+    for lag in TEXTURES.values():
+        down = np.abs(signed[:, :, lag:] - signed[:, :, :-lag])
+        across = np.abs(signed[..., lag:] - signed[..., :-lag])
+        total = down.sum((2, 3)) + across.sum((2, 3))
+        by_channel.append(total / max(down[0, 0].size + across[0, 0].size, 1))
+
+    first, second = np.triu_indices(n_channels, 1)
+    product = deviation[:, first] * deviation[:, second]
+    correlation = np.divide(
+        covariance[:, first, second], product, out=np.zeros_like(product), where=product > 0
+    )
+    stacked = np.stack(by_channel, axis=2).reshape(n, -1)
+    return np.concatenate([stacked, correlation], axis=1).astype(np.float32)

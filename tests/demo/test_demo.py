@@ -1,0 +1,30 @@
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo() -> str:
+    command = [str(ROOT / "src/demo.py"), "--network", "densenet_tiny", "--demo-epochs", "2"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_demo_runs_every_verb_and_tells_the_score() -> None:
+    printed = demo()
+    for part in (
+        "drawing a competition",
+        "have an exact copy",
+        "best trial of 2 on fold 0",
+        "fold 2 is finished",
+        "wrote demo/submissions/densenet161-",
+        "wrote demo/oof/densenet161/report.html",
+        "== test BAC",
+    ):
+        assert part in printed
+    again = demo()
+    assert "drawing" not in again
+    assert again.count("is finished already") == 3
+    assert again.splitlines()[-1] == printed.splitlines()[-1]

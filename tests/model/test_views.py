@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cellline.host.device import Device
+from cellline.model.network import Classifier
+from cellline.model.normalization import Normalization
+from cellline.model.views import (
+    PLAIN,
+    VIEWS,
+    all_views,
+    average_views,
+    predict_views,
+    see,
+    unsee,
+)
+
+NORMALIZATION = Normalization((0.0,), (255.0,))
+
+
+def test_the_views_are_the_eight_distinct_ones() -> None:
+    image = torch.arange(9).view(1, 3, 3)
+    seen = {tuple(see(image, view).flatten().tolist()) for view in VIEWS}
+    assert len(seen) == 8
+    turned = {tuple(np.rot90(image[0], k).flatten().tolist()) for k in range(4)}
+    mirrored = {tuple(np.rot90(image[0].T, k).flatten().tolist()) for k in range(4)}
+    assert seen == turned | mirrored
+    assert torch.equal(see(image, PLAIN[0]), image)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 5, 3)])
+@pytest.mark.parametrize("view", VIEWS)
+def test_unseeing_restores_the_image(shape: tuple[int, ...], view: int) -> None:
+    image = torch.rand(shape)
+    assert torch.equal(unsee(see(image, view), view), image)
+
+
+def test_an_image_that_is_not_square_has_the_views_of_its_shape() -> None:
+    images = np.arange(12, dtype=np.uint8).reshape(1, 1, 3, 4)
+    views = all_views(images)
+    seen = {tuple(see(torch.from_numpy(images), view).flatten().tolist()) for view in views}
+    assert len(views) == len(seen) == 4
+    assert all(see(torch.from_numpy(images), view).shape == images.shape for view in views)
+    assert all_views(images[..., :3]) == VIEWS
+
+
+class Corner(nn.Module):
+    """Logits from the top left pixel: sees the eight views differently."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[:, 0, 0, 0], -x[:, 0, 0, 1]], 1) * 5
+
+
+def test_views_average_probabilities(device: Device) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 1, 4, 4), dtype=np.uint8)
+    network = Classifier(Corner(), NORMALIZATION, None)
+    rows = np.array([6, 2, 0])
+    prob = average_views(predict_views(network, images, rows, device, batch_size=2, views=VIEWS))
+    assert prob.dtype == np.float32
+    expected = np.mean(
+        [
+            torch.softmax(network(see(torch.from_numpy(images[rows]), view)), 1).numpy()
+            for view in VIEWS
+        ],
+        axis=0,
+    )
+    np.testing.assert_allclose(prob, expected, atol=1e-6)
+    np.testing.assert_allclose(prob.sum(1), 1, atol=1e-6)
+    [plain] = predict_views(network, images, rows, device, batch_size=2, views=PLAIN)
+    assert not np.allclose(plain, prob)
+
+
+def test_prediction_is_the_same_for_every_view_of_an_image(device: Device) -> None:
+    image = torch.randint(0, 256, (1, 1, 4, 4), dtype=torch.uint8)
+    images = torch.cat([see(image, view) for view in VIEWS]).numpy()
+    network = Classifier(Corner(), NORMALIZATION, None)
+    prob = average_views(
+        predict_views(network, images, np.arange(8), device, batch_size=8, views=VIEWS)
+    )
+    np.testing.assert_allclose(prob, prob[:1].repeat(8, 0), atol=1e-6)

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cellline.scoring.metrics import Bootstrap, balanced_accuracy, surprise
+from cellline.submitting.calibration import (
+    Correction,
+    calibration_error,
+    fit_correction,
+    reliability,
+)
+
+PRIOR = np.array([0.6, 0.25, 0.1, 0.05])
+
+
+def draw(
+    n: int, temperature: float, prior_share: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True probabilities, labels drawn from them, and what a network says that departs from them.
+
+    `temperature` and `prior_share` are what a correction of it should find.
+    """
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(4, n, p=PRIOR)
+    centres = np.array([[0, 0], [1.5, 0], [0, 1.5], [1.5, 1.5]])
+    points = centres[labels] + generator.normal(size=(n, 2))
+    log_likelihood = -np.sum((points[:, None] - centres) ** 2, axis=2) / 2
+    true = softmax(log_likelihood + np.log(PRIOR))
+    given_out = softmax(temperature * (np.log(true) - prior_share * np.log(PRIOR)))
+    return true, labels, given_out.astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+@pytest.mark.parametrize(("temperature", "share"), [(1, 1), (2, 1), (1.5, 0), (0.7, 0.5)])
+def test_what_a_network_got_wrong_is_found(temperature: float, share: float) -> None:
+    true, labels, prob = draw(10_000, temperature, share)
+    correction = fit_correction(prob, labels)
+    assert correction.temperature == pytest.approx(temperature, rel=0.05)
+    assert correction.prior_share == pytest.approx(share, abs=0.05)
+    np.testing.assert_allclose(correction.prior, PRIOR, atol=0.01)
+    decided = correction.apply(prob)
+    np.testing.assert_allclose(decided.prob, true, atol=0.03)
+    # The best decisions that there are, whatever the network has built in.
+    best = (true / PRIOR).argmax(axis=1)
+    assert np.mean(decided.predicted == best) > 0.98
+
+
+def test_what_is_not_built_in_is_gained() -> None:
+    _, labels, prob = draw(5_000, 1, 0)
+    predicted = fit_correction(prob, labels).apply(prob).predicted
+    gain = balanced_accuracy(labels, predicted) - balanced_accuracy(labels, prob.argmax(1))
+    assert gain > 0.05
+
+
+@given(seed=st.integers(0, 99), temperature=st.floats(0.5, 3), share=st.floats(-0.5, 1.5))
+@settings(max_examples=12, deadline=None)
+def test_a_second_correction_finds_nothing_left(
+    seed: int, temperature: float, share: float
+) -> None:
+    _, labels, prob = draw(300, temperature, share, seed)
+    once = fit_correction(prob, labels).apply(prob)
+    second = fit_correction(once.prob, labels)
+    assert second.temperature == pytest.approx(1, abs=1e-3)
+    assert second.prior_share == pytest.approx(0, abs=1e-3)
+    changed = second.apply(once.prob).predicted != once.predicted
+    assert changed.mean() <= 0.004
+    assert surprise(labels, once.prob).mean() <= surprise(labels, prob).mean() + 1e-6
+
+
+def test_what_is_decided_is_not_corrected_again() -> None:
+    correction = Correction(1.0, 0.0, (0.5, 0.5))
+    decided = correction.apply(np.array([[0.4, 0.6]], np.float32))
+    with pytest.raises(TypeError, match="twice"):
+        correction.apply(decided)  # type: ignore[arg-type]
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda n: arrays(np.float32, (3 * n, 3), elements=st.sampled_from([0, 1e-30, 0.1, 0.3, 1]))
+    ),
+    st.integers(0, 99),
+)
+@settings(max_examples=30, deadline=None)
+def test_with_equal_classes_the_likeliest_is_decided(odds: np.ndarray, seed: int) -> None:
+    odds[:, 1] += 1e-6
+    prob = odds / odds.sum(axis=1, keepdims=True)
+    labels = np.random.default_rng(seed).permutation(np.arange(len(prob)) % 3)
+    correction = fit_correction(prob, labels)
+    decided = correction.apply(prob)
+    np.testing.assert_array_equal(decided.predicted, prob.argmax(axis=1))
+    assert correction.temperature > 0
+    np.testing.assert_allclose(decided.prob.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("prob", "labels"),
+    [
+        ([[1, 0, 0], [0, 1, 0], [1, 0, 0]], [0, 1, 0]),  # always right, wholly sure
+        ([[1, 0, 0], [0, 1, 0], [1, 0, 0]], [1, 0, 1]),  # always wrong, wholly sure
+        ([[0.2, 0.3, 0.5]] * 4, [0, 0, 0, 0]),  # one class occurs
+        ([[1 / 3, 1 / 3, 1 / 3]] * 4, [0, 0, 1, 2]),  # knows nothing
+    ],
+)
+def test_rows_that_leave_it_open_give_probabilities_all_the_same(
+    prob: list[list[float]], labels: list[int]
+) -> None:
+    outputs = np.array(prob, np.float32)
+    correction = fit_correction(outputs, np.array(labels))
+    assert 0 < correction.temperature < np.inf
+    decided = correction.apply(outputs)
+    np.testing.assert_allclose(decided.prob.sum(axis=1), 1, rtol=1e-5)
+    # Nothing is impossible that happens.
+    assert surprise(np.array(labels), decided.prob).mean() < 1.2
+
+
+def test_a_class_that_is_missing_among_the_rows_can_be_decided() -> None:
+    _, labels, prob = draw(300, 1, 0)
+    rows = labels != 3
+    correction = fit_correction(prob[rows], labels[rows])
+    decided = correction.apply(np.eye(4, dtype=np.float32) * 0.96 + 0.01)
+    assert decided.predicted.tolist() == [0, 1, 2, 3]
+    assert (decided.prob > 0).all()
+
+
+def test_reliability_by_hand() -> None:
+    prob = np.array([[0.52, 0.48], [0.46, 0.54], [0.9, 0.1], [1, 0]], np.float32)
+    labels = np.array([0, 0, 0, 1])
+    table = reliability(labels, prob)
+    assert len(table.count) == 15
+    full = np.flatnonzero(table.count)
+    # Bins are (7/15, 8/15], (8/15, 9/15], (13/15, 14/15] and (14/15, 1].
+    assert full.tolist() == [7, 8, 13, 14]
+    np.testing.assert_allclose(table.confidence[full], [0.52, 0.54, 0.9, 1], rtol=1e-6)
+    np.testing.assert_allclose(table.accuracy[full], [1, 0, 1, 0])
+    assert np.isnan(table.accuracy[0])
+    error = calibration_error(labels, prob, Bootstrap(np.arange(4)))
+    assert error.value == pytest.approx((0.48 + 0.54 + 0.1 + 1) / 4)
+
+
+def test_correction_brings_the_calibration_error_down() -> None:
+    true, labels, prob = draw(2_000, 2, 0)
+    bootstrap = Bootstrap(np.arange(len(labels)))
+    before = calibration_error(labels, prob, bootstrap)
+    after = calibration_error(labels, fit_correction(prob, labels).apply(prob).prob, bootstrap)
+    assert after.high < before.low
+    assert after.value == pytest.approx(calibration_error(labels, true, bootstrap).value, abs=0.015)
+
+
+def test_copies_do_not_narrow_the_calibration_errors_interval() -> None:
+    _, labels, prob = draw(100, 2, 0)
+    once = calibration_error(labels, prob, Bootstrap(np.arange(100)))
+    groups = np.tile(np.arange(100), 5)
+    fivefold = calibration_error(np.tile(labels, 5), np.tile(prob, (5, 1)), Bootstrap(groups))
+    np.testing.assert_allclose(once.interval, fivefold.interval)

@@ -1,0 +1,260 @@
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellline.scoring.metrics import Bootstrap, balanced_accuracy
+from cellline.submitting.calibration import calibration_error, fit_correction
+from cellline.submitting.decision import (
+    HeldOut,
+    Part,
+    Rule,
+    Trial,
+    cross_fit,
+    expect,
+    fit_parts,
+    fit_rule,
+)
+from cellline.submitting.pooling import pool
+from cellline.submitting.selection import select_runs
+
+PRIOR = np.array([0.7, 0.2, 0.1])
+
+
+def draw(
+    strengths: tuple[float, ...], *, prior_share: float = 1, n: int = 300, seed: int = 0
+) -> HeldOut:
+    """Runs that tell the classes by so much, in three folds, two samples a group, none a picture.
+
+    `prior_share` says how much of the prior their probabilities have divided out.
+    """
+    generator = np.random.default_rng(seed)
+    group = np.arange(n) // 2
+    labels = generator.choice(3, n // 2, p=PRIOR)[group]
+    logits = generator.normal(size=(len(strengths), n, 3))
+    rows = np.arange(n)
+    for of_run, strength in zip(logits, strengths, strict=True):
+        of_run[rows, labels] += strength
+        # Of unit normal features, shifted by s for the label, these are the log likelihoods.
+        of_run *= max(strength, 1)
+    logits += (1 - prior_share) * np.log(PRIOR)
+    powers = np.exp(logits)
+    prob = (powers / powers.sum(axis=2, keepdims=True)).astype(np.float32)
+    return HeldOut(prob, labels, group % 3, group, picture=rows)
+
+
+def trials(samples: HeldOut) -> dict[Part, Trial]:
+    return {trial.part: trial for trial in fit_rule(samples).trials}
+
+
+def bac(samples: HeldOut, predicted: np.ndarray) -> float:
+    return balanced_accuracy(samples.labels, predicted)
+
+
+# One good run and two that know nothing, all of them leaning to the frequent class.
+HELPED = draw((2, 0, 0), prior_share=-1)
+
+
+def test_parts_that_help_are_used() -> None:
+    rule = fit_rule(HELPED)
+    assert [trial.part for trial in rule.trials] == [Part.SELECTION, Part.CORRECTION]
+    assert all(trial.used and trial.why.startswith("used") for trial in rule.trials)
+    assert rule.weights[0] > 0.5
+    assert rule.correction is not None
+    # What is used is fitted on all rows.
+    fitted = fit_parts({Part.SELECTION, Part.CORRECTION}, HELPED)
+    assert (rule.weights, rule.correction) == (fitted.weights, fitted.correction)
+
+
+def test_each_part_is_judged_on_top_of_those_before_it() -> None:
+    scores = [
+        bac(HELPED, cross_fit(partial(fit_parts, parts), HELPED).predicted)
+        for parts in (set[Part](), {Part.SELECTION}, {Part.SELECTION, Part.CORRECTION})
+    ]
+    gains = [trial.gain.value for trial in fit_rule(HELPED).trials if trial.gain]
+    assert gains == pytest.approx(np.diff(scores))
+
+
+def test_the_score_is_of_rules_that_never_saw_the_fold() -> None:
+    expected = expect(HELPED)
+    assert expected.plain_bac.value == pytest.approx(
+        bac(HELPED, HELPED.prob.mean(axis=0).argmax(axis=1))
+    )
+    assert expected.bac is not None
+    assert expected.bac.value == pytest.approx(bac(HELPED, cross_fit(fit_rule, HELPED).predicted))
+    assert expected.bac.value > expected.plain_bac.value + 0.1
+    # Where the rule is fitted, it looks better than that.
+    decided = fit_rule(HELPED).apply(HELPED.prob, HELPED.picture)
+    assert bac(HELPED, decided.predicted) > expected.bac.value
+
+
+def test_calibration_is_judged_on_folds_it_was_not_fitted_on() -> None:
+    prob = np.empty(HELPED.prob.shape[1:], np.float32)
+    for fold in range(3):
+        held_out = HELPED.fold == fold
+        blended = HELPED.prob.mean(axis=0)
+        correction = fit_correction(blended[~held_out], HELPED.labels[~held_out])
+        prob[held_out] = correction.apply(blended[held_out]).prob
+    bootstrap = Bootstrap(HELPED.group)
+    by_fold = calibration_error(HELPED.labels, prob, bootstrap)
+    found = expect(HELPED).corrected_calibration_error
+    assert found is not None
+    assert found.value == pytest.approx(by_fold.value, abs=1e-4)
+    everywhere = fit_parts({Part.CORRECTION}, HELPED).apply(HELPED.prob, HELPED.picture)
+    fitted = calibration_error(HELPED.labels, everywhere.prob, bootstrap)
+    assert abs(found.value - fitted.value) > 1e-3
+
+
+def test_two_folds_can_use_a_part_but_not_judge_the_rule() -> None:
+    samples = HELPED.at(HELPED.fold < 2)
+    assert any(trial.used for trial in fit_rule(samples).trials)
+    expected = expect(samples)
+    assert expected.bac is None
+    assert expected.corrected_calibration_error is not None
+
+
+@given(fold=st.integers(0, 2), seed=st.integers(0, 999))
+@settings(max_examples=4, deadline=None)
+def test_nothing_fitted_for_a_fold_depends_on_its_labels(fold: int, seed: int) -> None:
+    held_out = np.flatnonzero(HELPED.fold == fold)
+    labels = HELPED.labels.copy()
+    labels[held_out] = np.random.default_rng(seed).permutation(labels[held_out])
+    shuffled = replace(HELPED, labels=labels)
+    rules: list[Rule] = []
+
+    def fit(samples: HeldOut) -> Rule:
+        rules.append(fit_rule(samples))
+        return rules[-1]
+
+    before, after = (cross_fit(fit, samples) for samples in (HELPED, shuffled))
+    # Trials, their gains and the words about them included.
+    assert rules[fold] == rules[3 + fold]
+    assert all(trial.used for trial in rules[fold].trials)
+    np.testing.assert_array_equal(before.prob[held_out], after.prob[held_out])
+    np.testing.assert_array_equal(before.predicted[held_out], after.predicted[held_out])
+    # It is those of the other folds that do.
+    assert rules[(fold + 1) % 3] != rules[3 + (fold + 1) % 3]
+
+
+@given(seed=st.integers(0, 999), share=st.floats(-0.5, 1.5))
+@settings(max_examples=6, deadline=None)
+def test_a_part_is_used_exactly_when_it_gains_more_than_the_standard_error(
+    seed: int, share: float
+) -> None:
+    samples = draw((1.5, 0.7), prior_share=share, n=120, seed=seed)
+    rule = fit_rule(samples)
+    for trial in rule.trials:
+        assert trial.gain is not None
+        assert trial.used == (trial.gain.value > trial.gain.error)
+        assert trial.why.startswith("used" if trial.used else "not used")
+    of = {trial.part: trial.used for trial in rule.trials}
+    assert of[Part.CORRECTION] == (rule.correction is not None)
+    if not of[Part.SELECTION]:
+        assert rule.weights == (0.5, 0.5)
+    assert sum(rule.weights) == pytest.approx(1)
+
+
+def test_the_gain_is_that_of_folds_not_fitted_on() -> None:
+    samples = draw((2,), prior_share=-1)
+    corrected = []
+    for fold in range(3):
+        held_out = samples.fold == fold
+        rule = fit_parts({Part.CORRECTION}, samples.at(~held_out))
+        corrected.append(rule.apply(samples.prob[:, held_out], samples.picture[held_out]).predicted)
+    predicted = np.empty_like(samples.labels)
+    for fold in range(3):
+        predicted[samples.fold == fold] = corrected[fold]
+    gain = trials(samples)[Part.CORRECTION].gain
+    assert gain is not None
+    plain = samples.prob[0].argmax(axis=1)
+    assert gain.value == pytest.approx(bac(samples, predicted) - bac(samples, plain))
+    assert gain.low < gain.value < gain.high
+
+
+def test_noise_that_selection_would_flatter_is_not_believed() -> None:
+    """Of 30 runs that know nothing, a choice is better than chance only where it was made."""
+    samples = draw((0,) * 30, n=240)
+    flattered = fit_parts({Part.SELECTION}, samples).apply(samples.prob, samples.picture)
+    assert bac(samples, flattered.predicted) > 0.45
+    honest = expect(samples).bac
+    assert honest is not None
+    low, high = honest.interval
+    assert low < 1 / 3 < high
+
+
+def test_equal_runs_without_a_fault_are_left_as_they_are() -> None:
+    samples = draw((2, 2, 2))
+    rule = fit_rule(samples)
+    assert rule.weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert rule.correction is None
+    assert [trial.used for trial in rule.trials] == [False, False]
+    plain = samples.prob.mean(axis=0)
+    decided = rule.apply(samples.prob, samples.picture)
+    np.testing.assert_allclose(decided.prob, plain, atol=1e-6)
+    np.testing.assert_array_equal(decided.predicted, plain.argmax(axis=1))
+
+
+def test_one_run_has_no_weights_to_select() -> None:
+    assert list(trials(draw((2,)))) == [Part.CORRECTION]
+
+
+def test_samples_of_one_picture_are_pooled_where_that_helps() -> None:
+    samples = draw((1, 1))
+    samples = replace(samples, picture=samples.group)
+    rule = fit_rule(samples)
+    assert list(trials(samples)) == [Part.POOLING, Part.SELECTION, Part.CORRECTION]
+    assert trials(samples)[Part.POOLING].used
+    assert rule.pooled
+    pooled = replace(samples, prob=pool(samples.prob, samples.picture))
+    # What comes after is made of what was pooled, and so is the score.
+    assert replace(rule, trials=(), pooled=False) == replace(
+        fit_rule(replace(pooled, picture=np.arange(300))), trials=()
+    )
+    score = expect(samples)
+    assert score.bac is not None
+    assert score.bac.value > score.plain_bac.value + 0.05
+    assert score.plain_bac.value == pytest.approx(
+        bac(samples, samples.prob.mean(axis=0).argmax(axis=1))
+    )
+
+
+def test_pictures_whose_samples_differ_are_not_pooled() -> None:
+    samples = draw((2,))
+    # Of one fold, since what is learned of a fold comes from others, but of any class.
+    rule = fit_rule(replace(samples, picture=samples.fold))
+    assert not rule.pooled
+    assert rule.trials[0].part is Part.POOLING
+
+
+def test_one_fold_can_judge_nothing() -> None:
+    samples = HELPED.at(HELPED.fold == 1)
+    rule = fit_rule(samples)
+    assert rule.weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert rule.correction is None
+    for trial in rule.trials:
+        assert (trial.gain, trial.used) == (None, False)
+        assert "two finished folds" in trial.why
+    expected = expect(samples)
+    assert expected.bac is None
+    assert expected.corrected_calibration_error is None
+
+
+def test_copies_do_not_make_a_gain_surer() -> None:
+    gains = []
+    for times in (1, 4):
+        rows = np.repeat(np.arange(300), times)
+        gains.append(trials(draw((2,), prior_share=0).at(rows))[Part.CORRECTION].gain)
+    assert gains[0] is not None
+    assert gains[1] is not None
+    assert gains[1].error == pytest.approx(gains[0].error, rel=0.1)
+
+
+def test_two_seeds_of_one_run_are_two_runs() -> None:
+    samples = draw((2, 2), seed=1)
+    assert len(select_runs(samples.prob, samples.labels)) == 2
+    expected = expect(samples)
+    single = expect(replace(samples, prob=samples.prob[:1]))
+    assert expected.plain_bac.value > single.plain_bac.value

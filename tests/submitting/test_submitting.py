@@ -1,0 +1,320 @@
+"""Submissions from predictions that were drawn: what the rule makes of them, and what is said."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cellline.audit.dealing import make_folds
+from cellline.config import Config, Folders, Machine, Training
+from cellline.data.competition import load_competition
+from cellline.demo.cells import CELL_LINES, CHANNELS
+from cellline.demo.drawing import Sample, draw_sample, write_competition
+from cellline.errors import UserError
+from cellline.host.files import read_json, write_json
+from cellline.runs.folds import deal_folds, open_folds, write_folds
+from cellline.runs.run_folder import (
+    OutOfFold,
+    claim_run,
+    describe_run,
+    write_out_of_fold,
+    write_test_predictions,
+)
+from cellline.scoring.metrics import balanced_accuracy
+from cellline.submitting.submit import submit
+from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+
+CONFIG = Config(Folders(Path("input")), machine=Machine(device="cpu", precision="float32"))
+
+
+@pytest.fixture(scope="module")
+def dealt(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the input decoded and dealt into three folds, every sample its own group."""
+    folder = tmp_path_factory.mktemp("dealt")
+    (folder / "input").symlink_to(drawn)
+    competition = load_competition(folder / "input", folder / ".cache")
+    record = {
+        "n_folds": 3,
+        "classes": competition.classes,
+        "channels": competition.channels,
+        "input_digest": competition.digest,
+        "ignore_groups": False,
+    }
+    fold = deal_folds(competition.labels, competition.train_ids, 3, 0)
+    write_folds(folder / "oof", competition, fold, competition.train_ids, record)
+    return folder
+
+
+@pytest.fixture
+def here(dealt: Path, tmp_path: Path) -> None:
+    """The input and its folds lie in the current folder, where they are looked for by default."""
+    for name in ("input", ".cache"):
+        (tmp_path / name).symlink_to(dealt / name)
+    (tmp_path / "oof").mkdir()
+    for name in ("folds.csv", "folds.json"):
+        (tmp_path / "oof" / name).write_bytes((dealt / "oof" / name).read_bytes())
+
+
+def deal_copies(*, of_test: int) -> None:
+    """Folds here, of 90 samples that are two copies each; of the 90 to test are `of_test` each."""
+    lines = list(CELL_LINES)
+    train = {i: Sample(lines[i // 2 % 9], i // 2, (0, 0)) for i in range(90)}
+    test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // of_test, (0, 0)) for i in range(90)}
+    write_competition(
+        Path("input"),
+        *(((i, draw_sample(s, 16, 0)) for i, s in part.items()) for part in (train, test)),
+        {i: sample.cell_line for i, sample in train.items()},
+        test,
+    )
+    for _ in make_folds(Folders(Path("input")), CHANNELS, 3, 0):
+        pass
+
+
+def draw_run(
+    name: str, strength: float, *, bias: float = 0, folds: tuple[int, ...] = (0, 1, 2)
+) -> None:
+    """A run whose predictions tell the classes by `strength`, held-out and test samples alike.
+
+    `bias` is the power of the classes' frequencies that leans them to the frequent ones.
+    """
+    competition, dealt = open_folds(CONFIG.folders)
+    seed = sum(name.encode())
+    generator = np.random.default_rng(seed)
+    n_classes = len(competition.classes)
+    lean = bias * np.log(np.bincount(competition.labels) / len(competition.labels))
+
+    def predict(labels: np.ndarray) -> np.ndarray:
+        logits = generator.normal(size=(len(labels), n_classes)) + lean
+        logits[np.arange(len(labels)), labels] += strength
+        powers = np.exp(logits)
+        return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    record = describe_run(Training(seed=seed), competition, dealt)
+    folder = Path("oof") / name
+    claim_run(folder, record)
+    for fold in folds:
+        # The test predictions are there already: that network is never asked.
+        network = {"weight": torch.tensor([seed, fold])}
+        checkpoint = Checkpoint(record, fold, "0" * 40, 20, network, [], None)
+        write_checkpoint(folder / f"fold{fold}", checkpoint)
+        provenance = {
+            **record,
+            "fold": fold,
+            "model_digest": checkpoint.model_digest(),
+            "test_digest": competition.test_digest,
+            "precision": "float32",
+        }
+        write_test_predictions(
+            folder / f"fold{fold}" / "test.npz",
+            competition.test_ids,
+            predict(np.arange(len(competition.test_ids)) % n_classes),
+            provenance,
+        )
+        rows = dealt.held_out_rows(fold)
+        prob = predict(competition.labels[rows])
+        predictions = OutOfFold(competition.train_ids[rows], competition.labels[rows], prob, prob)
+        write_out_of_fold(folder / f"fold{fold}" / "oof.npz", predictions, provenance)
+
+
+def unfinish(name: str, *, steps: int) -> None:
+    """Make a drawn run one whose folds were stopped after so many steps."""
+    for folder in Path("oof", name).glob("fold*"):
+        (folder / "oof.npz").unlink(missing_ok=True)
+        checkpoint = read_checkpoint(folder / "checkpoint.pt")
+        begun = replace(checkpoint, resume={"n_averaged": steps})
+        write_checkpoint(folder, begun)
+
+
+def submitted(*runs: str, partial: bool = False) -> tuple[np.ndarray, dict[str, Any], str]:
+    """The classes of the test samples in ascending order of ids, the record, what was printed."""
+    lines: list[str] = []
+    path = submit(CONFIG, runs, partial, lines.append)
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    classes = json.loads(Path("oof/folds.json").read_text())["classes"]
+    predicted = [classes.index(label) for _, label in sorted((int(i), label) for i, label in rows)]
+    return np.array(predicted), json.loads(path.with_suffix(".json").read_text()), "\n".join(lines)
+
+
+def of_test(run: str, folds: tuple[int, ...] = (0, 1, 2)) -> np.ndarray:
+    """A run's probabilities of the test samples, the mean of its folds'."""
+    probs = [np.load(f"oof/{run}/fold{fold}/test.npz")["prob"] for fold in folds]
+    mean: np.ndarray = np.mean(probs, axis=0, dtype=np.float64)
+    return mean
+
+
+def of_train(run: str) -> tuple[np.ndarray, np.ndarray]:
+    """A run's out-of-fold probabilities and their labels."""
+    files = [np.load(f"oof/{run}/fold{fold}/oof.npz") for fold in range(3)]
+    prob, labels = (np.concatenate([file[key] for file in files]) for key in ("prob", "label"))
+    return prob, labels
+
+
+@pytest.mark.usefixtures("here")
+def test_where_nothing_helps_it_is_the_plain_blend() -> None:
+    draw_run("a", 6)
+    draw_run("b", 6)
+    predicted, record, printed = submitted("a", "b")
+    blended = of_test("a") + of_test("b")
+    np.testing.assert_array_equal(predicted, blended.argmax(axis=1))
+    assert record["rule"]["weights"] == {"a": 0.5, "b": 0.5}
+    assert record["rule"]["correction"] is None
+    assert [trial["used"] for trial in record["rule"]["trials"]] == [False, False]
+    assert "greedy selection: not used" in printed
+    assert "correction: not used" in printed
+
+
+@pytest.mark.usefixtures("here")
+def test_runs_that_know_nothing_are_left_out() -> None:
+    draw_run("good", 3)
+    draw_run("noise", 0)
+    draw_run("more-noise", 0)
+    predicted, record, printed = submitted("good", "noise", "more-noise")
+    weights = record["rule"]["weights"]
+    assert list(weights) == ["good", "noise", "more-noise"]
+    assert weights["good"] > 0.6
+    blended = sum(weight * of_test(run) for run, weight in weights.items())
+    np.testing.assert_array_equal(predicted, np.asarray(blended).argmax(axis=1))
+    [selection, _] = record["rule"]["trials"]
+    assert selection["used"]
+    assert selection["gain"]["bac"] > selection["gain"]["standard_error"] > 0
+    assert selection["why"] in printed
+    assert f"weights: good {weights['good']:.2f}, noise" in printed
+    assert record["oof"]["bac"] > record["oof"]["plain_bac"]
+
+
+@pytest.mark.usefixtures("here")
+def test_what_leans_to_frequent_classes_is_corrected() -> None:
+    draw_run("leaning", 3, bias=5)
+    predicted, record, printed = submitted("leaning")
+    correction = record["rule"]["correction"]
+    prior = np.array(list(correction["prior"].values()))
+    assert prior.sum() == pytest.approx(1)
+    prob = of_test("leaning")
+    calibrated = np.log(prob) / correction["temperature"]
+    calibrated += correction["prior_share"] * np.log(prior)
+    np.testing.assert_array_equal(predicted, (calibrated - np.log(prior)).argmax(axis=1))
+    assert not np.array_equal(predicted, prob.argmax(axis=1))
+    [trial] = record["rule"]["trials"]
+    assert trial["used"]
+    assert f"temperature {correction['temperature']:.2f}" in printed
+    held_out, labels = of_train("leaning")
+    plain = balanced_accuracy(labels, held_out.argmax(axis=1))
+    assert record["oof"]["plain_bac"] == pytest.approx(plain)
+    low, high = record["oof"]["interval"]
+    assert plain < low < record["oof"]["bac"] < high
+    assert "equal weights, nothing pooled or corrected, on 90 of 90 training" in printed
+    assert "OOF BAC of this rule, made anew for each fold from the others: " in printed
+    assert "corrected on other folds" in printed
+
+
+def test_test_samples_of_one_picture_get_one_class() -> None:
+    deal_copies(of_test=3)
+    draw_run("a", 1.5)
+    predicted, record, printed = submitted("a")
+    assert (predicted.reshape(-1, 3) == predicted[::3, None]).all()
+    pooled = np.log(of_test("a")).reshape(30, 3, 9).mean(axis=1)
+    np.testing.assert_array_equal(predicted[::3], pooled.argmax(axis=1))
+    assert (of_test("a").argmax(axis=1) != predicted).any()
+    assert record["rule"]["trials"][0]["used"]
+    assert record["pooled_samples"] == 90
+    assert "pooled with others of their picture: 90 of 90 test samples; " in printed
+    assert "smaller, 90 of 90" in printed
+    assert "warning" not in printed
+    assert record["oof"]["bac"] > record["oof"]["plain_bac"]
+    assert "pooling samples of one picture: used" in printed
+
+
+def test_fewer_test_samples_of_one_picture_than_were_scored_are_warned_of() -> None:
+    deal_copies(of_test=1)
+    draw_run("a", 1.5)
+    predicted, record, printed = submitted("a")
+    np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))
+    assert (record["rule"]["pooled"], record["pooled_samples"]) == (True, 0)
+    assert "warning: fewer of the test samples share a picture" in printed
+
+
+def test_what_pooling_would_not_help_is_not_pooled() -> None:
+    deal_copies(of_test=3)
+    draw_run("a", 9)
+    predicted, record, printed = submitted("a")
+    np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))
+    assert record["pooled_samples"] == 0
+    assert "pooled with others" not in printed
+
+
+@pytest.mark.usefixtures("here")
+def test_only_samples_that_all_runs_have_count() -> None:
+    draw_run("a", 3, folds=(0, 1))
+    draw_run("b", 3, folds=(1, 2))
+    predicted, record, printed = submitted("a", "b", partial=True)
+    held_out = np.load("oof/a/fold1/oof.npz")["file_id"]
+    assert record["oof"]["samples"] == len(held_out)
+    assert f"on {len(held_out)} of 90 training samples" in printed
+    # One fold is left, so nothing is fitted; each run's own folds predict the test set.
+    assert printed.count("two finished folds") == 2
+    assert record["rule"]["trials"][0]["gain"] is None
+    blended = of_test("a", (0, 1)) + of_test("b", (1, 2))
+    np.testing.assert_array_equal(predicted, blended.argmax(axis=1))
+
+
+@pytest.mark.usefixtures("here")
+def test_the_same_runs_give_the_same_bytes() -> None:
+    draw_run("a", 2, bias=3)
+    draw_run("b", 1, bias=3)
+    written = []
+    for _ in range(2):
+        submitted("a", "b")
+        written.append({path: path.read_bytes() for path in Path("submissions").glob("a+b*")})
+    assert written[0] == written[1]
+    assert len(written[0]) == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_leaky_folds_are_told_in_the_name() -> None:
+    draw_run("a", 2)
+    _, _, printed = submitted("a")
+    assert "warning" not in printed
+    path = Path("oof/folds.json")
+    write_json(path, {**read_json(path), "ignore_groups": True})
+    _, _, printed = submitted("a", partial=True)
+    assert "warning: these folds ignore groups" in printed
+    names = sorted(path.name.rsplit("-", 1)[0] for path in Path("submissions").glob("*.csv"))
+    assert names == ["a", "a-leaky"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_without_a_finished_fold_still_leaves_something_to_submit() -> None:
+    draw_run("a", 6, folds=(0, 2))
+    unfinish("a", steps=3)
+    with pytest.raises(UserError, match="these folds have not been trained"):
+        submitted("a")
+    predicted, record, printed = submitted("a", partial=True)
+    np.testing.assert_array_equal(predicted, of_test("a", folds=(0, 2)).argmax(axis=1))
+    assert "nothing tells how well" in printed
+    assert record["oof"] is None
+    assert record["runs"][0]["models"].keys() == {"0", "2"}
+    # Killed between the two renames of a checkpoint; and a fold that was just begun.
+    newest = Path("oof/a/fold0/checkpoint.pt")
+    newest.rename(newest.with_name("checkpoint-previous.pt"))
+    start = read_checkpoint(Path("oof/a/fold2/checkpoint.pt"))
+    write_checkpoint(Path("oof/a/fold2"), replace(start, resume={"n_averaged": 0}))
+    predicted, record, _ = submitted("a", partial=True)
+    np.testing.assert_array_equal(predicted, of_test("a", folds=(0,)).argmax(axis=1))
+    assert record["runs"][0]["models"].keys() == {"0"}
+    unfinish("a", steps=0)
+    with pytest.raises(UserError, match="fold0 was begun, but not trained for a single step"):
+        submitted("a", partial=True)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_that_was_not_begun_leaves_nothing() -> None:
+    draw_run("a", 6, folds=())
+    with pytest.raises(UserError, match="no fold of a was begun"):
+        submitted("a", partial=True)
+    assert not Path("submissions").exists()
