@@ -8,6 +8,8 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from shlex import quote
 from typing import TypeVar
 
 # First, for the clock that it starts.
@@ -15,7 +17,7 @@ from cellline.host.stopping import Stopped, stop_at_signals  # isort: split
 
 import tyro
 
-from cellline.config import RECIPES, Config, Training, check_settings
+from cellline.config import RECIPES, Config, Training, check_settings, flatten
 from cellline.errors import UserError
 from cellline.host.names import printable
 
@@ -95,3 +97,41 @@ def end(status: int, message: str) -> None:
     # What is quoted in it may come from a stranger's file.
     print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     sys.exit(status)
+
+
+def make_command(verb: str, config: Config, processes: int = 1) -> str:
+    """The `make` command that runs a verb with these settings; defaults are omitted.
+
+    So are learning rate and batch size: a run that was begun has its own.
+    """
+    usual = Config(training=RECIPES["quick"])
+    words = [f"make {verb}"]
+    for name, path, usual_path in (
+        ("INPUT", config.folders.input_dir, usual.folders.input_dir),
+        ("OOF", config.folders.oof_dir, usual.folders.oof_dir),
+    ):
+        if path != usual_path:
+            words.append(f"{name}={quote(_in_make(str(path)))}")
+    words.append(f"RUN={config.run}")
+    if config.fold is not None:
+        words.append(f"FOLD={config.fold}")
+    if processes > 1:
+        words.append(f"GPUS={processes}")
+    elsewhere = {"input_dir", "oof_dir", "submissions_dir", "run", "fold", "recipe"}
+    usual_settings = flatten(asdict(usual))
+    changed = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {quote(str(value))}")
+        for name, value in flatten(asdict(config)).items()
+        if name not in elsewhere | {"lr", "batch_size"} and value != usual_settings.get(name, value)
+    ]
+    if changed:
+        joined = _in_make(" ".join(changed))
+        # Double quotes read better, where nothing in them means something to the shell.
+        plain = not set(joined) & set('"$`\\!')
+        words.append(f'ARGS="{joined}"' if plain else f"ARGS={quote(joined)}")
+    return " ".join(words)
+
+
+def _in_make(value: str) -> str:
+    """A value as it must be written in a variable of make."""
+    return value.replace("$", "$$")

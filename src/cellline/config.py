@@ -5,14 +5,15 @@ The fields' docstrings become the command line's help. Every verb takes all of t
 that verb.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cellline.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 # What training falls back to when neither the command line, the run nor `make tune` says otherwise:
 # the known solution's.
@@ -176,3 +177,33 @@ def check_settings(config: Config) -> None:
             f"--start-size {training.start_size}: is larger than --image-size "
             f"{training.image_size}; give one that is smaller, or as large"
         )
+
+
+def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings as one dictionary by innermost key: the names on the command line."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flatten(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name and both values, as text for a message, of each nested setting that differs."""
+    a, b = flatten(a), flatten(b)
+    return [
+        (name, abbreviate(a.get(name)), abbreviate(b.get(name)))
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name) != b.get(name)
+    ]
+
+
+def describe_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Settings that differ, such as 'epochs was 20 and is 30 now; lr was 0.001 and is 0.01 now'."""
+    differences = list_differences(then, now)
+    return "; ".join(f"{name} was {old} and is {new} now" for name, old, new in differences)
+
+
+def abbreviate(value: Any) -> str:
+    """A value for a message; of a digest only the beginning."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

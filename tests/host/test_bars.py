@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cellline.host.progress import counted
+from cellline.host.progress import progress_bar
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 
@@ -20,9 +20,9 @@ BUFFERED = {"PYTHONUNBUFFERED": ""}
 # Counts two units of five, then waits until it is told to go on.
 WORK = """
 import sys
-from cellline.host.progress import counted
+from cellline.host.progress import progress_bar
 
-with counted("fold 0, epoch 3/20", 5, "step", shown={shown}, line_seconds=0) as advance:
+with progress_bar("fold 0, epoch 3/20", 5, "step", shown={shown}, line_seconds=0) as advance:
     advance(2)
     sys.stdin.readline()
     advance(2)
@@ -87,7 +87,7 @@ def test_a_line_a_minute(
     clock = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     # Resumed after 100 steps of 3 s each.
-    with counted("fold 0", 200, "step", done=100) as advance:
+    with progress_bar("fold 0", 200, "step", done=100) as advance:
         for _ in range(100):
             clock += 3
             advance(1)
@@ -105,7 +105,7 @@ def test_what_is_done_in_a_minute_needs_no_line(
     clock = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     for _ in range(10):
-        with counted("fold 0", 59, "step") as advance:
+        with progress_bar("fold 0", 59, "step") as advance:
             for _ in range(59):
                 clock += 1
                 advance(1)

@@ -19,7 +19,7 @@ from cellline.data.problems import Fault, Problems
 from cellline.errors import UserError
 from cellline.host.locking import one_writer
 from cellline.host.names import printable
-from cellline.host.progress import counted
+from cellline.host.progress import progress_bar
 
 # For another process that decodes, perhaps the same images: the challenge's take some seconds.
 WAIT_SECONDS = 60
@@ -93,7 +93,7 @@ def _decoded(
     damaged: dict[str, list[int]] = defaultdict(list)
     images = decode(_encoded(listings, problems), size, workers)
     total = sum(int(sound.sum()) for sound in missing.values())
-    with counted("decoding images", total, "image", delay=1) as advance:
+    with progress_bar("decoding images", total, "image", delay=1) as advance:
         for split, place, pixels in images:
             missing[split][place] = False
             if pixels is None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from cellline.errors import Caution
+
 # Between the lines of a log. A person who looks at it sees within that time whether it moves, and
 # the watchdogs of clusters and CI that end a silent job wait for ten minutes or longer; a night is
 # some hundred lines. Work that is done sooner needs none.
@@ -15,7 +17,7 @@ LINE_SECONDS = 60.0
 
 
 @contextmanager
-def counted(
+def progress_bar(
     title: str,
     total: int,
     unit: str,
@@ -46,7 +48,7 @@ class Lines:
     """Such as 'fold 0, epoch 3/20: step 120 of 197 (61 %), about 4 min left'."""
 
     def __init__(self, title: str, total: int, unit: str, done: int, line_seconds: float) -> None:
-        """The time runs from here; see `counted`."""
+        """The time runs from here; see `progress_bar`."""
         self.title, self.total, self.unit = title, total, unit
         self.done = self.before = done
         self.line_seconds = line_seconds
@@ -65,6 +67,12 @@ class Lines:
             f"({100 * self.done / self.total:.0f} %), about {duration(left)} left",
             flush=True,
         )
+
+
+def say(line: str) -> None:
+    """Print a line on stdout without breaking a bar; a Caution after "warning:"."""
+    tqdm.write(f"warning: {line}" if isinstance(line, Caution) else line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:

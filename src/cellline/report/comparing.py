@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cellline.config import Config, Folders
+from cellline.config import Config, Folders, list_differences
 from cellline.errors import UserError
 from cellline.host.names import align, name_classes, printable
 from cellline.runs.folds import open_folds
@@ -12,7 +12,6 @@ from cellline.runs.run_folder import (
     check_run,
     finished_folds,
     groups_of,
-    list_differences,
     read_chosen,
     read_out_of_fold,
     run_folder,

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from cellline.config import Folders, Machine, Training
+from cellline.config import (
+    Folders,
+    Machine,
+    Training,
+    describe_differences,
+    flatten,
+    list_differences,
+)
 from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.host.files import read_arrays, read_json, write_arrays, write_json
@@ -165,10 +172,10 @@ def in_make(value: str) -> str:
 def check_same_run(folder: Path, config: dict[str, Any]) -> None:
     """Raise UserError that names what differs when the run was begun with another config."""
     recorded = read_config(folder)
-    differences = [] if recorded is None else compare(recorded, config)
+    differences = "" if recorded is None else describe_differences(recorded, config)
     if differences:
         raise UserError(
-            f"{folder} was begun with other settings: {'; '.join(differences)}. "
+            f"{folder} was begun with other settings: {differences}. "
             "Give those again, or another name (RUN=...)"
         )
 
@@ -190,29 +197,6 @@ def check_run(folder: Path, competition: Competition, folds: Folds) -> dict[str,
     return config
 
 
-def flatten(value: dict[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries as one, by innermost key: the names that the command line has."""
-    flat: dict[str, Any] = {}
-    for key, entry in value.items():
-        flat.update(flatten(entry) if isinstance(entry, dict) else {key: entry})
-    return flat
-
-
-def compare(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, such as 'lr was 0.001 and is 0.0005 now'."""
-    return [f"{key} was {old} and is {new} now" for key, old, new in list_differences(then, now)]
-
-
-def list_differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Where two nested dictionaries differ: the name, and both values for a message."""
-    a, b = flatten(a), flatten(b)
-    return [
-        (key, shorten(a.get(key)), shorten(b.get(key)))
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-    ]
-
-
 def check_belongs(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
     """Raise UserError that names both sides unless what a file says of itself is what it must be.
 
@@ -225,12 +209,6 @@ def check_belongs(path: Path, there: dict[str, Any], here: dict[str, Any]) -> No
             f"{path} does not belong to the run in {path.parent.parent}: {named}. Put the run's "
             "own file back, or move this one away and make it anew"
         )
-
-
-def shorten(value: Any) -> str:
-    """A value for a message; of a digest the beginning."""
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
 
 
 def write_out_of_fold(path: Path, predictions: OutOfFold, provenance: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.host.device import Device
 from cellline.host.locking import one_writer
-from cellline.host.progress import counted
+from cellline.host.progress import progress_bar
 from cellline.host.versions import code_version
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import Normalization
@@ -63,7 +63,7 @@ def predict_test(
         title = f"{folder.parent.name}, fold {checkpoint.fold}, test set"
         with (
             explain_full_memory(),
-            counted(title, len(rows), "sample") as advance,
+            progress_bar(title, len(rows), "sample") as advance,
         ):
             of_views = predict_views(
                 network,

@@ -8,6 +8,7 @@ from typing import Any
 
 from cellline.host.files import write_csv
 from cellline.host.locking import one_writer
+from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
 from cellline.runs.run_folder import OutOfFold, write_out_of_fold
@@ -18,7 +19,7 @@ from cellline.training.checkpoint import (
     write_checkpoint,
 )
 from cellline.training.loop import FoldTrainer
-from cellline.training.progress import Progress, say
+from cellline.training.progress import Progress
 from cellline.training.scalars import scalars
 
 # What a power cut may cost within an epoch. DenseNet-161's checkpoint of 330 MB takes seconds.

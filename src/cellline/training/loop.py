@@ -12,6 +12,7 @@ from cellline.config import Training
 from cellline.data.competition import Competition
 from cellline.errors import UserError, first_line
 from cellline.host.device import Device, gpu_is_full
+from cellline.host.progress import say
 from cellline.model.loss import BalancedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import measure_normalization
@@ -27,7 +28,7 @@ from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import check_memory, explain_full_memory, more_parts
 from cellline.training.optimizing import build_optimizers, learning_rate
 from cellline.training.partial_epoch import PartialEpoch, restore_epoch
-from cellline.training.progress import EpochRecord, Progress, say
+from cellline.training.progress import EpochRecord, Progress
 from cellline.training.ranks import Ranks, running_statistics
 
 # How often the loss is looked at: each time, a GPU must be waited for.

@@ -1,16 +1,14 @@
 """What a person sees of a training: a line at its start, a bar, a line an epoch."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
-from tqdm import tqdm
 
 from cellline.host.device import Device
-from cellline.host.progress import counted, duration
+from cellline.host.progress import duration, progress_bar, say
 from cellline.model.views import VIEWS
 from cellline.runs.run_folder import History, best_epoch
 from cellline.scoring.metrics import percent
@@ -64,7 +62,7 @@ class Progress:
         """Pass an epoch's batches on, showing the time left in the epoch."""
         label = f"{self.title}, epoch {epoch + 1}/{self.epochs.stop}"
         started = time.perf_counter()
-        with counted(label, self.steps, "step", done=first, shown=self.shown) as advance:
+        with progress_bar(label, self.steps, "step", done=first, shown=self.shown) as advance:
             for step, batch in enumerate(batches, start=1):
                 yield batch
                 advance(1)
@@ -77,9 +75,9 @@ class Progress:
                     started = time.perf_counter()
 
     def predicting(self, views: int) -> AbstractContextManager[Callable[[int], object]]:
-        """Show how far the predictions of the held-out samples are; see `counted`."""
+        """Show how far the predictions of the held-out samples are; see `progress_bar`."""
         what = "held-out samples" + (f", {views} views" if views > 1 else "")
-        return counted(f"{self.title}, {what}", self.n_held_out, "sample", shown=self.shown)
+        return progress_bar(f"{self.title}, {what}", self.n_held_out, "sample", shown=self.shown)
 
     def announce(self, seconds_a_step: float) -> None:
         """The line at the start: what is trained, where, and for how long."""
@@ -94,7 +92,7 @@ class Progress:
 
     def epoch(self, record: EpochRecord) -> None:
         """The line at an epoch's end."""
-        # Epochs are counted from 1 there.
+        # Epochs are progress_bar from 1 there.
         costs = [self.cost(epoch) for epoch in range(record.epoch - 1, self.epochs.stop)]
         left = duration(record.seconds * sum(costs[1:]) / costs[0])
         self.say(
@@ -113,19 +111,7 @@ class Progress:
             f"{percent(best['held_out_bac'])}"
         )
 
-    def say(self, line: str) -> None:
-        """Print a line, where it is shown."""
-        if self.shown:
-            say(line)
-
-
-def say(line: str) -> None:
-    """Print a line without breaking a bar."""
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
-
-
-def synchronize(device: Device) -> None:
+    def synchronize(device: Device) -> None:
     """Wait for what the device has been given, so that the clock sees it."""
     if device.device.type == "cuda":
         torch.cuda.synchronize(device.device)

@@ -9,12 +9,11 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Training
+from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Training, describe_differences
 from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.host.versions import code_version
 from cellline.runs.folds import Folds
-from cellline.runs.run_folder import compare
 from cellline.seeding import TUNING, derive_seed
 from cellline.tuning.retrying import VOID, count_ahead, draw_number, is_duplicate, put_back_lost
 from cellline.tuning.storage import STUDY, Storage
@@ -78,10 +77,10 @@ def open_study(storage: Storage, settings: dict[str, Any], first: dict[str, Any]
 
 def check_settings(study: optuna.Study, storage: Storage, settings: dict[str, Any]) -> None:
     """Raise UserError that names what differs when the study is of other settings."""
-    differences = compare(study.user_attrs["settings"], settings)
+    differences = describe_differences(study.user_attrs["settings"], settings)
     if differences:
         raise UserError(
-            f"the study in {storage.name} has other settings: {'; '.join(differences)}. "
+            f"the study in {storage.name} has other settings: {differences}. "
             "Give those again; or, to start another, move this one away, or name another --storage"
         )
 
