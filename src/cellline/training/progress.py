@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from cellline.host.device import Device
-from cellline.host.progress import duration, progress_bar, say
+from cellline.host.progress import duration, progress_bar
 from cellline.model.views import VIEWS
 from cellline.runs.run_folder import History, best_epoch
 from cellline.scoring.metrics import percent
@@ -111,7 +111,13 @@ class Progress:
             f"{percent(best['held_out_bac'])}"
         )
 
-    def synchronize(device: Device) -> None:
+    def say(self, line: str) -> None:
+        """Print a line, unless this rank is silent."""
+        if self.shown:
+            say(line)
+
+
+def synchronize(device: Device) -> None:
     """Wait for what the device has been given, so that the clock sees it."""
     if device.device.type == "cuda":
         torch.cuda.synchronize(device.device)
