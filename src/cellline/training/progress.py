@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from cellline.host.device import Device
-from cellline.host.progress import duration, progress_bar
+from cellline.host.progress import duration, progress_bar, say
 from cellline.model.views import VIEWS
 from cellline.runs.run_folder import History, best_epoch
 from cellline.scoring.metrics import percent
