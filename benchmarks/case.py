@@ -45,7 +45,7 @@ class Case:
             batch_size=self.batch_size,
         )
 
-    def draw(self) -> tuple[Competition, Folds]:
+    def draw(self) -> Folds:
         """A competition in memory, of which fold 0 trains on `samples` samples.
 
         The classes differ in brightness. How fast training is does not depend on what is in the
@@ -74,4 +74,4 @@ class Case:
             warnings=(),
         )
         fold = np.where(ids < HELD_OUT, 0, 1)
-        return competition, Folds(fold, ids, 2, "none")
+        return Folds(competition, fold, ids, 2, "none")

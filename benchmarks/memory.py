@@ -39,7 +39,8 @@ def train_ours(case: Case) -> None:
 def predict(case: Case) -> None:
     """The views of one batch."""
     settle_in(case)
-    competition, folds = case.draw()
+    folds = case.draw()
+    competition = folds.competition
     images = competition.train_images[: case.batch_size]
     predict_views(
         case.device.place(our_network(case, competition, folds)),

@@ -38,7 +38,8 @@ class BareForward:
 
 def measure(case: Case, after_round: Callable[[], object]) -> list[Figure]:
     """The rows on prediction, of one batch."""
-    competition, folds = case.draw()
+    folds = case.draw()
+    competition = folds.competition
     ours = our_network(case, competition, folds)
     theirs = plain_twin(case, ours)
     images = competition.train_images[: case.batch_size]

@@ -15,13 +15,14 @@ from benchmarks.case import N_CLASSES, Case
 from benchmarks.ceiling import PRODUCT, MatrixProduct, count_operations, measure_rate
 from benchmarks.measuring import Figure, alternate, compare
 from benchmarks.reference import ReferenceLoop, elsewhere, plain_network
+from cellline.config import Config, Folders
 from cellline.data.competition import Competition
 from cellline.host.stopping import Stop
 from cellline.model.loss import BalancedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import measure_normalization
 from cellline.runs.folds import Folds
-from cellline.runs.run_folder import describe_run
+from cellline.runs.run import new_run
 from cellline.training.fold import Keeper
 from cellline.training.loop import FoldTrainer
 from cellline.training.optimizing import build_optimizers
@@ -84,12 +85,12 @@ class OurEpochs:
 
     def __init__(self, case: Case, folder: Path) -> None:
         """Its checkpoints are written into `folder`."""
-        competition, folds = case.draw()
+        folds = case.draw()
         self.device = case.device
-        self.trainer = FoldTrainer(competition, folds, 0, case.training, case.device)
+        self.trainer = FoldTrainer(folds, 0, case.training, case.device)
         self.history: list[dict[str, float]] = []
-        config = describe_run(case.training, competition, folds)
-        self.keeper = Keeper(self.trainer, folder, config, 0, self.history, Stop())
+        config = Config(Folders(oof_dir=folder), case.training)
+        self.keeper = Keeper(self.trainer, new_run(config, folds), 0, self.history, Stop())
         self.steps = len(self.trainer.batches)
         self.progress = Progress(
             "fold 0",
@@ -128,7 +129,8 @@ class OurEpochs:
 
 def reference_loop(case: Case) -> ReferenceLoop:
     """The reference loop on the training rows of the case."""
-    competition, folds = case.draw()
+    folds = case.draw()
+    competition = folds.competition
     rows = folds.training_rows(0)
     return ReferenceLoop(
         plain_network(case.network, N_CLASSES),
@@ -157,7 +159,8 @@ def plain_twin(case: Case, ours: Classifier) -> PlainClassifier:
 
 def bare_steps(case: Case) -> tuple[BareSteps, BareSteps]:
     """Those of torchvision's network, and those of ours, from the same weights."""
-    competition, folds = case.draw()
+    folds = case.draw()
+    competition = folds.competition
     ours = our_network(case, competition, folds)
     images = torch.from_numpy(competition.train_images[: case.batch_size])
     labels = torch.from_numpy(competition.labels[: case.batch_size])

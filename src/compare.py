@@ -1,9 +1,10 @@
-"""make compare: say whether one run is better than another."""
+"""make compare: decide between two runs."""
 
 from dataclasses import dataclass
 
 from cellline.cli import run_verb
 from cellline.config import Config
+from cellline.host.progress import say
 from cellline.report.comparing import compare_runs
 
 
@@ -17,7 +18,8 @@ class CompareConfig(Config):
 
 def main(config: CompareConfig) -> None:
     """Compare two runs on the held-out samples that both have predicted, overall and by class."""
-    compare_runs(config, config.runs, print)
+    for line in compare_runs(config, config.runs).describe():
+        say(line)
 
 
 if __name__ == "__main__":

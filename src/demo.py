@@ -34,7 +34,7 @@ def main(config: DemoConfig) -> None:
         image_size=None,
         start_size=None,
     )
-    demo(replace(config, folders=folders, training=training), config.folds, print)
+    demo(replace(config, folders=folders, training=training), config.folds)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 
-from cellline.audit.dealing import make_folds
+from cellline.audit.dealing import Plan, describe_dealt, make_folds
 from cellline.cli import run_verb
 from cellline.config import Config
+from cellline.host.progress import say
 
 
 @dataclass(frozen=True)
 class FoldsConfig(Config):
     """Settings of `make folds`."""
 
-    folds: int = 5
+    folds: int = Plan.n_folds
     """Number of folds (K)."""
-    channels: tuple[str, ...] = ("blue", "red", "yellow")
+    channels: tuple[str, ...] = Plan.channels
     """Channels as image files' names end, in the order that the network sees; "" for <id>.png."""
     ignore_groups: bool = False
     """Deal copies and overlaps apart, to measure the leak and for nothing else: scores flatter."""
@@ -21,11 +22,9 @@ class FoldsConfig(Config):
 
 def main(config: FoldsConfig) -> None:
     """Check the input, decode it once, find copies, and deal the samples into folds."""
-    seed = config.training.seed
-    for line in make_folds(
-        config.folders, config.channels, config.folds, seed, ignore_groups=config.ignore_groups
-    ):
-        print(line, flush=True)
+    plan = Plan(config.channels, config.folds, config.training.seed, config.ignore_groups)
+    for line in describe_dealt(make_folds(config.folders, plan)):
+        say(line)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class BundleConfig(Config):
 
 def main(config: BundleConfig) -> None:
     """Build the zip to attach on Kaggle (sources, wheels, weights), and the notebook to import."""
-    build_bundle(config.output_dir, config.pythons, config.weights_file, print)
+    build_bundle(config.output_dir, config.pythons, config.weights_file)
 
 
 if __name__ == "__main__":

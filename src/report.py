@@ -17,7 +17,7 @@ class ReportConfig(Config):
 
 def main(config: ReportConfig) -> None:
     """Show a run in one HTML file, oof/<run>/report.html: scores, curves, errors, the audit."""
-    write_report(config, print, config.storage)
+    write_report(config, config.storage)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main(config: SubmitConfig) -> None:
     # Here, so that a mistyped setting need not wait for torch.
     from cellline.submitting.submit import submit
 
-    submit(config, config.runs or (config.run,), config.partial, print)
+    submit(config, config.runs or (config.run,), config.partial)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(config: TrainConfig) -> None:
     # Here, so that a mistyped setting need not wait for torch.
     from cellline.training.run import train_run
 
-    train_run(config, print, config.gpus)
+    train_run(config, config.gpus)
 
 
 if __name__ == "__main__":

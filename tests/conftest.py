@@ -76,7 +76,7 @@ def competition() -> Competition:
 def folds(competition: Competition) -> Folds:
     """Three folds, every sample its own group."""
     n = len(competition.train_ids)
-    return Folds(np.arange(n) % 3, competition.train_ids, 3, "3" * 64)
+    return Folds(competition, np.arange(n) % 3, competition.train_ids, 3, "3" * 64)
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_ours_is_the_training_that_train_does(case: Case) -> None:
     for _ in range(case.training.epochs):
         ours()
     competition, folds = case.draw()
-    trainer = FoldTrainer(competition, folds, 0, case.training, case.device)
+    trainer = FoldTrainer(folds, 0, case.training, case.device)
     train_fold(trainer, Path("train"), describe_run(case.training, competition, folds), 0, Stop())
     networks = [
         read_checkpoint(Path(folder, "checkpoint.pt")).network for folder in ("bench", "train")

@@ -113,8 +113,6 @@ class Machine:
     """Processes that augment images beside the training; by default 0 on CPU, else up to 8."""
     max_minutes: float | None = None
     """When `make train` and `make tune` stop, saved, to be gone on with; by default never."""
-    tensorboard: bool = False
-    """Write the history for `tensorboard --logdir oof` as well; that package must be installed."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def learn_and_look(competition: Competition, folds: Folds, device: Device) -> La
         dropout=0,
         augmentation=Augmentation(rotate=0, scale=0, translate=0, gain=0, offset=0),
     )
-    trainer = FoldTrainer(competition, folds, 0, training, device)
+    trainer = FoldTrainer(folds, 0, training, device)
     predictions = train_fold(trainer, Path("fold0"), {}, 0, Stop())
     groups = folds.group[folds.held_out_rows(0)]
     return find_label_errors(predictions.labels, predictions.prob, groups)

@@ -27,7 +27,7 @@ def config(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> dict[str, Any]:
     """The configuration of a run whose fold 0 is trained; its network keeps `trainer`'s weights."""
-    trainer = FoldTrainer(competition, folds, 0, training, device)
+    trainer = FoldTrainer(folds, 0, training, device)
     config = describe_run(training, competition, folds)
     train_fold(trainer, FOLDER, config, 0, Stop())
     rows = np.arange(9)
@@ -54,7 +54,7 @@ def test_a_network_trained_on_small_images_so_far_predicts_at_their_size(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
     small = replace(training, start_size=12, start_share=0.7, image_size=24)
-    trainer = FoldTrainer(competition, folds, 0, small, device)
+    trainer = FoldTrainer(folds, 0, small, device)
     config = describe_run(small, competition, folds)
     # Two at the start, then four steps and one batch of held-out rows; within the second epoch.
     with pytest.raises(Stopped):

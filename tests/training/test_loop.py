@@ -33,7 +33,7 @@ def run(
     stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Train a fold; what it left, without what depends on the clock."""
-    trainer = FoldTrainer(competition, folds, fold, training, device)
+    trainer = FoldTrainer(folds, fold, training, device)
     config = describe_run(training, competition, folds)
     train_fold(trainer, Path(folder), config, fold, stop or Stop())
     checkpoint = read_checkpoint(Path(folder) / "checkpoint.pt")
@@ -87,7 +87,7 @@ def test_the_same_training_twice_is_the_same_to_the_bit(
 def test_dropout_is_drawn_anew_each_step(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
-    trainer = FoldTrainer(competition, folds, 0, training, device)
+    trainer = FoldTrainer(folds, 0, training, device)
     progress = Progress("fold 0", device, 32, 16, range(3), 4)
     seeds = []
     for epoch in (0, 1, 2, 1):
@@ -102,7 +102,7 @@ def test_images_are_small_first_and_large_in_the_end(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
     small = replace(training, start_size=12, start_share=0.7, image_size=24)
-    trainer = FoldTrainer(competition, folds, 0, small, device)
+    trainer = FoldTrainer(folds, 0, small, device)
     seen: dict[bool, list[int]] = {True: [], False: []}
     for network in (trainer.network, trainer.model):
         network.backbone.register_forward_hook(
@@ -254,7 +254,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
 def test_the_model_is_the_moving_average_of_the_weights(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
-    trainer = FoldTrainer(competition, folds, 0, replace(training, averaging=0.25), device)
+    trainer = FoldTrainer(folds, 0, replace(training, averaging=0.25), device)
     decay = 1 - 1 / (0.25 * 12)  # of 3 epochs of 4 steps
     images = torch.from_numpy(competition.train_images[:8])
     labels = torch.from_numpy(competition.labels[:8])
@@ -289,7 +289,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
     n_samples: int,
     parts: int,
 ) -> None:
-    trainer = FoldTrainer(competition, folds, 0, training, device)
+    trainer = FoldTrainer(folds, 0, training, device)
     # Without statistics of the batch, and without dropout.
     trainer.network.eval()
     batch = mixed_batch(competition, n_samples)
@@ -321,7 +321,7 @@ def test_a_step_in_parts_is_one_step(
     images, labels = mixed_batch(competition, 8)
     digests, seeds = [], []
     for others_draws in (0, 5):
-        trainer = FoldTrainer(competition, folds, 0, training, device)
+        trainer = FoldTrainer(folds, 0, training, device)
         trainer.parts = 2
         trainer.network.train()
         trainer.network.register_forward_hook(lambda *_: seeds.append(torch.initial_seed()))
@@ -342,9 +342,9 @@ def test_batch_normalization_sees_a_part_at_a_time(
 ) -> None:
     images, labels = mixed_batch(competition, 8)
     mean = "backbone.features.norm0.running_mean"
-    in_parts = FoldTrainer(competition, folds, 0, training, device)
+    in_parts = FoldTrainer(folds, 0, training, device)
     in_parts.parts = 2
-    expected = FoldTrainer(competition, folds, 0, training, device)
+    expected = FoldTrainer(folds, 0, training, device)
     for trainer in (in_parts, expected):
         trainer.network.train()
     in_parts.compute_gradients(0, images, labels)
@@ -382,7 +382,7 @@ def test_a_batch_that_a_gpu_has_no_memory_for_is_halved(
     left = []
     predicted: list[int] = []
     for halved in (True, False):
-        trainer = FoldTrainer(competition, folds, 0, training, device)
+        trainer = FoldTrainer(folds, 0, training, device)
         if halved:
             tried = overflow(trainer, 2)
         else:
@@ -410,7 +410,7 @@ def test_a_gpu_may_run_out_of_memory_later(
 ) -> None:
     digests = []
     for halved in (True, False):
-        trainer = FoldTrainer(competition, folds, 0, training, device)
+        trainer = FoldTrainer(folds, 0, training, device)
         trainer.network.train()
         trainer.train_step(0, *mixed_batch(competition, 8))
         if halved:
@@ -425,7 +425,7 @@ def test_a_gpu_may_run_out_of_memory_later(
 def test_where_two_samples_are_too_many_it_is_said_and_nothing_has_changed(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
-    trainer = FoldTrainer(competition, folds, 0, training, device)
+    trainer = FoldTrainer(folds, 0, training, device)
     trainer.network.train()
     overflow(trainer, 0)
     before = digest_values(trainer.resume_state()["network"])
@@ -469,7 +469,7 @@ def test_a_batch_that_does_not_fit_a_gpu_is_computed_in_parts(
 
     def step(share: float) -> tuple[FoldTrainer, int]:
         """A step within this share of the memory; its trainer, and the bytes it took at most."""
-        trainer = FoldTrainer(competition, folds, 0, large, device)
+        trainer = FoldTrainer(folds, 0, large, device)
         trainer.network.train()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

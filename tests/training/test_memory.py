@@ -60,7 +60,7 @@ def test_what_is_saved_for_the_backward_pass_is_counted(device: Device) -> None:
 def test_two_samples_tell_what_many_take(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
-    network = FoldTrainer(competition, folds, 0, training, device).network
+    network = FoldTrainer(folds, 0, training, device).network
     for precision in ("float32", "bfloat16"):
         in_precision = replace(device, precision=precision)
         step = measure_step(network, in_precision, (3, 32, 32), GIB)
@@ -73,9 +73,9 @@ def test_two_samples_tell_what_many_take(
 def test_processes_share_the_memory_of_their_machine(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
-    FoldTrainer(competition, folds, 0, training, replace(device, sharers=2))
+    FoldTrainer(folds, 0, training, replace(device, sharers=2))
     with pytest.raises(TooLittleMemoryError):
-        FoldTrainer(competition, folds, 0, training, replace(device, sharers=10**6))
+        FoldTrainer(folds, 0, training, replace(device, sharers=10**6))
 
 
 def test_measuring_changes_nothing(
@@ -85,7 +85,7 @@ def test_measuring_changes_nothing(
     labels = torch.from_numpy(competition.labels[:8])
 
     def train(measured: bool) -> list[bytes]:
-        trainer = FoldTrainer(competition, folds, 0, training, device)
+        trainer = FoldTrainer(folds, 0, training, device)
         trainer.network.train()
         for step in range(2):
             trainer.train_step(step, images, labels)
@@ -310,7 +310,7 @@ competition = Competition(
 folds = Folds(np.arange(n) % 2, competition.train_ids, 2, "")
 training = Training(network=network, weights="none", lr=1e-3, batch_size=batch_size)
 device = choose_device(Machine(device="cpu", precision="float32", workers=0))
-trainer = FoldTrainer(competition, folds, 0, training, device)
+trainer = FoldTrainer(folds, 0, training, device)
 estimate = measure_step(trainer.network, device, (3, 64, 64), 2**40).needed(batch_size)
 trainer.network.train()
 before = 1024 * read_numbers(Path("/proc/self/status"))["VmRSS"]
@@ -407,7 +407,7 @@ left = int(sys.argv.pop(1))
 
 def main(config):
     competition, folds = open_folds(config.folders)
-    trainer = FoldTrainer(competition, folds, 0, config.training, choose_device(config.machine))
+    trainer = FoldTrainer(folds, 0, config.training, choose_device(config.machine))
     used = 1024 * read_numbers(Path("/proc/self/status"))["VmData"]
     if left:
         resource.setrlimit(resource.RLIMIT_DATA, (used + left, resource.RLIM_INFINITY))

@@ -199,7 +199,7 @@ def test_a_batch_is_large_enough_for_all_ranks(
     competition: Competition, folds: Folds, training: Training, device: Device
 ) -> None:
     with pytest.raises(UserError, match=r"^5 processes can't share batches of 8 and 16 held-out"):
-        FoldTrainer(competition, folds, 0, training, device, Ranks(0, 5))
+        FoldTrainer(folds, 0, training, device, Ranks(0, 5))
 
 
 def begun() -> bool:

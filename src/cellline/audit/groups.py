@@ -10,6 +10,7 @@ import numpy as np
 from cellline.audit.copies import Copies, find_copies
 from cellline.data.competition import Competition
 from cellline.data.ids import Id
+from cellline.errors import Caution
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Counts:
             named = "; ".join(", ".join(map(str, ids)) for ids in self.conflicts[:10])
             more = " ..." if len(self.conflicts) > 10 else ""
             lines.append(
-                f"warning: groups that hold different labels ({len(self.conflicts)}): {named}{more}"
+                Caution(f"groups that hold different labels ({len(self.conflicts)}): {named}{more}")
             )
         return lines
 

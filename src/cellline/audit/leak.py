@@ -7,9 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from cellline.data.competition import Competition
-from cellline.runs.folds import Folds
-from cellline.runs.run_folder import OutOfFold, groups_of, rows_of
+from cellline.runs.predictions import OutOfFold
 from cellline.scoring.metrics import (
     Bootstrap,
     Estimate,
@@ -80,26 +78,23 @@ def measure_leak(
     return Leak(of_leaked, of_rest, *map(len, kinds))
 
 
-def measure_run_leak(predictions: OutOfFold, competition: Competition, folds: Folds) -> Leak | None:
+def measure_run_leak(predictions: OutOfFold) -> Leak | None:
     """The leak of a run's out-of-fold predictions; None for folds that keep groups together."""
-    leaked = folds.leaked()[rows_of(predictions, competition)]
     return measure_leak(
         predictions.labels,
-        predictions.prob.argmax(1),
-        len(competition.classes),
-        leaked,
-        groups_of(predictions, competition, folds),
+        predictions.predicted,
+        predictions.prob.shape[1],
+        predictions.folds.leaked()[predictions.rows],
+        predictions.group,
     )
 
 
-def describe_run_leak(
-    predictions: OutOfFold, competition: Competition, folds: Folds, test_share: float
-) -> list[str]:
-    """What a run has gained from folds that tear groups apart, a line each; none for other folds.
+def describe_run_leak(predictions: OutOfFold, test_share: float) -> list[str]:
+    """Lines on what a run gained from folds that tear groups apart; none for other folds.
 
-    `test_share` of the test samples have relatives in training.
+    `test_share` is the share of the test samples with relatives in training.
     """
-    leak = measure_run_leak(predictions, competition, folds)
+    leak = measure_run_leak(predictions)
     if leak is None:
         return []
     return [leak.describe(), *([describe_expected(leak, test_share)] if test_share else [])]

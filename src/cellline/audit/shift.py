@@ -14,7 +14,8 @@ from typing import Any, Self
 import numpy as np
 
 from cellline.audit.reference import cross_fit
-from cellline.runs.folds import deal_folds
+from cellline.audit.splitting import deal_folds
+from cellline.errors import Caution
 from cellline.scoring.metrics import BLOCKS, Bootstrap, Estimate, estimate
 
 # How often a test set that is like the training set may be called different, by either verdict.
@@ -80,8 +81,10 @@ class Shift:
                 return [verdict, f"though on average they differ in {named}"]
             return [f"{verdict}, nothing to correct"]
         return [
-            f"warning: the test set looks different: {auc}; "
-            + (f"most in {named}" if named else "in how statistics go together, in none's mean"),
+            Caution(
+                f"the test set looks different: {auc}; "
+                + (f"most in {named}" if named else "in how statistics go together, in none's mean")
+            ),
             "expect less there than the OOF score, and augment what differs (--gain and --offset "
             "for brightness)",
         ]

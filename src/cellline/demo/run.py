@@ -2,18 +2,18 @@
 
 import csv
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from cellline.audit.dealing import make_folds
+from cellline.audit.dealing import Plan, describe_dealt, make_folds
 from cellline.config import Config
 from cellline.demo.cells import contact_sheet
 from cellline.demo.drawing import draw_competition
 from cellline.host.files import write_csv
 from cellline.host.locking import one_writer
+from cellline.host.progress import say
 from cellline.report.page import write_report
 from cellline.scoring.metrics import balanced_accuracy, percent
 from cellline.submitting.submit import submit
@@ -28,7 +28,7 @@ TUNE_EPOCHS = 2
 FIRST_LR, FIRST_BATCH_SIZE = 1e-3, 16
 
 
-def demo(config: Config, n_folds: int, report: Callable[[str], None]) -> float:
+def demo(config: Config, n_folds: int) -> float:
     """Draw the competition into `config.folders`, run every verb on it; the test set's BAC.
 
     What is there already is not made again, as with the verbs themselves.
@@ -37,7 +37,7 @@ def demo(config: Config, n_folds: int, report: Callable[[str], None]) -> float:
     truth = folder / "truth.csv"
     with one_writer(folder, "drawing a competition"):
         if not config.folders.input_dir.exists():
-            report(f"== drawing a competition into {config.folders.input_dir}")
+            say(f"== drawing a competition into {config.folders.input_dir}")
             contact_sheet(8).save(folder / "cells.png")
             # Renamed when it is whole, so that an interrupted demo can be started again.
             drawn = folder / ".drawing"
@@ -50,22 +50,21 @@ def demo(config: Config, n_folds: int, report: Callable[[str], None]) -> float:
             )
             write_csv(truth, ("file_id", "cell_line"), list(labels.items()))
             drawn.rename(config.folders.input_dir)
-    report("== make folds")
-    for line in make_folds(
-        config.folders, ("blue", "red", "yellow"), n_folds, config.training.seed
-    ):
-        report(line)
-    report("== make tune")
+    say("== make folds")
+    folds = make_folds(config.folders, Plan(n_folds=n_folds, seed=config.training.seed))
+    for line in describe_dealt(folds):
+        say(line)
+    say("== make tune")
     first = replace(config.training, epochs=TUNE_EPOCHS, lr=FIRST_LR, batch_size=FIRST_BATCH_SIZE)
-    tune_run(replace(config, training=first), TRIALS, report)
-    report("== make train")
-    train_run(config, report)
-    report("== make submit")
-    path = submit(config, (config.run,), False, report)
-    report("== make report")
-    write_report(config, report)
+    tune_run(replace(config, training=first), TRIALS, say)
+    say("== make train")
+    train_run(config)
+    say("== make submit")
+    path = submit(config, (config.run,))
+    say("== make report")
+    write_report(config)
     score = score_submission(path, truth)
-    report(f"== test BAC {percent(score)}, where guessing gives {percent(1 / 9)}")
+    say(f"== test BAC {percent(score)}, where guessing gives {percent(1 / 9)}")
     return score
 
 

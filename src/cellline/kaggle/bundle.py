@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from cellline.errors import UserError
 from cellline.host.files import atomic, digest_file, write_bytes
+from cellline.host.progress import say
 from cellline.host.versions import SOURCES, is_source
 
 ROOT = SOURCES.parent
@@ -42,9 +43,7 @@ PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor i
 WHEN = (1980, 1, 1, 0, 0, 0)
 
 
-def build_bundle(
-    output: Path, pythons: Sequence[str], weights: Path | None, report: Callable[[str], None]
-) -> Path:
+def build_bundle(output: Path, pythons: Sequence[str], weights: Path | None) -> Path:
     """Write `cellline-kaggle.zip`, and `.ipynb` beside it, into a folder; the zip's path.
 
     Raises UserError when the wheels can't be downloaded, or `weights` is not a file that
@@ -58,16 +57,16 @@ def build_bundle(
         members[f"weights/hub/checkpoints/{check_weights(weights)}"] = weights
     with tempfile.TemporaryDirectory() as folder:
         for python in pythons:
-            report(f"downloading wheels for Python {python}")
+            say(f"downloading wheels for Python {python}")
             download_wheels(pins(python), python, Path(folder))
         wheels = sorted(Path(folder).glob("*.whl"))
         size = sum(path.stat().st_size for path in wheels)
-        report(f"{len(wheels)} wheels of {size / 1e6:.0f} MB")
+        say(f"{len(wheels)} wheels of {size / 1e6:.0f} MB")
         path = output / f"{NAME}.zip"
         members |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
         write_zip(path, members, {f"{NAME}.ipynb": notebook})
     write_bytes(path.with_suffix(".ipynb"), notebook)
-    report(f"wrote {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.0f} MB)")
     return path
 
 

@@ -7,9 +7,9 @@ from cellline.audit.leak import describe_run_leak
 from cellline.audit.reference import Reference
 from cellline.report.content import Block, Bullets, Figure, Grid, Section, Table, Text
 from cellline.report.figures import draw_intervals
-from cellline.report.run import Run
 from cellline.report.tiles import show
 from cellline.report.words import count, sentence, split_warnings
+from cellline.runs.run import Run
 
 # Of groups of pictures that belong together: how many are shown, and of each how many samples.
 GROUPS, MEMBERS = 3, 6
@@ -17,7 +17,7 @@ GROUPS, MEMBERS = 3, 6
 
 def audit_section(run: Run) -> Section:
     """The counts, what they would flatter, and some groups to look at."""
-    counts = Counts.from_record(run.record["audit"])
+    counts = Counts.from_record(run.folds.record["audit"])
     n_train, n_test = len(run.competition.train_ids), len(run.competition.test_ids)
     _, warnings = split_warnings(counts.describe(n_train, n_test))
     blocks: list[Block] = [
@@ -46,7 +46,7 @@ def audit_section(run: Run) -> Section:
             title="What belongs together",
         )
     ]
-    reference = Reference.from_record(run.record["audit"]["reference"])
+    reference = Reference.from_record(run.folds.record["audit"]["reference"])
     blocks += show_reference(reference)
     blocks += show_leak(run, reference.test_share)
     warnings += [f"Of the input's {line}." for line in run.competition.warnings]
@@ -73,7 +73,7 @@ def show_reference(reference: Reference) -> list[Block]:
 
 def show_leak(run: Run, test_share: float) -> list[Block]:
     """What the run itself gained from folds that ignore groups; nothing for folds that don't."""
-    lines = describe_run_leak(run.oof, run.competition, run.folds, test_share)
+    lines = describe_run_leak(run.oof, test_share)
     if lines:
         lines[0] = f"these folds ignore groups; of this run, {lines[0]}"
     return [Text(sentence(line)) for line in lines]
@@ -95,7 +95,7 @@ def show_groups(run: Run) -> list[Block]:
         name, label = group[rows[0]], run.competition.labels[rows[0]]
         grids.append(
             Grid(
-                f"Group {name}, {run.classes[label]}: {len(rows)} of its "
+                f"Group {name}, {run.class_names[label]}: {len(rows)} of its "
                 f"{np.sum(group == name)} samples",
                 "",
                 [show(run, int(row), f"fold {run.folds.fold[row]}") for row in rows],

@@ -5,11 +5,11 @@ from functools import partial
 from cellline.host.files import digest_file
 from cellline.report.content import Block, Bullets, Columns, Figure, Section, Table, Text
 from cellline.report.figures import draw_reliability
-from cellline.report.run import Run
 from cellline.report.words import sentence
+from cellline.runs.run import Run
 from cellline.scoring.metrics import Estimate, percent
 from cellline.submitting.calibration import calibration_error, reliability
-from cellline.submitting.decision import Part, cross_fit, fit_parts, fit_rule
+from cellline.submitting.decision import Part, cross_fit, fit_parts, fit_rule, hold_out
 from cellline.submitting.submission import read_submissions
 
 LOOK = (
@@ -21,15 +21,15 @@ LOOK = (
 def calibration_section(run: Run) -> Section:
     """Reliability and calibration error before and after, and the parts of the decision rule."""
     labels = run.oof.labels
-    samples = run.held_out
+    samples = hold_out([run.oof])
     before = reliability(labels, run.oof.prob)
-    error = calibration_error(labels, run.oof.prob, run.bootstrap)
+    error = calibration_error(labels, run.oof.prob, run.oof.bootstrap)
     pictures = [Figure("As the network says", LOOK, draw_reliability("before", before))]
     rows = [("as the network says", show(error))]
     if len(run.finished) > 1:
         # Fitted whether or not the rule uses it: calibration is of use beside the decision.
         fitted = cross_fit(partial(fit_parts, frozenset({Part.CORRECTION})), samples)
-        after = calibration_error(labels, fitted.prob, run.bootstrap)
+        after = calibration_error(labels, fitted.prob, run.oof.bootstrap)
         pictures.append(
             Figure(
                 "Calibrated",
@@ -59,7 +59,7 @@ def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
     """What has been submitted with this run in it, how the runs were weighed, why; warnings."""
     blocks: list[Block] = []
     warnings = []
-    for path, record in read_submissions(run.folders.submissions_dir):
+    for path, record in read_submissions(run.config.folders.submissions_dir):
         names = [made["run"] for made in record["runs"]]
         if run.name not in names or record["folds_digest"] != run.folds.digest:
             continue

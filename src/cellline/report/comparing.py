@@ -1,158 +1,147 @@
-"""Whether one run is better than another, on the samples that both have predicted."""
+"""A comparison of two runs on the samples that both have predicted."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from cellline.config import Config, Folders, list_differences
-from cellline.errors import UserError
-from cellline.host.names import align, name_classes, printable
+from cellline.config import Config, list_differences
+from cellline.errors import Caution, UserError
+from cellline.host.names import align, printable
 from cellline.runs.folds import open_folds
-from cellline.runs.run_folder import (
-    Chosen,
-    check_run,
-    finished_folds,
-    groups_of,
-    read_chosen,
-    read_out_of_fold,
-    run_folder,
-    train_command,
-)
+from cellline.runs.predictions import OutOfFold
+from cellline.runs.run import Run, Tuning, open_runs
 from cellline.scoring.comparison import Comparison, compare_predictions
-from cellline.scoring.metrics import Bootstrap, Estimate, percent, points, score, with_interval
+from cellline.scoring.metrics import Scores, percent, points, score, with_interval
 
 
-def compare_runs(config: Config, runs: Sequence[str], report: Callable[[str], None]) -> None:
-    """Report whether the second of two runs is better than the first, overall and by class.
+@dataclass(frozen=True, eq=False)
+class RunComparison:
+    """Two runs, scored on the same held-out samples."""
 
-    Raises UserError unless these are two runs of the input and folds there are, with a finished
-    fold in common.
-    """
-    if len(runs) != 2 or runs[0] == runs[1]:
-        raise UserError(
-            f"--runs '{' '.join(runs)}': two different runs are compared, such as "
-            'make compare RUNS="densenet161 large"'
-        )
-    competition, folds = open_folds(config.folders)
-    folders = [run_folder(config.folders.oof_dir, run) for run in runs]
-    configs = [check_run(folder, competition, folds) for folder in folders]
-    finished = {folder.name: finished_folds(folder, folds.n_folds) for folder in folders}
-    common, lines = leave_out_tuned(
-        common_folds(config.folders, finished),
-        {folder.name: chosen for folder in folders if (chosen := read_chosen(folder))},
-    )
-    held_out = [read_out_of_fold(folder, common) for folder in folders]
-    labels, (prob_a, prob_b) = held_out[0].labels, [own.prob for own in held_out]
-    bootstrap = Bootstrap(groups_of(held_out[0], competition, folds))
-    scores = [score(labels, prob, bootstrap) for prob in (prob_a, prob_b)]
-    comparison = compare_predictions(labels, prob_a, prob_b, bootstrap)
+    runs: Sequence[Run]
+    common: list[int]
+    """The folds that are compared."""
+    tuned: dict[str, Tuning]
+    """By run's name the tuning that chose its settings on one of the finished common folds."""
+    oof: Sequence[OutOfFold]
+    scores: Sequence[Scores]
+    comparison: Comparison
 
-    if folds.ignore_groups:
-        report(
-            "warning: these folds ignore groups: both runs have learned from relatives of what "
-            "they are compared on, and the one that remembers more seems better"
-        )
-    for name, other in zip(runs, reversed(runs), strict=True):
-        for fold in sorted(set(finished[name]) - set(finished[other])):
-            report(f"fold {fold} is left out: only {name} has finished it")
-    for line in lines:
-        report(line)
-    width = max(map(len, runs))
-    for name, own in zip(runs, scores, strict=True):
-        report(f"{name:<{width}}  BAC {with_interval(own.bac)} (95 % interval)")
-    report("")
-    report(comparison.verdict(runs[0], runs[1], name_folds(common, folds.n_folds)))
-    report("")
-    if comparison.bac.error and not comparison.is_clear and len(common) < folds.n_folds:
-        times = folds.n_folds / len(common)
-        outlook = "probably enough" if comparison.needed <= times else "not enough either"
-        report(f"all {folds.n_folds} folds of both have {times:.3g} times as many: {outlook}")
-    report(
-        "the interval covers other pictures, not other seeds: each run is one draw; to see how far "
-        "that goes, train both again with another --seed under other names"
-    )
-    report(f"settings: {describe_change(*(own['settings'] for own in configs))}")
-    report("")
-    for line in describe_recalls(
-        competition.classes, runs, [own.recalls for own in scores], comparison
-    ):
-        report(line)
-
-
-def leave_out_tuned(
-    common: Sequence[int], chosen: Mapping[str, Chosen]
-) -> tuple[list[int], list[str]]:
-    """The common folds without those that a run was tuned on, and lines that say so.
-
-    All of them where no other is left: the line is a warning then.
-    """
-    kept = sorted(set(common) - {tuning.fold for tuning in chosen.values()})
-    by_run = {name: tuning for name, tuning in chosen.items() if tuning.fold in common}
-    if kept:
-        return kept, [
-            f"fold {tuning.fold} is left out: {tuning.trials} trials of make tune chose {name}'s "
-            "settings on it"
-            for name, tuning in by_run.items()
+    def describe(self) -> list[str]:
+        """The verdict, the scores, and a table by class, one line each."""
+        first, second = self.runs
+        n_folds = first.folds.n_folds
+        lines: list[str] = []
+        if first.folds.ignore_groups:
+            lines.append(
+                Caution(
+                    "these folds ignore groups: both runs have learned from relatives of the "
+                    "samples that compare them, and the one that remembers more seems better"
+                )
+            )
+        for run, other in ((first, second), (second, first)):
+            only = sorted(set(run.finished) - set(other.finished))
+            lines += [f"fold {fold} is left out: only {run.name} has finished it" for fold in only]
+        lines += [self._describe_tuning(name, tuning) for name, tuning in self.tuned.items()]
+        width = max(len(run.name) for run in self.runs)
+        for run, own in zip(self.runs, self.scores, strict=True):
+            lines.append(f"{run.name:<{width}}  BAC {with_interval(own.bac)} (95 % interval)")
+        found, where = self.comparison, _name_folds(self.common, n_folds)
+        lines += ["", found.verdict(first.name, second.name, where), ""]
+        if found.bac.error and not found.is_clear and len(self.common) < n_folds:
+            times = n_folds / len(self.common)
+            outlook = "probably enough" if found.needed <= times else "not enough either"
+            lines.append(f"all {n_folds} folds of both have {times:.3g} times as many: {outlook}")
+        return [
+            *lines,
+            "the interval covers other pictures, not other seeds: each run is one draw; to see how "
+            "far that goes, train both again with another --seed under other names",
+            f"settings: {_describe_change(first, second)}",
+            "",
+            *self._describe_recalls(),
         ]
-    return sorted(common), [
-        f"warning: {tuning.trials} trials of make tune chose {name}'s settings on fold "
-        f"{tuning.fold}, the only one to compare on: this favours {name}; train another fold of "
-        "both"
-        for name, tuning in by_run.items()
-    ]
+
+    def _describe_tuning(self, name: str, tuning: Tuning) -> str:
+        if tuning.fold not in self.common:
+            return (
+                f"fold {tuning.fold} is left out: {tuning.trials} trials of a tuning on it chose "
+                f"{name}'s settings"
+            )
+        return Caution(
+            f"{tuning.trials} trials of a tuning chose {name}'s settings on fold {tuning.fold}, "
+            f"the only one to compare on, which favours {name}; train another fold of both"
+        )
+
+    def _describe_recalls(self) -> list[str]:
+        """A table of recalls by class and run, with their difference, one line each."""
+        names = self.runs[0].class_names
+        head, *margin = align(["recall", *names])
+        column = max(8, *(len(run.name) for run in self.runs))
+        lines = [head + "".join(f"  {run.name:>{column}}" for run in self.runs) + "  difference"]
+        recalls = zip(*(own.recalls for own in self.scores), strict=True)
+        for name, own, difference, is_marked in zip(
+            margin, recalls, self.comparison.recalls, self.comparison.marked, strict=True
+        ):
+            shown = "".join(f"  {percent(recall.value):>{column}}" for recall in own)
+            lines.append(f"{name}{shown}  {points(difference)}{' *' if is_marked else ''}")
+        lines.append(
+            f"* differs, allowing for the look at {len(names)} classes"
+            if any(self.comparison.marked)
+            else f"no class differs by more than chance among {len(names)} explains"
+        )
+        return lines
 
 
-def common_folds(folders: Folders, finished: Mapping[str, Sequence[int]]) -> list[int]:
+def compare_runs(config: Config, names: Sequence[str]) -> RunComparison:
+    """Compare the second of two runs with the first, overall and by class.
+
+    Raises UserError unless both are runs of the present input and folds with a finished fold in
+    common.
+    """
+    if len(names) != 2 or names[0] == names[1]:
+        raise UserError(f"--runs {' '.join(names)}: name two different runs to compare")
+    runs = open_runs(config, names, open_folds(config.folders))
+    common = common_folds(runs)
+    tuned = {run.name: tuning for run in runs if (tuning := run.tuning) and tuning.fold in common}
+    untuned = sorted(set(common) - {tuning.fold for tuning in tuned.values()})
+    oof = [run.out_of_fold(untuned or common) for run in runs]
+    bootstrap = oof[0].bootstrap
+    return RunComparison(
+        runs,
+        untuned or common,
+        tuned,
+        oof,
+        [score(own.labels, own.prob, bootstrap) for own in oof],
+        compare_predictions(oof[0].labels, oof[0].prob, oof[1].prob, bootstrap),
+    )
+
+
+def common_folds(runs: Sequence[Run]) -> list[int]:
     """The folds that all runs have finished. Raises UserError that says what to train if none."""
-    common = set.intersection(*map(set, finished.values()))
+    finished = [set(run.finished) for run in runs]
+    common = set.intersection(*finished)
     if not common:
         # The fold that needs the least: one that a run has, else the first.
-        fold = min(set().union(*finished.values()), default=0)
-        commands = [
-            train_command(folders, name, fold)
-            for name, there in finished.items()
-            if fold not in there
-        ]
+        fold = min(set().union(*finished), default=0)
+        commands = [run.command(fold) for run in runs if fold not in run.finished]
         raise UserError(
-            f"{' and '.join(finished)} have no finished fold in common, to compare them on; train "
+            f"{' and '.join(run.name for run in runs)} have no finished fold in common; train "
             "one:\n  " + "\n  ".join(commands)
         )
     return sorted(common)
 
 
-def name_folds(folds: Sequence[int], n_folds: int) -> str:
-    """Such as ' of fold 0', to go after a number of samples."""
+def _name_folds(folds: Sequence[int], n_folds: int) -> str:
+    """The folds that samples are from, to follow their number."""
     if len(folds) == n_folds:
         return f" of all {n_folds} folds"
     return f" of fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
 
 
-def describe_change(before: dict[str, Any], after: dict[str, Any]) -> str:
+def _describe_change(before: Run, after: Run) -> str:
     """Settings that differ, such as 'epochs 20 -> 30, lr 0.001 -> 0.0005'."""
-    changes = [f"{key} {old} -> {new}" for key, old, new in list_differences(before, after)]
-    # As the run's config.json has them: it may come from someone else.
+    differences = list_differences(before.settings, after.settings)
+    changes = [f"{name} {old} -> {new}" for name, old, new in differences]
+    # The values may come from a stranger's config.json.
     return printable(", ".join(changes)) or (
         "the same; the machine or this program's version may differ"
     )
-
-
-def describe_recalls(
-    classes: Sequence[str],
-    runs: Sequence[str],
-    by_run: Sequence[Sequence[Estimate]],
-    comparison: Comparison,
-) -> list[str]:
-    """A table of recalls by class and run, with their difference, a line each."""
-    head, *names = align(["recall", *name_classes(classes)])
-    column = max(8, *map(len, runs))
-    lines = [head + "".join(f"  {run:>{column}}" for run in runs) + "  difference"]
-    for name, own, difference, is_marked in zip(
-        names, zip(*by_run, strict=True), comparison.recalls, comparison.marked, strict=True
-    ):
-        shown = "".join(f"  {percent(recall.value):>{column}}" for recall in own)
-        lines.append(f"{name}{shown}  {points(difference)}{' *' if is_marked else ''}")
-    lines.append(
-        f"* differs, also when one allows for {len(classes)} classes being looked at"
-        if any(comparison.marked)
-        else f"no class differs by more than chance among {len(classes)} explains"
-    )
-    return lines

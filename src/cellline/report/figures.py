@@ -8,7 +8,7 @@ import numpy as np
 from cellline.host.names import LONGEST, shorten_name
 from cellline.report.svg import BLUE, GREEN, HEIGHT, INK, MUTED, ORANGE, PAPER, PURPLE, WIDTH, draw
 from cellline.report.trials import Trial
-from cellline.runs.run_folder import History, best_epoch
+from cellline.runs.run import History, best_epoch
 from cellline.scoring.metrics import Estimate
 from cellline.submitting.calibration import Reliability
 

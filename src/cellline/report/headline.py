@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from cellline.report.run import Run
 from cellline.report.words import count, name_folds
-from cellline.runs.run_folder import train_command
+from cellline.runs.run import Run
 from cellline.scoring.metrics import Scores, percent, with_interval
-from cellline.submitting.decision import expect_bac
+from cellline.submitting.decision import expect_bac, hold_out
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ def write_headline(run: Run, scores: Scores) -> Headline:
     )
     height, width = run.competition.train_images.shape[2:]
     bac = scores.bac
-    decided = expect_bac(run.held_out, run.bootstrap)
+    decided = expect_bac(hold_out([run.oof]), run.oof.bootstrap)
     return Headline(
         title=run.name,
         what=(
             f"{settings['network']}, trained {start} for {count(settings['epochs'], 'epoch')} a "
-            f"fold on {count(len(run.competition.train_ids), 'sample')} of {len(run.classes)} "
+            f"fold on {count(len(run.competition.train_ids), 'sample')} of {len(run.class_names)} "
             f"classes, {count(len(run.competition.channels), 'channel')} of {width} by {height} "
             "pixels"
         ),
@@ -61,7 +60,7 @@ def write_headline(run: Run, scores: Scores) -> Headline:
         ),
         missing=(
             f"{name_folds(run.missing).capitalize()} {'is' if len(run.missing) == 1 else 'are'} "
-            f"not trained yet: {train_command(run.folders, run.name)}"
+            f"not trained yet: {run.command()}"
             if run.missing
             else ""
         ),

@@ -3,9 +3,9 @@
 from cellline.report.content import Block, Bullets, Figure, Section, Table, Text
 from cellline.report.figures import draw_trials
 from cellline.report.learning import flattery
-from cellline.report.run import Run
 from cellline.report.trials import Study
 from cellline.report.words import count
+from cellline.runs.run import Run
 from cellline.scoring.metrics import Estimate, percent, with_interval
 
 
@@ -51,7 +51,7 @@ def without_fold(run: Run, fold: int) -> Estimate | None:
     """The BAC on the other finished folds; None when there is no other, or `fold` isn't among."""
     if fold not in run.finished or len(run.finished) == 1:
         return None
-    return run.bac_on(run.fold != fold)
+    return run.oof.score(run.oof.fold != fold)
 
 
 def honesty_section(run: Run, study: Study | None) -> Section:
@@ -63,8 +63,8 @@ def honesty_section(run: Run, study: Study | None) -> Section:
         "each fold alone.",
     ]
     warnings = []
-    if run.chosen is not None:
-        fold, trials = run.chosen.fold, count(run.chosen.trials, "trial")
+    if run.tuning is not None:
+        fold, trials = run.tuning.fold, count(run.tuning.trials, "trial")
         line = (
             f"{trials} of make tune looked at fold {fold}, and this run's learning rate or batch "
             f"size was chosen by them: what fold {fold} scores is the best of {trials}"

@@ -4,8 +4,7 @@ import numpy as np
 
 from cellline.report.content import Columns, Figure, Section, Table, Text
 from cellline.report.figures import draw_curves
-from cellline.report.run import Run
-from cellline.runs.run_folder import best_epoch
+from cellline.runs.run import Run, best_epoch
 from cellline.scoring.metrics import percent
 
 

@@ -1,11 +1,11 @@
 """The page: its sections in order, laid out by the template."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from cellline.config import Config
 from cellline.host.files import write_bytes
 from cellline.host.locking import one_writer
+from cellline.host.progress import say
 from cellline.report.auditing import audit_section
 from cellline.report.calibrating import calibration_section
 from cellline.report.headline import write_headline
@@ -13,36 +13,37 @@ from cellline.report.honesty import honesty_section, tuning_section
 from cellline.report.learning import learning_section
 from cellline.report.likeness import likeness_section
 from cellline.report.provenance import settings_section
-from cellline.report.run import Run, open_run
+from cellline.report.run import open_finished
 from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, score_run, scores_section
 from cellline.report.trials import Study, read_study
 from cellline.report.words import name_folds
 from cellline.runs.folds import IGNORING_GROUPS
+from cellline.runs.run import Run
 from cellline.scoring.metrics import Scores, with_interval
 
 TEMPLATE = "template.html"
 
 
-def write_report(config: Config, report: Callable[[str], None], storage: str | None = None) -> Path:
+def write_report(config: Config, storage: str | None = None) -> Path:
     """Write `report.html` into the folder of the run that `config` names; its path.
 
     The study is read from `storage`, as `make tune` was told. The same files give the same bytes.
     Raises UserError, see `open_run` and `read_study`.
     """
-    run = open_run(config)
+    run = open_finished(config)
     scores = score_run(run)
     path = run.folder / "report.html"
     page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest, storage))
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
     if run.folds.ignore_groups:
-        report(IGNORING_GROUPS)
-    report(
+        say(IGNORING_GROUPS)
+    say(
         f"OOF BAC of {run.name} on {name_folds(run.finished)} of {run.folds.n_folds}: "
         f"{with_interval(scores.bac)} (95 % interval)"
     )
-    report(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
     return path
 
 

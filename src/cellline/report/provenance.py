@@ -4,7 +4,7 @@ from cellline.config import flatten
 from cellline.data.image_names import name_channel
 from cellline.host.versions import code_version, package_versions
 from cellline.report.content import Section, Table
-from cellline.report.run import Run
+from cellline.runs.run import Run
 
 
 def settings_section(run: Run) -> Section:
@@ -17,7 +17,7 @@ def settings_section(run: Run) -> Section:
         ("input", run.competition.digest[:12]),
         ("folds", run.folds.digest[:12]),
         ("folds' number", str(run.folds.n_folds)),
-        ("folds' seed", str(run.record["seed"])),
+        ("folds' seed", str(run.folds.record["seed"])),
         ("channels", ", ".join(map(name_channel, run.competition.channels))),
     ]
     versions = [("this program", code_version()[:12]), *package_versions().items()]

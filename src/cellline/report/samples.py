@@ -3,9 +3,9 @@
 from cellline.report.content import Block, Grid, Section, Text
 from cellline.report.hard import hardest_pairs, most_confident_errors
 from cellline.report.label_errors import LabelErrors, find_label_errors
-from cellline.report.run import Run
 from cellline.report.tiles import describe_colours, show, show_errors, whole_percent
 from cellline.report.words import count, sentence
+from cellline.runs.run import Run
 from cellline.scoring.metrics import percent
 
 # Pictures a grid: two rows and more of a wide page, and the whole page stays below a megabyte.
@@ -15,8 +15,8 @@ PAIRS, EXAMPLES = 4, 8
 
 def samples_section(run: Run) -> Section:
     """What is best looked at by eye."""
-    found = find_label_errors(run.oof.labels, run.oof.prob, run.groups)
-    lines = [sentence(line) for line in found.describe(run.oof.ids, run.classes)]
+    found = find_label_errors(run.oof.labels, run.oof.prob, run.oof.group)
+    lines = [sentence(line) for line in found.describe(run.oof.ids, run.class_names)]
     return Section(
         "samples",
         "Samples worth a look",
@@ -43,9 +43,9 @@ def show_label_errors(run: Run, found: LabelErrors, lines: list[str]) -> list[Bl
                 [
                     show(
                         run,
-                        int(run.rows[row]),
-                        f"labelled {run.classes[run.oof.labels[row]]}",
-                        f"looks like {run.classes[suggested]},",
+                        int(run.oof.rows[row]),
+                        f"labelled {run.class_names[run.oof.labels[row]]}",
+                        f"looks like {run.class_names[suggested]},",
                         whole_percent(score),
                     )
                     for row, suggested, score in best
@@ -57,7 +57,7 @@ def show_label_errors(run: Run, found: LabelErrors, lines: list[str]) -> list[Bl
 
 def show_confident_errors(run: Run) -> list[Block]:
     """Where the network is surest and wrong."""
-    rows = most_confident_errors(run.oof.labels, run.oof.prob, run.groups, CONFIDENT_ERRORS)
+    rows = most_confident_errors(run.oof.labels, run.oof.prob, run.oof.group, CONFIDENT_ERRORS)
     if len(rows) == 0:
         return [Text("No held-out sample is predicted wrongly.")]
     return [
@@ -74,14 +74,13 @@ def show_pairs(run: Run) -> list[Block]:
     """The classes that are taken for each other most."""
     return [
         Grid(
-            f"{run.classes[pair.label]} taken for {run.classes[pair.taken_for]}: "
+            f"{run.class_names[pair.label]} taken for {run.class_names[pair.taken_for]}: "
             f"{count(pair.count, 'sample')}, {percent(pair.share)} of the class",
-            f"The recall that {run.classes[pair.label]} loses to {run.classes[pair.taken_for]}; "
-            "the most confident first, one of each group.",
+            "The most confident first, one of each group.",
             [
-                show(run, int(run.rows[row]), whole_percent(run.oof.prob[row].max()))
+                show(run, int(run.oof.rows[row]), whole_percent(run.oof.prob[row].max()))
                 for row in pair.rows[:EXAMPLES]
             ],
         )
-        for pair in hardest_pairs(run.oof.labels, run.oof.prob, run.groups, PAIRS)
+        for pair in hardest_pairs(run.oof.labels, run.oof.prob, run.oof.group, PAIRS)
     ]

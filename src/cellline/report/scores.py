@@ -6,7 +6,7 @@ import numpy as np
 
 from cellline.report.content import Columns, Figure, Matrix, Section, Table, Text
 from cellline.report.figures import draw_intervals
-from cellline.report.run import Run
+from cellline.runs.run import Run
 from cellline.scoring.comparison import compare_predictions
 from cellline.scoring.metrics import (
     Estimate,
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 def score_run(run: Run) -> Scores:
     """The scores of the out-of-fold predictions, averaged over views."""
-    return score(run.oof.labels, run.oof.prob, run.bootstrap)
+    return score(run.oof.labels, run.oof.prob, run.oof.bootstrap)
 
 
 def scores_section(run: Run, scores: Scores) -> Section:
     """Every score with and without TTA, what TTA gains, and the spread over folds."""
-    plain = score(run.oof.labels, run.oof.prob_plain, run.bootstrap)
-    gain = compare_predictions(run.oof.labels, run.oof.prob_plain, run.oof.prob, run.bootstrap).bac
+    plain = score(run.oof.labels, run.oof.prob_plain, run.oof.bootstrap)
+    gain = compare_predictions(
+        run.oof.labels, run.oof.prob_plain, run.oof.prob, run.oof.bootstrap
+    ).bac
     kinds: tuple[tuple[str, Callable[[Scores], Estimate], Callable[[Estimate], str]], ...] = (
         ("balanced accuracy (BAC)", lambda of: of.bac, with_interval),
         ("accuracy", lambda of: of.accuracy, with_interval),
@@ -74,7 +76,7 @@ def spread_over_folds(run: Run, whole: Estimate) -> list[Text | Figure]:
     """The BAC of each finished fold; nothing where there is one alone."""
     if len(run.finished) == 1:
         return [Text("One fold is finished: how much folds differ can be told from two on.")]
-    of_folds = [run.bac_on(run.fold == fold) for fold in run.finished]
+    of_folds = [run.oof.score(run.oof.fold == fold) for fold in run.finished]
     values = [one.value for one in of_folds]
     rows = [f"fold {fold}" for fold in run.finished]
     return [
@@ -102,9 +104,11 @@ def spread_over_folds(run: Run, whole: Estimate) -> list[Text | Figure]:
 
 def classes_section(run: Run, scores: Scores) -> Section:
     """Recall by class, and what is taken for what."""
-    counts = tally(run.oof.labels, run.predicted, len(run.classes)).sum(axis=0)
+    counts = tally(run.oof.labels, run.oof.predicted, len(run.class_names)).sum(axis=0)
     shares = counts / counts.sum(axis=1, keepdims=True)
-    groups = [len(np.unique(run.groups[run.oof.labels == k])) for k in range(len(run.classes))]
+    groups = [
+        len(np.unique(run.oof.group[run.oof.labels == k])) for k in range(len(run.class_names))
+    ]
     return Section(
         "classes",
         "Classes",
@@ -116,7 +120,7 @@ def classes_section(run: Run, scores: Scores) -> Section:
                         "The BAC is the mean of these: the lowest have the most to gain.",
                         draw_intervals(
                             "recalls",
-                            run.classes,
+                            run.class_names,
                             "recall",
                             scores.recalls,
                             "recall, %",
@@ -147,7 +151,7 @@ def classes_section(run: Run, scores: Scores) -> Section:
                 "A row is a class, a column what its samples were taken for; the fuller a cell's "
                 "colour, the larger its share of the class. Full cells off the diagonal are the "
                 "pairs to work on.",
-                run.classes,
+                run.class_names,
                 [
                     [(int(count), float(share)) for count, share in zip(*row, strict=True)]
                     for row in zip(counts, shares, strict=True)

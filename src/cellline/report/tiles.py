@@ -9,7 +9,7 @@ from PIL import Image
 
 from cellline.data.image_names import name_channel
 from cellline.report.content import Tile
-from cellline.report.run import Run
+from cellline.runs.run import Run
 
 # Larger images are shrunk to this side, so that a page of a hundred of them opens on a phone.
 SIDE = 128
@@ -59,9 +59,9 @@ def show_errors(run: Run, at: Sequence[int] | np.ndarray) -> list[Tile]:
     return [
         show(
             run,
-            int(run.rows[i]),
-            run.classes[run.oof.labels[i]],
-            f"taken for {run.classes[run.predicted[i]]},",
+            int(run.oof.rows[i]),
+            run.class_names[run.oof.labels[i]],
+            f"taken for {run.class_names[run.oof.predicted[i]]},",
             whole_percent(run.oof.prob[i].max()),
         )
         for i in at

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from cellline.errors import Caution
+
 
 def count(number: int, what: str) -> str:
     """Such as '1 trial' or '12 trials'."""
@@ -16,9 +18,8 @@ def name_folds(folds: list[int]) -> str:
 
 def split_warnings(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     """Lines as a verb prints them: those that are no warnings, and what the warnings say."""
-    mark = "warning: "
-    said = [sentence(line) for line in lines if not line.startswith(mark)]
-    return said, [sentence(line.removeprefix(mark)) for line in lines if line.startswith(mark)]
+    said = [sentence(line) for line in lines if not isinstance(line, Caution)]
+    return said, [sentence(line) for line in lines if isinstance(line, Caution)]
 
 
 def sentence(line: str) -> str:

@@ -14,9 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from cellline.data.competition import Competition
-from cellline.runs.folds import Folds
-from cellline.runs.run_folder import OutOfFold, rows_of
+from cellline.runs.predictions import OutOfFold, common_samples
 from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, estimate, points, tally
 from cellline.submitting.blend import blend
 from cellline.submitting.calibration import (
@@ -63,15 +61,16 @@ class HeldOut:
         )
 
 
-def hold_out(runs: Sequence[OutOfFold], competition: Competition, folds: Folds) -> HeldOut:
-    """The out-of-fold predictions of `runs`, all of the same samples."""
-    rows = rows_of(runs[0], competition)
+def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
+    """The out-of-fold predictions by several runs of the samples that all have predicted."""
+    first, *others = common_samples(runs)
+    folds = first.folds
     return HeldOut(
-        prob=np.stack([run.prob for run in runs]),
-        labels=runs[0].labels,
-        fold=folds.fold[rows],
-        group=folds.group[rows],
-        picture=thin(folds.group, len(competition.test_ids))[rows],
+        prob=np.stack([first.prob, *(run.prob for run in others)]),
+        labels=first.labels,
+        fold=first.fold,
+        group=first.group,
+        picture=thin(folds.group, len(folds.competition.test_ids))[first.rows],
     )
 
 

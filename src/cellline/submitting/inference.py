@@ -1,11 +1,9 @@
-"""A fold's predictions of the test set, kept while what they were made from is unchanged."""
+"""Test-set predictions of a run, kept while model, test images and precision are unchanged."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cellline.config import Augmentation, Training
 from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.host.device import Device
@@ -15,88 +13,101 @@ from cellline.host.versions import code_version
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import Normalization
 from cellline.model.views import all_views, average_views, predict_views
-from cellline.runs.run_folder import (
-    check_belongs,
-    check_scored,
-    read_test_predictions,
-    write_test_predictions,
-)
+from cellline.runs.predictions import check_belongs, read_provenance, read_test, write_test
+from cellline.runs.run import Run, read_training
+from cellline.submitting.blend import blend
 from cellline.training.checkpoint import NEWEST, Checkpoint, put_previous_back, read_checkpoint
 from cellline.training.loop import image_size
 from cellline.training.memory import explain_full_memory
 
 
 class UntrainedError(UserError):
-    """A fold has a checkpoint of before its first step."""
+    """A fold has only the checkpoint from before its first step."""
 
 
-def predict_test(
-    folder: Path, config: dict[str, Any], competition: Competition, device: Device
-) -> tuple[np.ndarray, str]:
-    """Probabilities [test sample, class] by the fold in `folder`, and its model's digest.
+def predict_run(run: Run, device: Device) -> tuple[np.ndarray, dict[str, Any]]:
+    """A run's test probabilities [test sample, class] and what made them, for the record.
 
-    Written to test.npz there, and read from it while model, test images and precision are what
-    they were. Raises UserError for a checkpoint that isn't of the run `config` describes, isn't the
-    one whose predictions are in oof.npz; UntrainedError when it was not trained for a step.
+    The mean over its finished folds; if none is finished, over those that were begun. Raises
+    UserError if none has trained for a step.
     """
-    path = folder / "test.npz"
+    probs, models, untrained = [], {}, []
+    for fold in run.finished or run.begun:
+        try:
+            prob, digest = predict_fold(run, fold, device)
+        except UntrainedError as error:
+            untrained.append(error)
+        else:
+            probs.append(prob)
+            models[str(fold)] = digest
+    if not probs:
+        raise untrained[0]
+    return blend(probs), {"run": run.name, "settings": run.settings, "models": models}
+
+
+def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str]:
+    """A fold's test probabilities [test sample, class], and its model's digest.
+
+    They are written to test.npz, and read from there while nothing they depend on has changed.
+    Raises UserError for a checkpoint of another run or fold, or other than the one whose
+    predictions are in oof.npz; UntrainedError if it has not trained for a step.
+    """
+    folder = run.fold_folder(fold)
     with one_writer(folder, "predicting the test set"):
         put_previous_back(folder)
         checkpoint = read_checkpoint(folder / NEWEST)
-        check_belongs(folder / NEWEST, checkpoint.config, config)
+        check_belongs(folder / NEWEST, checkpoint.config, run.record)
         if checkpoint.resume is not None and not checkpoint.resume["n_averaged"]:
-            raise UntrainedError(f"{folder} was begun, but not trained for a single step: train on")
+            raise UntrainedError(f"{folder} has not trained for a single step: train it further")
         model_digest = checkpoint.model_digest()
-        if (folder / "oof.npz").exists():
-            check_scored(folder / "oof.npz", {"model_digest": model_digest})
+        if fold in run.finished:
+            path = run.oof_path(fold)
+            check_belongs(path, read_provenance(path), {"model_digest": model_digest})
         made_from = {
             "model_digest": model_digest,
-            "test_digest": competition.test_digest,
+            "test_digest": run.competition.test_digest,
             "precision": device.precision,
         }
-        kept = read_test_predictions(path, made_from)
+        kept = read_test(folder / "test.npz", made_from)
         if kept is not None:
             return kept, model_digest
-        network = restore_network(checkpoint, competition)
-        device.place(network)
-        rows = np.arange(len(competition.test_ids))
-        title = f"{folder.parent.name}, fold {checkpoint.fold}, test set"
-        with (
-            explain_full_memory(),
-            progress_bar(title, len(rows), "sample") as advance,
-        ):
-            of_views = predict_views(
-                network,
-                competition.test_images,
-                rows,
-                device,
-                batch_size=training_of(config).batch_size or 1,
-                views=all_views(competition.test_images),
-                after_batch=advance,
-            )
-        prob = average_views(of_views)
-        provenance = {**config, "fold": checkpoint.fold, **made_from, "code": code_version()}
-        write_test_predictions(path, competition.test_ids, prob, provenance)
+        title = f"{run.name}, fold {fold}, test set"
+        prob = predict_test(checkpoint, run.competition, device, title)
+        provenance = {**run.provenance(fold), **made_from, "code": code_version()}
+        write_test(folder / "test.npz", run.competition.test_ids, prob, provenance)
         return prob, model_digest
+
+
+def predict_test(
+    checkpoint: Checkpoint, competition: Competition, device: Device, title: str
+) -> np.ndarray:
+    """Probabilities float32 [test sample, class], averaged over the views."""
+    network = device.place(restore_network(checkpoint, competition))
+    rows = np.arange(len(competition.test_ids))
+    with explain_full_memory(), progress_bar(title, len(rows), "sample") as advance:
+        of_views = predict_views(
+            network,
+            competition.test_images,
+            rows,
+            device,
+            batch_size=read_training(checkpoint.config).batch_size or 1,
+            views=all_views(competition.test_images),
+            after_batch=advance,
+        )
+    return average_views(of_views)
 
 
 def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classifier:
     """The network of a checkpoint, on the CPU, with the normalization of its fold.
 
-    It takes images at the size of the last epoch that was finished.
+    It takes images at the size of the last epoch that ended.
     """
     config = checkpoint.config
     shape = competition.test_images.shape[1:]
     unknown = Normalization((0.0,) * shape[0], (1.0,) * shape[0])
-    # Its weights are in the checkpoint: ImageNet's need not be at hand.
-    training = training_of({"settings": {**config["settings"], "weights": "none"}})
+    # The checkpoint holds the weights: ImageNet's need not be at hand.
+    training = read_training({"settings": {**config["settings"], "weights": "none"}})
     network = build_network(training, len(config["classes"]), shape, unknown)
     network.load_state_dict(checkpoint.network)
     network.image_size = image_size(max(checkpoint.epoch - 1, 0), training)
     return network
-
-
-def training_of(config: dict[str, Any]) -> Training:
-    """The settings that a run's config.json records."""
-    settings = dict(config["settings"])
-    return Training(**{**settings, "augmentation": Augmentation(**settings["augmentation"])})

@@ -1,37 +1,24 @@
 """From trained runs to a submission file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cellline.audit.groups import audit_copies
-from cellline.config import Config, Folders
+from cellline.config import Config
 from cellline.data.competition import Competition
-from cellline.errors import UserError
-from cellline.host.device import Device, choose_device
+from cellline.errors import Caution, UserError
+from cellline.host.device import choose_device
 from cellline.host.names import align, name_classes
-from cellline.runs.folds import Folds, open_folds
-from cellline.runs.run_folder import (
-    check_run,
-    finished_folds,
-    read_out_of_fold,
-    run_folder,
-    train_command,
-)
+from cellline.host.progress import say
+from cellline.runs.folds import open_folds
+from cellline.runs.run import Run, open_runs
 from cellline.scoring.metrics import with_interval
-from cellline.submitting.blend import blend, common_samples
-from cellline.submitting.decision import (
-    Expected,
-    HeldOut,
-    Rule,
-    expect,
-    fit_rule,
-    hold_out,
-    plain_rule,
-)
-from cellline.submitting.inference import UntrainedError, predict_test
+from cellline.submitting.decision import Expected, Rule, expect, fit_rule, hold_out, plain_rule
+from cellline.submitting.inference import predict_run
 from cellline.submitting.pooling import count_pooled
 from cellline.submitting.submission import (
     join_names,
@@ -41,152 +28,103 @@ from cellline.submitting.submission import (
 )
 
 
-def submit(
-    config: Config, runs: Sequence[str], partial: bool, report: Callable[[str], None]
-) -> Path:
-    """Decide the test set from all folds of `runs` and write the submission; its path.
+def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
+    """Decide the test set from all folds of some runs, write the submission and return its path.
 
-    Raises UserError when a run is missing or of other data, and, unless `partial`, when a fold of
-    it has not been trained. `partial` blends the finished folds of a run, and where it has none
-    those that were begun, so that there is always something to submit.
+    Raises UserError if a run is missing or of other data, and, unless `partial`, if a fold of it is
+    not finished. `partial` blends a run's finished folds, and if it has none those that were begun,
+    so that there is always something to submit.
     """
-    competition, folds = open_folds(config.folders)
-    folders = [run_folder(config.folders.oof_dir, run) for run in dict.fromkeys(runs)]
-    configs = [check_run(folder, competition, folds) for folder in folders]
-    finished = [finished_folds(folder, folds.n_folds) for folder in folders]
-    check_finished(config.folders, folders, finished, folds.n_folds, partial)
+    folds = open_folds(config.folders)
+    runs = open_runs(config, names, folds)
+    check_finished(runs, partial)
     if folds.ignore_groups:
-        report(
-            "warning: these folds ignore groups, so networks have seen pictures that belong "
-            "together with those they are scored on: the OOF score flatters, and the decision rule "
-            "is fitted to such predictions. Submit from folds that keep groups together"
+        say(
+            Caution(
+                "these folds ignore groups, so networks have seen relatives of the samples that "
+                "score them: the OOF score flatters, and the decision rule is fitted to such "
+                "predictions. Submit from folds that keep groups together"
+            )
         )
-
     device = choose_device(config.machine)
-    predictions, described = [], []
-    for folder, run_config, there in zip(folders, configs, finished, strict=True):
-        by = there or begun_folds(folder)
-        prob, description = predict_run(folder, run_config, by, competition, device)
-        predictions.append(prob)
-        described.append(description)
-    if all(finished):
-        samples = gather(folders, finished, competition, folds)
-        rule, expected = fit_rule(samples), expect(samples)
-        expectation = describe_expected(expected, len(samples.labels), len(competition.labels))
-        oof = record_expected(expected, len(samples.labels), folds.ignore_groups)
-    else:
-        rule, oof = plain_rule(len(folders)), None
-        expectation = [
-            "warning: a run has no finished fold: the weights of its last checkpoints predict as "
-            "they are, and nothing tells how well"
-        ]
-    # Each its own, where it makes no difference: the search takes a while.
-    picture = competition.test_ids
-    if rule.pooled:
-        report("looking for copies and overlaps")
-        picture = audit_copies(competition, config.folders.oof_dir).test_group
-        expectation += describe_pooling(picture, samples.picture)
-    predicted = rule.apply(np.stack(predictions), picture).predicted
-    data = render_submission(competition, predicted)
-    validate_submission(data, competition)
+    predictions, described = zip(*(predict_run(run, device) for run in runs), strict=True)
+    outlook = judge_rule(runs)
+    # Without pooling every sample is its own picture; the search for copies takes a while.
+    picture = folds.competition.test_ids
+    if outlook.rule.pooled:
+        say("looking for copies and overlaps")
+        picture = audit_copies(folds.competition, config.folders.oof_dir).test_group
+        outlook.lines += describe_pooling(picture, outlook.picture)
+    predicted = outlook.rule.apply(np.stack(predictions), picture).predicted
+    data = render_submission(folds.competition, predicted)
+    validate_submission(data, folds.competition)
 
-    names = [folder.name for folder in folders]
+    named = [run.name for run in runs]
     record: dict[str, Any] = {
         "runs": described,
-        "input_digest": competition.digest,
+        "input_digest": folds.competition.digest,
         "folds_digest": folds.digest,
-        "rule": record_rule(rule, names, competition.classes),
+        "rule": record_rule(outlook.rule, named, folds.competition.classes),
         "pooled_samples": count_pooled(picture),
-        "oof": oof,
+        "oof": outlook.record,
         "precision": device.precision,
     }
-    whole = all(len(there) == folds.n_folds for there in finished)
-    kind = ("" if whole else "-partial") + ("-leaky" if folds.ignore_groups else "")
-    name = join_names(names) + kind
-    path = write_submission(config.folders.submissions_dir, name, data, record)
+    kind = ("-partial" if any(run.missing for run in runs) else "") + (
+        "-leaky" if folds.ignore_groups else ""
+    )
+    path = write_submission(config.folders.submissions_dir, join_names(named) + kind, data, record)
     for line in (
-        *describe_counts(competition, predicted),
-        *describe_rule(rule, names),
-        *expectation,
+        *describe_counts(folds.competition, predicted),
+        *describe_rule(outlook.rule, named),
+        *outlook.lines,
         f"wrote {path} ({len(predicted)} rows)",
     ):
-        report(line)
+        say(line)
     return path
 
 
-def check_finished(
-    where: Folders,
-    folders: Sequence[Path],
-    finished: Sequence[list[int]],
-    n_folds: int,
-    partial: bool,
-) -> None:
-    """Raise UserError where the finished folds of the runs are too few to decide from."""
-    missing = [
-        train_command(where, folder.name, fold)
-        for folder, there in zip(folders, finished, strict=True)
-        for fold in range(n_folds)
-        if fold not in there
-    ]
+def check_finished(runs: Sequence[Run], partial: bool) -> None:
+    """Raise UserError if the runs have too few finished folds to decide from."""
+    missing = [run.command(fold) for run in runs for fold in run.missing]
     if missing and not partial:
         raise UserError(
-            "these folds have not been trained:\n  " + "\n  ".join(missing) + "\n"
-            "Train them, or blend what there is: the same command with ARGS=--partial"
+            "these folds are not trained:\n  " + "\n  ".join(missing) + "\n"
+            "Train them, or blend those that are: the same command with --partial"
         )
-    untrained = [
-        folder.name
-        for folder, there in zip(folders, finished, strict=True)
-        if not there and not begun_folds(folder)
-    ]
+    untrained = [run.name for run in runs if not run.begun and not run.finished]
     if untrained:
         raise UserError(f"no fold of {', '.join(untrained)} was begun: there is nothing to blend")
-    if all(finished) and not set.intersection(*map(set, finished)):
+    finished = [set(run.finished) for run in runs]
+    if all(finished) and not set.intersection(*finished):
         raise UserError("the runs have no finished fold in common; train one with all of them")
 
 
-def begun_folds(folder: Path) -> list[int]:
-    """The folds of a run that have a checkpoint."""
-    there = {path.parent.name for path in folder.glob("fold[0-9]*/checkpoint*.pt")}
-    return sorted(int(name.removeprefix("fold")) for name in there)
+@dataclass
+class Outlook:
+    """The decision rule, and the score that it may expect."""
+
+    rule: Rule
+    picture: np.ndarray
+    """[n]: the pictures of the out-of-fold samples that judged the rule"""
+    lines: list[str]
+    record: dict[str, Any] | None
+    """The expected score for the submission's record; None if no fold is finished."""
 
 
-def predict_run(
-    folder: Path,
-    config: dict[str, Any],
-    folds: list[int],
-    competition: Competition,
-    device: Device,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """A run's test predictions [test sample, class], the mean of its folds', and what made them.
-
-    Folds that were begun, but not trained for a step, are left out. Raises UserError if all are.
-    """
-    probs, models, untrained = [], {}, []
-    for fold in folds:
-        try:
-            prob, digest = predict_test(folder / f"fold{fold}", config, competition, device)
-        except UntrainedError as error:
-            untrained.append(error)
-        else:
-            probs.append(prob)
-            models[str(fold)] = digest
-    if not probs:
-        raise untrained[0]
-    description = {"run": folder.name, "settings": config["settings"], "models": models}
-    return blend(probs), description
-
-
-def gather(
-    folders: Sequence[Path],
-    finished: Sequence[list[int]],
-    competition: Competition,
-    folds: Folds,
-) -> HeldOut:
-    """The out-of-fold predictions of the samples that all runs have."""
-    runs = common_samples(
-        [read_out_of_fold(folder, there) for folder, there in zip(folders, finished, strict=True)]
-    )
-    return hold_out(runs, competition, folds)
+def judge_rule(runs: Sequence[Run]) -> Outlook:
+    """Fit the decision rule to the runs' out-of-fold predictions and estimate its score."""
+    if not all(run.finished for run in runs):
+        unknown = Caution(
+            "a run has no finished fold: its last checkpoints predict as they are, and no score "
+            "is known"
+        )
+        return Outlook(plain_rule(len(runs)), np.empty(0), [unknown], None)
+    samples = hold_out([run.oof for run in runs])
+    rule, expected = fit_rule(samples), expect(samples)
+    folds = runs[0].folds
+    lines = describe_expected(expected, len(samples.labels), len(folds.competition.labels))
+    record = record_expected(expected, len(samples.labels), folds.ignore_groups)
+    return Outlook(rule, samples.picture, lines, record)
 
 
 def record_expected(expected: Expected, n: int, ignoring_groups: bool) -> dict[str, Any]:
@@ -273,8 +211,10 @@ def describe_pooling(of_test: np.ndarray, scored: np.ndarray) -> list[str]:
     ]
     if pooled / len(of_test) < pooled_scored / len(scored):
         lines.append(
-            "warning: fewer of the test samples share a picture, so they gain less by pooling than "
-            "the OOF BAC of this rule says"
+            Caution(
+                "fewer of the test samples share a picture, so they gain less by pooling than the "
+                "OOF BAC of this rule says"
+            )
         )
     return lines
 

@@ -6,7 +6,6 @@ content, because torch's reader takes no notice of the checksums in the file
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellline.errors import UserError, first_line
+from cellline.errors import Caution, UserError, first_line
 from cellline.host.files import atomic, sync_folder
-from cellline.runs.run_folder import check_belongs
+from cellline.host.progress import say
+from cellline.runs.predictions import check_belongs
 from cellline.training.memory import TooLittleMemoryError, explain_full_memory
 
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint-previous.pt", "checkpoint-damaged.pt"
@@ -125,12 +125,10 @@ def put_previous_back(folder: Path) -> None:
         sync_folder(folder)
 
 
-def read_newest(
-    folder: Path, config: dict[str, Any], fold: int, report: Callable[[str], None]
-) -> Checkpoint | None:
+def read_newest(folder: Path, config: dict[str, Any], fold: int) -> Checkpoint | None:
     """The checkpoint that training goes on from; None where nothing was trained yet.
 
-    Where the newest is damaged, that is reported, it is moved aside, and the previous one takes its
+    Where the newest is damaged, a line says so, it is moved aside, and the previous one takes its
     place. Raises UserError when both are damaged, or when it is of another run or fold.
     """
     newest, previous = folder / NEWEST, folder / PREVIOUS
@@ -143,11 +141,11 @@ def read_newest(
         if not previous.exists():
             raise
         checkpoint = read_checkpoint(previous)
-        report(f"warning: {error}")
+        say(Caution(str(error)))
         newest.replace(folder / DAMAGED)
         previous.replace(newest)
         sync_folder(folder)
-        report(
+        say(
             f"going on from the checkpoint before it (epoch {checkpoint.epoch}); the damaged one "
             f"is kept as {folder / DAMAGED}"
         )

@@ -3,15 +3,15 @@
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
+from cellline.errors import Caution
 from cellline.host.files import write_csv
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
-from cellline.runs.run_folder import OutOfFold, write_out_of_fold
+from cellline.runs.predictions import OutOfFold, write_out_of_fold
+from cellline.runs.run import History, Run
 from cellline.training.checkpoint import (
     Checkpoint,
     digest_values,
@@ -20,7 +20,6 @@ from cellline.training.checkpoint import (
 )
 from cellline.training.loop import FoldTrainer
 from cellline.training.progress import Progress
-from cellline.training.scalars import scalars
 
 # What a power cut may cost within an epoch. DenseNet-161's checkpoint of 330 MB takes seconds.
 SAVE_SECONDS = 600
@@ -28,16 +27,8 @@ SAVE_SECONDS = 600
 CLOCK = ("samples_per_second", "seconds")
 
 
-def train_fold(
-    trainer: FoldTrainer,
-    folder: Path,
-    config: dict[str, Any],
-    fold: int,
-    stop: Stop,
-    *,
-    tensorboard: bool = False,
-) -> OutOfFold:
-    """Train a fold to its end and write what it leaves in `folder`; its predictions.
+def train_fold(trainer: FoldTrainer, run: Run, fold: int, stop: Stop) -> OutOfFold:
+    """Train a fold of a run to its end and write its files; the fold's predictions.
 
     A checkpoint and history.csv after each epoch, and within one every SAVE_SECONDS; after the last
     a checkpoint without the optimizer's state, then oof.npz, whose presence means that the fold is
@@ -45,9 +36,10 @@ def train_fold(
     each calls this, and rank 0 writes.
     """
     # Rank 0 alone writes.
+    folder = run.fold_folder(fold)
     lock = one_writer(folder, f"training fold {fold}") if trainer.ranks.first else nullcontext()
     with lock, stop.on_signals():
-        history = resume(trainer, folder, config, fold)
+        history = resume(trainer, run, fold)
         epochs = range(len(history), trainer.training.epochs)
         progress = Progress(
             f"fold {fold}",
@@ -59,23 +51,20 @@ def train_fold(
             shown=trainer.ranks.first,
             cost=trainer.pixels,
         )
-        with scalars(folder, history, tensorboard and trainer.ranks.first) as show:
-            keeper = Keeper(trainer, folder, config, fold, history, stop)
-            for epoch in epochs:
-                try:
-                    record = trainer.train_epoch(epoch, progress, keeper.pause)
-                except Stopped:
-                    keeper.save()
-                    raise
-                history.append(asdict(record))
+        keeper = Keeper(trainer, run, fold, history, stop)
+        for epoch in epochs:
+            try:
+                record = trainer.train_epoch(epoch, progress, keeper.pause)
+            except Stopped:
                 keeper.save()
-                show(history[-1])
-                progress.epoch(record)
+                raise
+            history.append(asdict(record))
+            keeper.save()
+            progress.epoch(record)
         progress.end(history)
         predictions = trainer.out_of_fold(progress, stop.check)
         provenance = {
-            **config,
-            "fold": fold,
+            **run.provenance(fold),
             "model_digest": digest_values(trainer.model.state_dict()),
             "precision": trainer.device.precision,
             "code": code_version(),
@@ -85,23 +74,25 @@ def train_fold(
             ],
         }
         if trainer.ranks.first:
-            write_out_of_fold(folder / "oof.npz", predictions, provenance)
+            write_out_of_fold(run.oof_path(fold), predictions, provenance)
         return predictions
 
 
-def resume(
-    trainer: FoldTrainer, folder: Path, config: dict[str, Any], fold: int
-) -> list[dict[str, float]]:
+def resume(trainer: FoldTrainer, run: Run, fold: int) -> History:
     """Bring the trainer to where the fold stopped; the history until there."""
     # The others may have another disk.
-    checkpoint = trainer.ranks.of_first(lambda: read_newest(folder, config, fold, say))
+    checkpoint = trainer.ranks.of_first(
+        lambda: read_newest(run.fold_folder(fold), run.record, fold)
+    )
     if checkpoint is None:
         return []
     if checkpoint.code != code_version():
         say(
-            f"warning: fold {fold} was trained by another version of this program "
-            f"({checkpoint.code[:12]}) than the one that goes on ({code_version()[:12]}): it may "
-            "end elsewhere than either alone"
+            Caution(
+                f"fold {fold} was trained by another version of this program "
+                f"({checkpoint.code[:12]}) than the one that resumes it ({code_version()[:12]}): "
+                "the result may differ from that of either alone"
+            )
         )
     trainer.restore(checkpoint)
     return checkpoint.history
@@ -111,18 +102,11 @@ class Keeper:
     """Saves a fold's training, when it is time to."""
 
     def __init__(
-        self,
-        trainer: FoldTrainer,
-        folder: Path,
-        config: dict[str, Any],
-        fold: int,
-        history: list[dict[str, float]],
-        stop: Stop,
+        self, trainer: FoldTrainer, run: Run, fold: int, history: History, stop: Stop
     ) -> None:
         """`history` is that of `train_fold`, which adds to it."""
         self.trainer = trainer
-        self.folder = folder
-        self.config = config
+        self.run = run
         self.fold = fold
         self.history = history
         self.stop = stop
@@ -142,9 +126,10 @@ class Keeper:
 
     def save(self) -> None:
         """Write history.csv and the checkpoint."""
+        folder = self.run.fold_folder(self.fold)
         finished = len(self.history) == self.trainer.training.epochs
         checkpoint = Checkpoint(
-            self.config,
+            self.run.record,
             self.fold,
             code_version(),
             len(self.history),
@@ -156,9 +141,9 @@ class Keeper:
             # The checkpoint last: an epoch whose history alone was written is trained again.
             if self.history:
                 write_csv(
-                    self.folder / "history.csv",
+                    folder / "history.csv",
                     tuple(self.history[0]),
                     [tuple(row.values()) for row in self.history],
                 )
-            write_checkpoint(self.folder, checkpoint)
+            write_checkpoint(folder, checkpoint)
         self.saved = time.monotonic()

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from cellline.config import Training
-from cellline.data.competition import Competition
-from cellline.errors import UserError, first_line
+from cellline.errors import Caution, UserError, first_line
 from cellline.host.device import Device, gpu_is_full
 from cellline.host.progress import say
 from cellline.model.loss import BalancedCrossEntropy, class_weights
@@ -18,7 +17,7 @@ from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import measure_normalization
 from cellline.model.views import PLAIN, all_views, average_views, predict_views
 from cellline.runs.folds import Folds
-from cellline.runs.run_folder import OutOfFold
+from cellline.runs.predictions import OutOfFold
 from cellline.scoring.metrics import balanced_accuracy
 from cellline.seeding import DROPOUT, derive_seed
 from cellline.training.augmentation import Augmenter
@@ -58,7 +57,6 @@ class FoldTrainer:
 
     def __init__(
         self,
-        competition: Competition,
         folds: Folds,
         fold: int,
         training: Training,
@@ -72,7 +70,8 @@ class FoldTrainer:
         """
         assert training.lr is not None and training.batch_size is not None
         self.ranks = ranks = ranks or Ranks()
-        self.competition = competition
+        self.folds = folds
+        self.competition = competition = folds.competition
         self.training = training
         self.device = device
         self.peak_lr = training.lr
@@ -216,9 +215,11 @@ class FoldTrainer:
             torch._foreach_copy_(self.buffers, self.buffers_before)
             self.parts = more_parts(self.parts, len(images), failure)
             say(
-                f"warning: {len(images)} samples at once are too many for the GPU's memory: a step "
-                f"computes them in {self.parts} parts now. The batch size stays what it is, but "
-                "the statistics of batch normalization are those of a part"
+                Caution(
+                    f"{len(images)} samples at once do not fit into the GPU's memory: from now on "
+                    f"a step computes them in {self.parts} parts. The batch size stays the same, "
+                    "but batch normalization uses the statistics of each part"
+                )
             )
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
@@ -292,12 +293,7 @@ class FoldTrainer:
     def out_of_fold(self, progress: Progress, pause: Callable[[], None]) -> OutOfFold:
         """The fold's predictions, with and without TTA; what `pause` raises ends them."""
         of_views = self.predict(all_views(self.competition.train_images), progress, pause)
-        return OutOfFold(
-            self.competition.train_ids[self.held_out],
-            self.competition.labels[self.held_out],
-            average_views(of_views),
-            of_views[PLAIN[0]],
-        )
+        return OutOfFold(self.folds, self.held_out, average_views(of_views), of_views[PLAIN[0]])
 
     def resume_state(self) -> dict[str, Any]:
         """What `restore` needs, beside the averaged weights.

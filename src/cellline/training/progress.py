@@ -10,7 +10,7 @@ import torch
 from cellline.host.device import Device
 from cellline.host.progress import duration, progress_bar, say
 from cellline.model.views import VIEWS
-from cellline.runs.run_folder import History, best_epoch
+from cellline.runs.run import History, best_epoch
 from cellline.scoring.metrics import percent
 from cellline.training.batches import Batch
 

@@ -1,29 +1,17 @@
 """Training a run: its settings, then fold after fold."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from cellline.audit.leak import describe_run_leak
 from cellline.config import Config
 from cellline.errors import UserError
 from cellline.host.device import choose_device
+from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
-from cellline.runs.folds import IGNORING_GROUPS, open_folds, read_record
-from cellline.runs.run_folder import (
-    OutOfFold,
-    check_same_run,
-    check_scored,
-    claim_run,
-    describe_run,
-    finished_folds,
-    read_config,
-    read_out_of_fold,
-    run_folder,
-    score_out_of_fold,
-    train_command,
-)
+from cellline.runs.folds import IGNORING_GROUPS, open_folds
+from cellline.runs.predictions import OutOfFold
+from cellline.runs.run import Run, new_run, read_record, run_folder
 from cellline.scoring.metrics import balanced_accuracy, percent
 from cellline.training.fold import train_fold
 from cellline.training.loop import FoldTrainer
@@ -31,39 +19,37 @@ from cellline.training.ranks import LostRankError, Ranks, join_ranks
 from cellline.training.settings import settle
 
 
-def train_run(config: Config, report: Callable[[str], None], processes: int = 1) -> None:
-    """Train the fold that `config` names, or every fold; finished ones are skipped.
+def train_run(config: Config, processes: int = 1) -> None:
+    """Train the fold that `config` names, or every fold; skip finished ones.
 
-    Under torchrun with all the processes that it has started, of which the first alone writes and
-    reports; `make train` has started `processes`. Raises UserError for settings that the run was
-    not begun with, and everything that reading the input and building the network can find wrong;
-    Stopped when it was ended early, and saved; LostRankError when another process has ended.
+    Under torchrun, which `make train` starts with `processes`, every process calls this; only the
+    first writes and prints. Raises UserError for settings that the run was not begun with, and for
+    anything wrong with input or network; Stopped when training ended early, saved; LostRankError
+    when another process has ended.
     """
     with join_ranks() as ranks:
         stop = Stop(config.machine.max_minutes)
         if ranks.size > 1:
             stop.agree = ranks.largest
-            # A second Ctrl-C reaches who started them alone.
+            # A second Ctrl-C reaches only the process that started them.
             stop.notice = "finishing the step, then saving" if ranks.first else ""
         try:
-            train_with(ranks, stop, config, report, processes)
+            _train(ranks, stop, config, processes)
         except LostRankError:
             if stop.number is not None:
                 raise Stopped(stop.number) from None
             raise
 
 
-def train_with(
-    ranks: Ranks, stop: Stop, config: Config, report: Callable[[str], None], processes: int
-) -> None:
-    """Be one of the ranks of `train_run`."""
-    competition, folds = ranks.one_by_one(lambda: open_folds(config.folders))
-    folder = run_folder(config.folders.oof_dir, config.run)
-    if config.fold is not None and config.fold not in range(folds.n_folds):
+def _train(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
+    """Train as one of the ranks of `train_run`."""
+    folds = ranks.one_by_one(lambda: open_folds(config.folders))
+    folder = run_folder(config)
+    if config.fold is not None and config.fold not in folds.numbers:
         raise UserError(f"--fold {config.fold}: folds are 0 to {folds.n_folds - 1}")
     ranks.check_same(
         {
-            "input": competition.digest,
+            "input": folds.competition.digest,
             "folds": folds.digest,
             "program": code_version(),
             "--run": config.run,
@@ -71,82 +57,56 @@ def train_with(
             "--max-minutes": config.machine.max_minutes,
         }
     )
-    # Of the OOF folder's runs rank 0's disk decides.
-    training, source, chosen = ranks.of_first(
-        lambda: settle(
-            config.training, read_config(folder), config.folders.oof_dir, competition, folds
-        )
-    )
-    record = describe_run(training, competition, folds)
-    ranks.of_first(lambda: continue_run(folder, record, folds.n_folds))
+    # The OOF folder on rank 0's disk decides.
+    settled = ranks.of_first(lambda: settle(config, read_record(folder), folds))
+    run = new_run(replace(config, training=settled.training), folds)
+    ranks.of_first(run.check_unchanged)
     device = choose_device(config.machine, ranks.local_rank, ranks.local_size)
-    # A precision scales the loss or does not, and a kind of device has its own way to talk.
+    # Precision decides whether the loss is scaled; each kind of device has its own communication.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
     if folds.ignore_groups:
-        report(IGNORING_GROUPS)
-    report(f"run {config.run}: {training.network}, {source}")
+        say(IGNORING_GROUPS)
+    say(f"run {run.name}: {settled.training.network}, {settled.line}")
 
     def train_one(fold: int) -> OutOfFold:
-        trainer = FoldTrainer(competition, folds, fold, training, device, ranks)
-        # Only now, when the network could be built, does the run begin.
-        ranks.of_first(lambda: claim_run(folder, record, chosen))
+        trainer = FoldTrainer(folds, fold, settled.training, device, ranks)
+        # Only now, with the network built, does the run begin.
+        ranks.of_first(lambda: run.begin(settled.tuning))
         try:
-            return train_fold(
-                trainer,
-                folder / f"fold{fold}",
-                record,
-                fold,
-                stop,
-                tensorboard=config.machine.tensorboard,
-            )
+            return train_fold(trainer, run, fold, stop)
         except Stopped:
-            command = train_command(
-                config.folders, config.run, config.fold, config.machine, processes
-            )
-            report(f"what fold {fold} has is saved; to go on from there:\n  {command}")
+            say(f"fold {fold} is saved; to resume:\n  {run.command(config.fold, processes)}")
             raise
 
-    for fold in range(folds.n_folds) if config.fold is None else [config.fold]:
+    for fold in folds.numbers if config.fold is None else [config.fold]:
         # Another training may have finished it meanwhile.
-        if fold in ranks.of_first(lambda: finished_folds(folder, folds.n_folds)):
+        if fold in ranks.of_first(lambda: run.finished):
             if ranks.first:
-                predictions = read_out_of_fold(folder, [fold])
-                report(f"fold {fold} is finished already: {describe_scores(predictions)}")
+                say(f"fold {fold} is finished already: {_describe(run.out_of_fold([fold]))}")
             continue
-        # In a call of its own: the network is gone before the next fold's is built.
-        predictions = train_one(fold)
-        report(f"fold {fold} is finished: {describe_scores(predictions)}")
-    if not ranks.first:
-        return
-    finished = finished_folds(folder, folds.n_folds)
-    if len(finished) > 1:
-        predictions = read_out_of_fold(folder, finished)
-        interval = score_out_of_fold(predictions, competition, folds).interval
-        report(
-            f"folds {', '.join(map(str, finished))}: {describe_scores(predictions)}; "
-            f"95 % interval {percent(interval[0])} to {percent(interval[1])}"
+        # In a call of its own, which frees the network before the next fold's is built.
+        say(f"fold {fold} is finished: {_describe(train_one(fold))}")
+    if ranks.first and run.finished:
+        _conclude(run)
+
+
+def _conclude(run: Run) -> None:
+    """Print the score of all finished folds."""
+    if len(run.finished) > 1:
+        named = ", ".join(map(str, run.finished))
+        score = run.oof.score()
+        say(
+            f"folds {named}: {_describe(run.oof)}; "
+            f"95 % interval {percent(score.low)} to {percent(score.high)}"
         )
-    if folds.ignore_groups and finished:
-        share = read_record(config.folders.oof_dir)["audit"]["test_grouped"]
-        share /= len(competition.test_ids)
-        predictions = read_out_of_fold(folder, finished)
-        for line in describe_run_leak(predictions, competition, folds, share):
-            report(line)
+    if run.folds.ignore_groups:
+        share = run.folds.record["audit"]["test_grouped"] / len(run.competition.test_ids)
+        for line in describe_run_leak(run.oof, share):
+            say(line)
 
 
-def continue_run(folder: Path, record: dict[str, Any], n_folds: int) -> None:
-    """Raise UserError where the run was begun with another config; restore a lost one."""
-    check_same_run(folder, record)
-    finished = finished_folds(folder, n_folds)
-    if finished and read_config(folder) is None:
-        # It was lost, or moved away as damaged: the folds say what it must have been.
-        for fold in finished:
-            check_scored(folder / f"fold{fold}" / "oof.npz", {**record, "fold": fold})
-        claim_run(folder, record)
-
-
-def describe_scores(predictions: OutOfFold) -> str:
-    """The balanced accuracy with and without test-time augmentation."""
-    with_tta = balanced_accuracy(predictions.labels, predictions.prob.argmax(1))
+def _describe(predictions: OutOfFold) -> str:
+    """Balanced accuracy with and without test-time augmentation."""
+    with_tta = balanced_accuracy(predictions.labels, predictions.predicted)
     plain = balanced_accuracy(predictions.labels, predictions.prob_plain.argmax(1))
     return f"OOF BAC {percent(with_tta)} with all views, {percent(plain)} with one"

@@ -4,12 +4,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Training
-from cellline.data.competition import Competition
+from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training
 from cellline.errors import UserError
 from cellline.host.files import read_json
 from cellline.runs.folds import Folds
-from cellline.runs.run_folder import Chosen
+from cellline.runs.run import Tuning
 
 # A rate that suits one network, its start, image size or optimizer says little about another's.
 TUNED_FOR = ("network", "weights", "image_size", "optimizer")
@@ -50,47 +49,52 @@ def read_tuned(oof_dir: Path) -> Tuned | None:
     return Tuned(**read_json(path))
 
 
-def settle(
-    training: Training,
-    recorded: dict[str, Any] | None,
-    oof_dir: Path,
-    competition: Competition,
-    folds: Folds,
-) -> tuple[Training, str, Chosen | None]:
-    """The settings with a learning rate and a batch size, a line that says whence, and the tuning.
+@dataclass(frozen=True)
+class Settled:
+    """Training settings with a learning rate and a batch size, and where they came from."""
 
-    What the command line gives goes first, then what the run's config.json `recorded`, then what
-    was tuned and `suits`, then the defaults. The tuning is None where nothing was taken from it
-    now. Raises UserError when it was tuned on other input or folds.
+    training: Training
+    line: str
+    """The two values and their sources, for a person."""
+    tuning: Tuning | None
+    """The tuning that a value was taken from now; None if none was."""
+
+
+def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Settled:
+    """Settle a run's learning rate and batch size.
+
+    The command line decides first, then the run's `recorded` config.json, then a tuning that
+    `suits`, then the defaults. Raises UserError if the tuning is of other input or folds.
     """
+    training, oof_dir = config.training, config.folders.oof_dir
     found: dict[str, Any] = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
-    source, chosen = "default", None
+    source, tuning = "default", None
     if recorded is not None:
         found, source = recorded["settings"], "as the run began"
     elif training.lr is None or training.batch_size is None:
         tuned = read_tuned(oof_dir)
         if tuned is not None and suits(tuned, training):
-            check_data(oof_dir / "tuning" / BEST, tuned, competition, folds)
+            check_data(oof_dir / "tuning" / BEST, tuned, folds)
             found = asdict(tuned)
-            source = f"tuned; trials that looked at fold {tuned.fold}: {tuned.trials}"
-            chosen = Chosen(tuned.fold, tuned.trials)
+            source = f"tuned by {tuned.trials} trials on fold {tuned.fold}"
+            tuning = Tuning(tuned.fold, tuned.trials)
         elif tuned is not None:
-            source = "default; what was tuned is for other settings"
+            source = "default; the tuning was of other settings"
     settled = replace(
         training,
         lr=found["lr"] if training.lr is None else training.lr,
         batch_size=found["batch_size"] if training.batch_size is None else training.batch_size,
     )
 
-    def whence(given: float | None) -> str:
+    def name_source(given: float | None) -> str:
         return source if given is None else "given"
 
     line = (
-        f"learning rate {settled.lr:g} ({whence(training.lr)}), "
-        f"batch size {settled.batch_size} ({whence(training.batch_size)})"
-        f"{describe_resizing(training, competition.train_images.shape[2:])}"
+        f"learning rate {settled.lr:g} ({name_source(training.lr)}), "
+        f"batch size {settled.batch_size} ({name_source(training.batch_size)})"
+        f"{describe_resizing(training, folds.competition.train_images.shape[2:])}"
     )
-    return settled, line, chosen
+    return Settled(settled, line, tuning)
 
 
 def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
@@ -105,16 +109,16 @@ def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
     return f", images of {width}x{height} pixels resized to {resized}"
 
 
-def check_data(path: Path, tuned: Tuned, competition: Competition, folds: Folds) -> None:
-    """Raise UserError that names both sides when best.json is of other input or folds."""
+def check_data(path: Path, tuned: Tuned, folds: Folds) -> None:
+    """Raise UserError that names both sides if best.json is of other input or folds."""
     for what, then, now in (
-        ("input", tuned.input_digest, competition.digest),
+        ("input", tuned.input_digest, folds.competition.digest),
         ("folds", tuned.folds_digest, folds.digest),
     ):
         if then != now:
             raise UserError(
-                f"{path} was tuned on other {what} ({then[:12]}) than there is now ({now[:12]}): "
-                f"move {path.parent} away, or give --lr and --batch-size"
+                f"{path} was tuned on other {what} ({then[:12]}) than the present {what} "
+                f"({now[:12]}): move {path.parent} away, or give --lr and --batch-size"
             )
 
 

@@ -187,7 +187,7 @@ def train_trial(
     Raises what `stop` does, and UpdateFinishedTrialError as `end_trial`.
     """
     try:
-        trainer = FoldTrainer(competition, folds, fold, training, device)
+        trainer = FoldTrainer(folds, fold, training, device)
         epochs = range(training.epochs)
         progress = Progress(
             title,
@@ -215,7 +215,8 @@ def tune_run(
     config: Config, trials: int, report: Callable[[str], None], storage: str | None = None
 ) -> None:
     """Tune on the fold that `config` names (by default 0), with its epochs for a trial."""
-    competition, folds = open_folds(config.folders)
+    folds = open_folds(config.folders)
+    competition = folds.competition
     fold = config.fold or 0
     if fold not in range(folds.n_folds):
         raise UserError(f"--fold {fold}: folds are 0 to {folds.n_folds - 1}")

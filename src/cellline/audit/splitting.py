@@ -1,0 +1,49 @@
+"""Splitting samples into folds: by groups, stratified by class."""
+
+import numpy as np
+
+from cellline.errors import UserError
+from cellline.host.names import name_classes
+
+
+def check_groups(
+    labels: np.ndarray, group: np.ndarray, classes: tuple[str, ...], n_folds: int
+) -> None:
+    """Raise UserError when there are classes with fewer groups than folds."""
+    groups = [len(np.unique(group[labels == index])) for index in range(len(classes))]
+    few = [
+        f"{name} has {count}"
+        for name, count in zip(name_classes(classes), groups, strict=True)
+        if count < n_folds
+    ]
+    if few:
+        enough = min(groups)
+        advice = "add samples" if enough < 2 else f"deal fewer folds (--folds {enough})"
+        raise UserError(
+            f"{n_folds} folds need {n_folds} different pictures of every class (copies count "
+            f"once), but {', '.join(few)}; {advice}"
+        )
+
+
+def deal_folds(labels: np.ndarray, group: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Stratified folds, int64 [n], of labels int [n] and groups [n]; no group is in two folds."""
+    # Imported where it is used: it takes a second, which the other verbs need not spend.
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    fold = np.empty(len(labels), dtype=np.int64)
+    for number, (_, held_out) in enumerate(splitter.split(labels, labels, group)):
+        fold[held_out] = number
+    return fold
+
+
+def deal_naively(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Stratified folds, int64 [n], as if no sample had a copy: only to measure what that does."""
+    # Imported where it is used, as above.
+    from sklearn.model_selection import StratifiedKFold
+
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    fold = np.empty(len(labels), dtype=np.int64)
+    for number, (_, held_out) in enumerate(splitter.split(labels, labels)):
+        fold[held_out] = number
+    return fold

@@ -1,0 +1,266 @@
+"""A run: one configuration, trained on all folds, and everything that it has on disk.
+
+`oof/<run>/` holds `config.json`, `tuned.json` if settings came from a tuning, and for each fold
+`fold<k>/` with checkpoints, `history.csv`, `oof.npz` and `test.npz`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cellline.cli import make_command
+from cellline.config import Augmentation, Config, Training, describe_differences
+from cellline.data.competition import Competition
+from cellline.errors import UserError
+from cellline.host.files import read_json, write_json
+from cellline.host.locking import one_writer
+from cellline.host.names import name_classes, shorten_name
+from cellline.runs.folds import Folds
+from cellline.runs.predictions import (
+    OutOfFold,
+    check_belongs,
+    read_out_of_fold,
+    read_provenance,
+)
+
+# The rows of a fold's history.csv.
+History = list[dict[str, float]]
+
+# Other names in the OOF folder.
+RESERVED = ("tuning", "folds.csv", "folds.json")
+# Bytes of a run's name, which becomes part of other files' names.
+LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The tuning that chose a run's learning rate or batch size: the content of tuned.json."""
+
+    fold: int
+    """The fold whose held-out part scored the trials."""
+    trials: int
+    """How many trials it scored."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run and its files, opened and checked in this one place."""
+
+    config: Config
+    """The run's name, its folders and its training settings."""
+    folds: Folds
+    record: dict[str, Any]
+    """The content of config.json: settings, classes, channels, digests of input and folds."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run and of its folder."""
+        return self.config.run
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return self.config.folders.oof_dir / self.name
+
+    @property
+    def competition(self) -> Competition:
+        """The competition that the folds deal."""
+        return self.folds.competition
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The training settings as config.json records them."""
+        settings: dict[str, Any] = self.record["settings"]
+        return settings
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes as a person is shown them; the competition's names may be of any length."""
+        return name_classes(self.competition.classes)
+
+    @property
+    def finished(self) -> list[int]:
+        """The trained folds: those with out-of-fold predictions, which are written last."""
+        return [fold for fold in self.folds.numbers if self.oof_path(fold).exists()]
+
+    @property
+    def missing(self) -> list[int]:
+        """The folds that are not finished."""
+        return [fold for fold in self.folds.numbers if not self.oof_path(fold).exists()]
+
+    @property
+    def begun(self) -> list[int]:
+        """The folds that have a checkpoint."""
+        return [
+            fold
+            for fold in self.folds.numbers
+            if any(self.fold_folder(fold).glob("checkpoint*.pt"))
+        ]
+
+    def fold_folder(self, fold: int) -> Path:
+        """The folder of a fold."""
+        return self.folder / f"fold{fold}"
+
+    def oof_path(self, fold: int) -> Path:
+        """The file with the out-of-fold predictions of a fold."""
+        return self.fold_folder(fold) / "oof.npz"
+
+    def provenance(self, fold: int) -> dict[str, Any]:
+        """What every file of a fold must say it was made from."""
+        return {**self.record, "fold": fold}
+
+    def out_of_fold(self, folds: Sequence[int]) -> OutOfFold:
+        """Predictions of some finished folds.
+
+        Raises UserError for a file that is damaged, or of another run, fold or data.
+        """
+        return read_out_of_fold(
+            [self.oof_path(fold) for fold in folds],
+            [self.provenance(fold) for fold in folds],
+            self.folds,
+        )
+
+    @cached_property
+    def oof(self) -> OutOfFold:
+        """Predictions of all finished folds; see `out_of_fold`."""
+        return self.out_of_fold(self.finished)
+
+    @cached_property
+    def histories(self) -> dict[int, History]:
+        """The history of each finished fold, as its predictions recorded it."""
+        return {fold: read_provenance(self.oof_path(fold))["history"] for fold in self.finished}
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """The tuning that settings came from; None if none did."""
+        path = self.folder / "tuned.json"
+        return Tuning(**read_json(path)) if path.exists() else None
+
+    def command(self, fold: int | None = None, processes: int = 1) -> str:
+        """The command that trains a fold, or every missing fold, with the run's settings."""
+        return make_command("train", replace(self.config, fold=fold), processes)
+
+    def check_unchanged(self) -> None:
+        """Raise UserError that names what differs if the run was begun with another config.
+
+        A lost config.json is restored if the finished folds agree with this one.
+        """
+        recorded = read_record(self.folder)
+        if recorded is None:
+            for fold in self.finished:
+                path = self.oof_path(fold)
+                check_belongs(path, read_provenance(path), self.provenance(fold))
+            if self.finished:
+                self.begin()
+        elif differences := describe_differences(recorded, self.record):
+            raise UserError(
+                f"{self.folder} was begun with other settings: {differences}. Give those again, "
+                "or another name (--run)"
+            )
+
+    def begin(self, tuning: Tuning | None = None) -> None:
+        """Write config.json unless it exists; before it tuned.json, if the run was tuned.
+
+        Raises UserError if the run was begun with another config, even by another process now.
+        """
+        # Folds of one run may start at once: any of them holds the lock only for a moment.
+        with one_writer(self.folder, "beginning a run", wait=10):
+            recorded = read_record(self.folder)
+            if recorded is None:
+                if tuning is not None:
+                    write_json(self.folder / "tuned.json", asdict(tuning))
+                write_json(self.folder / "config.json", self.record)
+            else:
+                self.check_unchanged()
+
+
+def new_run(config: Config, folds: Folds) -> Run:
+    """The run that these settings make; nothing is written.
+
+    Raises UserError for a name that can't be a folder's.
+    """
+    run_folder(config)
+    competition = folds.competition
+    record = {
+        "settings": asdict(config.training),
+        "classes": list(competition.classes),
+        "channels": list(competition.channels),
+        "input_digest": competition.digest,
+        "folds_digest": folds.digest,
+    }
+    return Run(config, folds, record)
+
+
+def open_run(config: Config, folds: Folds) -> Run:
+    """The run that `config` names, with the settings that it was begun with.
+
+    Raises UserError if there is none, or if it is of other data, folds or program settings.
+    """
+    folder = run_folder(config)
+    record = read_record(folder)
+    if record is None:
+        raise UserError(f"no run in {folder}: train it first,\n  {make_command('train', config)}")
+    for key, now, what in (
+        ("input_digest", folds.competition.digest, "input"),
+        ("folds_digest", folds.digest, "folds"),
+    ):
+        if record[key] != now:
+            raise UserError(
+                f"{folder} was trained on other {what} ({record[key][:12]}) than the present "
+                f"{what} ({now[:12]}); train it again under another name (--run)"
+            )
+    return Run(replace(config, training=read_training(record)), folds, record)
+
+
+def open_runs(config: Config, names: Sequence[str], folds: Folds) -> list[Run]:
+    """The runs of these names, each once; see `open_run`."""
+    return [open_run(replace(config, run=name), folds) for name in dict.fromkeys(names)]
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The content of a run's config.json; None if the run has not begun."""
+    path = folder / "config.json"
+    return read_json(path) if path.exists() else None
+
+
+def read_training(record: dict[str, Any]) -> Training:
+    """The settings that a config.json records."""
+    settings = record["settings"]
+    return Training(**{**settings, "augmentation": Augmentation(**settings["augmentation"])})
+
+
+def run_folder(config: Config) -> Path:
+    """The folder of the run that `config` names; it need not exist yet.
+
+    Raises UserError for a name that is not a plain folder name, and if a link or file is in its
+    place.
+    """
+    name = config.run
+    plain = all(character.isalnum() or character in "._-" for character in name)
+    if (
+        not (name and plain)
+        or name[0] in ".-"
+        or name[-1] == "."
+        or name.lower() in RESERVED
+        or len(name.encode()) > LONGEST_NAME
+    ):
+        raise UserError(
+            f"--run {shorten_name(name)!r}: the name may hold letters, digits, '.', '_' and '-', "
+            f"must not begin with '.' or '-' nor end with '.', and has at most {LONGEST_NAME} "
+            f"bytes; {', '.join(RESERVED)} are taken"
+        )
+    folder = config.folders.oof_dir / name
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        kind = "a link" if folder.is_symlink() else "a file"
+        raise UserError(
+            f"{folder} is {kind}, but the run needs a folder of its own there: move it away, or "
+            "give the run another name (--run)"
+        )
+    return folder
+
+
+def best_epoch(history: History) -> dict[str, float]:
+    """The epoch with the best held-out balanced accuracy, the first of several."""
+    return max(history, key=lambda row: row["held_out_bac"])
