@@ -20,9 +20,10 @@ BUFFERED = {"PYTHONUNBUFFERED": ""}
 # Counts two units of five, then waits until it is told to go on.
 WORK = """
 import sys
-from cellline.host.progress import progress_bar
+from cellline.host import progress
 
-with progress_bar("fold 0, epoch 3/20", 5, "step", shown={shown}, line_seconds=0) as advance:
+progress.LINE_SECONDS = 0
+with progress.progress_bar("fold 0, epoch 3/20", 5, "step", shown={shown}) as advance:
     advance(2)
     sys.stdin.readline()
     advance(2)
@@ -97,16 +98,3 @@ def test_a_line_a_minute(
         "fold 0: step 160 of 200 (80 %), about 2 min left",
         "fold 0: step 180 of 200 (90 %), about 1 min left",
     ]
-
-
-def test_what_is_done_in_a_minute_needs_no_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: clock)
-    for _ in range(10):
-        with progress_bar("fold 0", 59, "step") as advance:
-            for _ in range(59):
-                clock += 1
-                advance(1)
-    assert capsys.readouterr().out == ""

@@ -43,7 +43,7 @@ def holder() -> subprocess.Popen[str]:
 
 
 def test_the_second_writer_is_told_of_the_first(holder: subprocess.Popen[str]) -> None:
-    told = rf"folder is being written by process {holder.pid} on .* \(training fold 3\)"
+    told = rf"folder is in use by process {holder.pid} on .* \(training fold 3\)"
     with pytest.raises(UserError, match=told), one_writer(Path("folder"), "dealing folds"):
         pass
     # It said so without disturbing the first.

@@ -1,37 +1,29 @@
-import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-
-from cellline.host.versions import code_version, package_versions
-
-ROOT = Path(__file__).resolve().parents[2]
+from cellline.host.versions import SOURCES, code_version, package_versions
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
-def test_the_code_has_the_name_that_git_gives_it(tmp_path: Path) -> None:
-    # What is there now, committed or not, in an index and a store of its own.
-    environment = {
-        **os.environ,
-        "GIT_INDEX_FILE": str(tmp_path / "index"),
-        "GIT_OBJECT_DIRECTORY": str(tmp_path),
-    }
+def test_the_code_version_changes_with_any_source_and_with_nothing_else(tmp_path: Path) -> None:
+    copy = tmp_path / "src"
+    shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+    def version() -> str:
+        code = "from cellline.host.versions import code_version; print(code_version())"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
 
-    code_version.cache_clear()
-    git("add", "src")
-    assert code_version() == git("write-tree", "--prefix=src/")
+    assert version() == code_version()
+    (copy / ".editor~").touch()
+    assert version() == code_version()
+    with (copy / "cellline" / "report" / "style.css").open("a") as file:
+        file.write("\n")
+    assert version() != code_version()
 
 
 def test_versions_are_numbers() -> None:

@@ -3,63 +3,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cellline.config import Folders
 from cellline.data.competition import Competition
 from cellline.errors import UserError
+from cellline.host.files import write_json
 from cellline.runs.folds import (
     Folds,
-    check_groups,
-    deal_folds,
-    deal_naively,
     find_straddling,
     open_folds,
     read_folds,
     write_folds,
 )
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.data())
-def test_grouping_never_splits(data: st.DataObject) -> None:
-    n_folds = data.draw(st.integers(2, 5))
-    groups_of_class = data.draw(st.lists(st.integers(5, 15), min_size=2, max_size=4))
-    label_of_group = np.repeat(np.arange(len(groups_of_class)), groups_of_class)
-    sizes = data.draw(
-        st.lists(st.integers(1, 6), min_size=len(label_of_group), max_size=len(label_of_group))
-    )
-    group = np.repeat(np.arange(len(label_of_group)) * 7, sizes)
-    labels = label_of_group[group // 7]
-    fold = deal_folds(labels, group, n_folds, seed=data.draw(st.integers(0, 9)))
-    assert set(fold) <= set(range(n_folds))
-    for name in np.unique(group):
-        assert len(set(fold[group == name])) == 1
-
-
-def test_classes_are_spread_evenly() -> None:
-    labels = np.repeat([0, 1, 2], [50, 30, 20])
-    fold = deal_folds(labels, np.arange(100), 5, seed=0)
-    for name, share in ((0, 10), (1, 6), (2, 4)):
-        assert list(np.bincount(fold[labels == name])) == [share] * 5
-
-
-def test_a_class_with_too_few_groups_is_named() -> None:
-    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    group = np.array([1, 2, 3, 4, 5, 5, 5, 6])
-    with pytest.raises(UserError, match=r"RT4 has 2; deal fewer folds \(FOLDS=2\)"):
-        check_groups(labels, group, ("HeLa", "RT4"), 3)
-    with pytest.raises(UserError, match="add samples"):
-        check_groups(labels, np.array([1, 2, 3, 4, 5, 5, 5, 5]), ("HeLa", "RT4"), 2)
-
-
-def test_naive_folds_are_even_and_ignore_everything_else() -> None:
-    labels = np.repeat([0, 1], [30, 12])
-    fold = deal_naively(labels, 3, seed=0)
-    assert list(np.bincount(fold[labels == 0])) == [10] * 3
-    assert list(np.bincount(fold[labels == 1])) == [4] * 3
-    assert not np.array_equal(fold, deal_naively(labels, 3, seed=1))
 
 
 @given(
@@ -83,10 +40,28 @@ def test_folds_are_read_as_they_were_written(competition: Competition, folds: Fo
     np.testing.assert_array_equal(read.fold, folds.fold)
     np.testing.assert_array_equal(read.group, folds.group)
     assert (read.n_folds, read.ignore_groups) == (3, True)
+    assert list(read.numbers) == [0, 1, 2]
     with pytest.raises(UserError, match="made from other input"):
         read_folds(Path("oof"), replace(competition, digest="0" * 64))
 
 
 def test_missing_folds_say_what_to_do(drawn: Path) -> None:
-    with pytest.raises(UserError, match="run `make folds` first"):
+    with pytest.raises(UserError, match="run `folds` first"):
         open_folds(Folders(drawn, Path("oof")))
+
+
+def test_folds_do_not_change_under_what_depends_on_them(
+    competition: Competition, folds: Folds
+) -> None:
+    oof = Path("oof")
+    record = {"n_folds": 3, "input_digest": competition.digest, "ignore_groups": False}
+    write_folds(oof, competition, folds.fold, folds.group, record)
+    written = (oof / "folds.csv").read_bytes()
+    digest = read_folds(oof, competition).digest
+    # A run and a tuning alike: both have a config.json that names their folds.
+    for name in ("a", "tuning"):
+        write_json(oof / name / "config.json", {"folds_digest": digest})
+    write_folds(oof, competition, folds.fold, folds.group, record)
+    with pytest.raises(UserError, match=r"folds.csv would change, and a, tuning in oof depend"):
+        write_folds(oof, competition, folds.fold[::-1], folds.group, record)
+    assert (oof / "folds.csv").read_bytes() == written

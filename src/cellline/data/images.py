@@ -93,7 +93,7 @@ def _decoded(
     damaged: dict[str, list[int]] = defaultdict(list)
     images = decode(_encoded(listings, problems), size, workers)
     total = sum(int(sound.sum()) for sound in missing.values())
-    with progress_bar("decoding images", total, "image", delay=1) as advance:
+    with progress_bar("decoding images", total, "image") as advance:
         for split, place, pixels in images:
             missing[split][place] = False
             if pixels is None:

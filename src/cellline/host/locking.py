@@ -1,4 +1,4 @@
-"""Locks between processes that die with their holder: one writer a folder, one at a file."""
+"""Locks between processes that die with their holder: one writer per folder, one per file."""
 
 import fcntl
 import os
@@ -14,32 +14,33 @@ from cellline.host.files import name_in_errors, remove_leftovers
 
 LOCK = ".lock"
 
-# Between two tries to get a lock that is waited for.
+# Between two attempts to get a lock.
 RETRY_SECONDS = 0.05
 
 
 @contextmanager
 def one_writer(folder: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
-    """Be the only process that writes in `folder`, which is made; `doing` says what for.
+    """Be the only process that writes to `folder`, which is created; `doing` names the work.
 
-    Raises UserError that names the other process where one is at it, after `wait` seconds. What an
-    earlier writer that was killed left half written is removed.
+    Raises UserError that names the other process if one still writes there after `wait` seconds.
+    Files that a killed writer left half written are removed.
 
-    A POSIX record lock on the folder's file `.lock`: the system drops it when its holder ends in
-    whatever way, forked children don't inherit it, and it holds between the machines that share a
-    folder. (filelock, which torch brings, takes flock(), which forked children keep alive.) It
-    does not keep a process from itself. The file stays: to remove it would be a race.
+    The lock is a POSIX record lock on `.lock` in the folder. The system drops it when its holder
+    ends in any way, forked children do not inherit it, and it holds between machines that share the
+    folder. (filelock, which torch brings, uses flock(), which forked children keep alive.) It does
+    not keep a process from itself. The file stays: removing it would be a race.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # "a+" makes the file and doesn't empty it: it says who holds it.
+    # "a+" creates the file without emptying it: it names the holder.
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
         give_up = time.monotonic() + wait
-        while not _acquire(file):
+        while not try_lock(file):
             if time.monotonic() >= give_up:
                 file.seek(0)
+                holder = file.read() or "another process"
                 raise UserError(
-                    f"{folder} is being written by {file.read() or 'another process'}, and this "
-                    f"would be {doing}; wait for its end, or stop it first"
+                    f"{folder} is in use by {holder}, which keeps this process from {doing}; wait "
+                    "until it ends, or stop it"
                 )
             time.sleep(RETRY_SECONDS)
         with name_in_errors(folder / LOCK):
@@ -50,40 +51,8 @@ def one_writer(folder: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
         yield
 
 
-class Lock:
-    """A lock of the same kind on a file of its own, which is made; waited for without a limit.
-
-    It is for what takes moments: who waits, waits for a process that is at work, or was stopped
-    (Ctrl-Z). The process that holds it may take it again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.depth = 0
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Within, no other process holds it."""
-        if self.depth:
-            # Not opened again: to close any file object of it would let the lock go.
-            yield
-            return
-        with self.path.open("a") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)
-            self.depth += 1
-            try:
-                yield
-            finally:
-                self.depth -= 1
-
-
-def is_locked(path: Path) -> bool:
-    """Whether another process holds a lock on a file; not for one that this process holds."""
-    with path.open("a") as file:
-        return not _acquire(file)
-
-
-def _acquire(file: IO[str]) -> bool:
+def try_lock(file: IO[str]) -> bool:
+    """Take the lock on an open file; False if another process holds it."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # the standard allows either

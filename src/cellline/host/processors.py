@@ -1,4 +1,4 @@
-"""How many processors there are to use, and using them all."""
+"""The processors this process may use, and a way to use all of them."""
 
 import os
 from collections import deque
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def count_processors() -> int:
-    """Processors that this process may run on: in a container or a Slurm job fewer than exist."""
+    """Number of processors this process may use: in a container or Slurm job, fewer than exist."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -20,10 +20,10 @@ def count_processors() -> int:
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield what `function` makes of each item, in their order, in bounded memory.
+    """Yield the function's result for each item, in order, computed by threads.
 
-    By `workers` threads, by default one a processor; one item more than those, or what was made of
-    it, is in memory. It pays where the time is spent in what lets other threads run.
+    By default there is one thread per processor. At most one item or result more than there are
+    threads is in memory. Threads pay where the work releases Python's lock.
     """
     workers = workers or count_processors()
     if workers == 1:

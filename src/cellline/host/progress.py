@@ -1,4 +1,4 @@
-"""How far a piece of work is: a bar on a terminal, now and then a line in a log."""
+"""Progress of long work: a bar on a terminal, an occasional line in a log."""
 
 import os
 import sys
@@ -10,62 +10,48 @@ from tqdm import tqdm
 
 from cellline.errors import Caution
 
-# Between the lines of a log. A person who looks at it sees within that time whether it moves, and
-# the watchdogs of clusters and CI that end a silent job wait for ten minutes or longer; a night is
-# some hundred lines. Work that is done sooner needs none.
+# Between the lines of a log. A person who looks at it soon sees whether it moves, and the watchdogs
+# of clusters and CI that end a silent job wait for ten minutes or longer.
 LINE_SECONDS = 60.0
 
 
 @contextmanager
 def progress_bar(
-    title: str,
-    total: int,
-    unit: str,
-    *,
-    done: int = 0,
-    delay: float = 0.0,
-    shown: bool = True,
-    line_seconds: float = LINE_SECONDS,
+    title: str, total: int, unit: str, *, done: int = 0, shown: bool = True
 ) -> Iterator[Callable[[int], object]]:
-    """Show the work done within; yields what is to be told how many more units are done.
+    """Show the progress of the work inside; yields a function to call with newly done units.
 
-    `done` of the `total` units were done before. A bar appears after `delay` seconds and vanishes
-    at the end. Where stderr is no terminal that can take lines back, a line on stdout is printed at
-    most every `line_seconds` instead.
+    `done` of the `total` units were done before. If stderr is not a terminal that can rewrite a
+    line, a line is printed on stdout at most every LINE_SECONDS instead.
     """
     if not shown:
         yield lambda units: None
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        with tqdm(
-            desc=title, total=total, unit=f" {unit}", initial=done, delay=delay, leave=False
-        ) as bar:
+        with tqdm(desc=title, total=total, unit=f" {unit}", initial=done, leave=False) as bar:
             yield bar.update
     else:
-        yield Lines(title, total, unit, done, line_seconds).advance
+        yield Lines(title, total, unit, done).advance
 
 
 class Lines:
-    """Such as 'fold 0, epoch 3/20: step 120 of 197 (61 %), about 4 min left'."""
+    """Progress as lines, such as 'fold 0, epoch 3/20: step 120 of 197 (61 %), about 4 min left'."""
 
-    def __init__(self, title: str, total: int, unit: str, done: int, line_seconds: float) -> None:
-        """The time runs from here; see `progress_bar`."""
+    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = self.before = done
-        self.line_seconds = line_seconds
         self.started = self.printed = time.monotonic()
 
     def advance(self, units: int) -> None:
-        """Count, and print a line if the last one is long ago; none at the end."""
+        """Count units, and print a line if the last one is long ago; none at the end."""
         self.done += units
         now = time.monotonic()
-        if now - self.printed < self.line_seconds or self.done >= self.total:
+        if now - self.printed < LINE_SECONDS or self.done >= self.total:
             return
         self.printed = now
         left = (now - self.started) * (self.total - self.done) / (self.done - self.before)
-        print(
+        say(
             f"{self.title}: {self.unit} {self.done} of {self.total} "
-            f"({100 * self.done / self.total:.0f} %), about {duration(left)} left",
-            flush=True,
+            f"({100 * self.done / self.total:.0f} %), about {duration(left)} left"
         )
 
 
@@ -76,7 +62,7 @@ def say(line: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Such as '12 s', '7 min' or '2 h 5 min'."""
+    """A duration such as '12 s', '7 min' or '2 h 5 min'."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

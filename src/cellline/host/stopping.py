@@ -1,4 +1,4 @@
-"""Ending early without losing anything: Ctrl-C, SIGTERM, and a limit of time."""
+"""Stopping early without losing work: Ctrl-C, SIGTERM, and a time limit."""
 
 import multiprocessing
 import os
@@ -10,61 +10,61 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# As near to the process's start as can be: cli.py imports this before torch, which takes seconds.
+# As close to the start of the process as possible: cli.py imports this before torch.
 STARTED = time.monotonic()
 
-# A machine that is taken away sends SIGTERM, a terminal that is closed SIGHUP.
+# SIGTERM comes when a machine is reclaimed, SIGHUP when a terminal is closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# Less than what stands for any signal, so that a signal goes first.
+# Smaller than any signal's code, so that a signal takes precedence.
 TIME_IS_UP = 1
 
 
 class Stopped(BaseException):
-    """The work has ended early, and what it had is saved. Not an error, and no Exception."""
+    """The work stopped early and was saved. Not an error, hence no Exception."""
 
     def __init__(self, number: int | None = None) -> None:
-        """`number` of the signal that asked for it; None where the time was up."""
+        """`number` is the signal that asked for it; None if the time was up."""
         super().__init__(number)
         self.number = number
 
     @property
     def why(self) -> str:
-        """Such as 'SIGTERM'."""
+        """The reason, such as 'SIGTERM'."""
         return "the time is up" if self.number is None else signal.Signals(self.number).name
 
     @property
     def status(self) -> int:
-        """The exit status: by custom 128 and the signal's number; 0 where the time was up."""
+        """The exit status: 128 plus the signal's number, by convention; 0 if the time was up."""
         return 0 if self.number is None else 128 + self.number
 
 
 class Stop:
-    """Whether to end: asked for by a signal, or because the next step could take too long."""
+    """The request to stop: by a signal, or because the next step could exceed the time limit."""
 
     def __init__(self, max_minutes: float | None = None) -> None:
-        """The time runs from the process's start."""
-        # Where several processes must end at the same step: the largest of all their numbers.
+        """The time counts from the start of the process."""
+        # Maps this process's code to the largest of all processes that must stop at the same step.
         self.agree: Callable[[int], int] = int
-        # What the first signal is answered with.
-        self.notice = "finishing the step, then saving; Ctrl-C to leave at once"
+        # The answer to the first signal.
+        self.notice = "finishing the step, then saving; Ctrl-C to exit at once"
         self.deadline = None if max_minutes is None else STARTED + 60 * max_minutes
         self.number: int | None = None
         self.checked: float | None = None
         self.longest = 0.0
 
     def check(self) -> None:
-        """Raise Stopped if it is time to; call where the state can be saved.
+        """Raise Stopped if it is time to; call this where the state can be saved.
 
-        Twice the longest time between two calls, saving included, is left before the deadline: for
-        what comes until the next call, and for saving.
+        Twice the longest time between two calls, saving included, is reserved before the deadline:
+        once for the work until the next call, once for saving.
         """
         reason = self.agree(self.look())
         if reason:
             raise Stopped(None if reason == TIME_IS_UP else reason - TIME_IS_UP)
 
     def look(self) -> int:
-        """Why to end: TIME_IS_UP, or a signal's number beyond it; 0 where there is no reason to."""
+        """Code of the reason to stop: TIME_IS_UP, or that plus a signal's number; 0 if none."""
         if self.number is not None:
             return TIME_IS_UP + self.number
         now = time.monotonic()
@@ -76,9 +76,10 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Within, the first signal is left to `check`; a Ctrl-C after it ends the process at once.
+        """Leave the first signal to `check`; a later Ctrl-C ends the process at once.
 
-        Another SIGTERM does not: make passes on to its child what the whole group has got already.
+        A second SIGTERM does not: make passes on to its child a signal that the whole process group
+        received already.
         """
 
         def remember(number: int, frame: FrameType | None) -> None:
@@ -87,7 +88,7 @@ class Stop:
                     os._exit(128 + number)
                 return
             self.number = number
-            # Not print(), which a signal may have interrupted.
+            # Not print(), which the signal may have interrupted.
             if self.notice:
                 os.write(2, f"\n{self.notice}\n".encode())
 
@@ -97,7 +98,7 @@ class Stop:
 
 @contextmanager
 def stop_at_signals() -> Iterator[None]:
-    """Within, a signal raises Stopped wherever the process is: for work that keeps itself whole."""
+    """Raise Stopped at a signal, wherever the process is: for work that needs no saving."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -109,19 +110,19 @@ def stop_at_signals() -> Iterator[None]:
 def leave_to_parent(worker: int = 0) -> None:
     """Leave signals to the parent, in a worker process: a terminal, or Slurm, sends them to all.
 
-    The parent's own SIGTERM ends the worker: so does multiprocessing end those that are left when
-    a fault ends the parent, and it waits for their end without a limit.
+    SIGTERM from the parent still ends the worker: multiprocessing ends its workers that way when
+    the parent fails, and waits for them without a limit.
     """
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere nothing tells who sent it, and it ends the worker
+    if sys.platform == "linux":  # other systems do not name the sender, and SIGTERM ends the worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey_parent, daemon=True).start()
 
 
 def _obey_parent() -> None:
-    parent = multiprocessing.parent_process()  # not getppid(): a fork server is between them
+    parent = multiprocessing.parent_process()  # not getppid(): a fork server is in between
     assert parent is not None
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
@@ -131,7 +132,7 @@ def _obey_parent() -> None:
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    # What is ignored stays so: SIGHUP under nohup, SIGINT in a script's background.
+    # Ignored signals stay ignored: SIGHUP under nohup, SIGINT in a script's background.
     for number, previous in before.items():
         if previous != signal.SIG_IGN:
             signal.signal(number, handler)

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from cellline.errors import UserError
 from cellline.host.files import atomic, digest_file, write_bytes
 from cellline.host.progress import say
-from cellline.host.versions import SOURCES, is_source
+from cellline.host.versions import SOURCES, source_files
 
 ROOT = SOURCES.parent
 NAME = "cellline-kaggle"
@@ -72,9 +72,8 @@ def build_bundle(output: Path, pythons: Sequence[str], weights: Path | None) -> 
 
 def sources() -> list[str]:
     """The files that a run needs, by their paths in the repository."""
-    paths = (path.relative_to(ROOT) for path in SOURCES.rglob("*") if path.is_file())
-    code = [path for path in paths if all(map(is_source, path.parts))]
-    return [*sorted(map(str, code)), "LICENSE", "README.md", "pyproject.toml", "requirements.txt"]
+    code = [str(path.relative_to(ROOT)) for path in source_files()]
+    return [*code, "LICENSE", "README.md", "pyproject.toml", "requirements.txt"]
 
 
 def pins(python: str) -> list[str]:

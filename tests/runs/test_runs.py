@@ -1,0 +1,153 @@
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellline.config import Config, Folders, Training
+from cellline.data.competition import Competition
+from cellline.errors import UserError
+from cellline.runs.folds import Folds
+from cellline.runs.predictions import OutOfFold, common_samples, write_out_of_fold
+from cellline.runs.run import Run, new_run, open_run, run_folder
+
+
+@pytest.fixture
+def run(training: Training, folds: Folds) -> Run:
+    """A run that has begun, with no fold finished."""
+    begun = new_run(Config(training=training, run="run"), folds)
+    begun.begin()
+    return begun
+
+
+def finish(run: Run, fold: int, /, **changed: Any) -> Path:
+    """Write predictions of a fold: of each sample as sure as its row is large; their file."""
+    rows = run.folds.held_out_rows(fold)
+    prob = np.stack([rows, 100 - rows, 0 * rows], axis=1).astype(np.float32) / 100
+    predictions = OutOfFold(run.folds, rows, prob, prob)
+    write_out_of_fold(run.oof_path(fold), predictions, {**run.provenance(fold), **changed})
+    return run.oof_path(fold)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "tuning", "a b", "a\n", ".."])
+def test_names_that_would_leave_the_folder_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="--run"):
+        run_folder(Config(run=name))
+    assert run_folder(Config(run="b4-large_2.1")) == Path("oof/b4-large_2.1")
+
+
+def test_other_settings_are_refused_by_name(run: Run) -> None:
+    run.check_unchanged()
+    run.begin()
+    training = run.config.training
+    gentler = replace(training, lr=1.0, augmentation=replace(training.augmentation, gain=0.1))
+    other = new_run(replace(run.config, training=gentler), run.folds)
+    for check in (other.check_unchanged, other.begin):
+        with pytest.raises(UserError, match=r"gain was 0.2 and is 0.1 now; lr was 0.003 and is 1"):
+            check()
+
+
+def test_runs_of_other_data_or_folds_are_refused(run: Run, competition: Competition) -> None:
+    assert open_run(run.config, run.folds).settings == run.settings
+    assert open_run(replace(run.config, training=Training()), run.folds).config == run.config
+    with pytest.raises(UserError, match=r"no run in oof/b: train it first,\n  make train RUN=b"):
+        open_run(replace(run.config, run="b"), run.folds)
+    with pytest.raises(UserError, match=r"other input \(111111111111\)"):
+        open_run(run.config, replace(run.folds, competition=replace(competition, digest="9" * 64)))
+    with pytest.raises(UserError, match=r"other folds \(333333333333\)"):
+        open_run(run.config, replace(run.folds, digest="9" * 64))
+
+
+def test_predictions_that_belong_elsewhere_are_refused_with_both_sides(run: Run) -> None:
+    for changed, told in (
+        ({"fold": 2}, "its fold is 2, not 1"),
+        ({"folds_digest": "4" * 64}, "its folds_digest is 444444444444..., not 333333333333..."),
+        ({"input_digest": "5" * 64}, "its input_digest is 555555555555..., not 111111111111..."),
+        ({"classes": ["A549", "RT4"]}, r"its classes is \['A549', 'RT4'\], not \['A549', 'HeLa'"),
+        ({"settings": {**run.settings, "lr": 0.5}}, "its lr is 0.5, not 0.003"),
+    ):
+        finish(run, 1, **changed)
+        with pytest.raises(UserError, match=rf"oof\.npz does not belong .* oof/run: {told}"):
+            run.out_of_fold([1])
+    finish(run, 1, code="0" * 40)
+    assert run.out_of_fold([1]).ids.tolist() == run.competition.train_ids[1::3].tolist()
+
+
+def test_a_config_that_was_lost_is_restored_if_the_folds_agree(run: Run) -> None:
+    finish(run, 1)
+    path = run.folder / "config.json"
+    written = path.read_bytes()
+    path.unlink()
+    longer = replace(run.config, training=replace(run.config.training, epochs=9))
+    with pytest.raises(UserError, match=r"oof\.npz does not belong .* its epochs is 3, not 9"):
+        new_run(longer, run.folds).check_unchanged()
+    assert not path.exists()
+    run.check_unchanged()
+    assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"x" * 300])
+def test_predictions_that_are_damaged_are_named(run: Run, data: bytes) -> None:
+    path = finish(run, 0)
+    whole = path.read_bytes()
+    flipped = whole[:150] + bytes([whole[150] ^ 1]) + whole[151:]
+    for damage in (data, whole[:-30], flipped, whole[:200] + whole[220:]):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=r"oof/run/fold0/oof\.npz is damaged"):
+            run.out_of_fold([0])
+
+
+def test_objects_in_predictions_are_never_loaded(run: Run) -> None:
+    path = finish(run, 0)
+    np.savez(path, provenance=np.array([print], dtype=object))  # a pickle
+    with pytest.raises(UserError, match=r"oof\.npz is damaged \(Object arrays cannot be loaded"):
+        run.out_of_fold([0])
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_folds_are_joined_in_the_order_of_ids_and_found_without_pickle(
+    run: Run, competition: Competition, texts: bool
+) -> None:
+    ids = np.array(sorted(f"p{i}_{'é' * (i % 3)}" for i in range(48)))
+    if texts:
+        named = replace(run.folds, competition=replace(competition, train_ids=ids), group=ids)
+        run = Run(run.config, named, run.record)
+    for fold in (2, 0):
+        finish(run, fold)
+    assert (run.finished, run.missing, run.begun) == ([0, 2], [1], [])
+    joined, of_one = run.oof, run.out_of_fold([2])
+    rows = np.flatnonzero(run.folds.fold != 1)
+    assert joined.rows.tolist() == rows.tolist()
+    assert joined.ids.tolist() == run.competition.train_ids[rows].tolist()
+    np.testing.assert_allclose(joined.prob[:, 0], rows / 100)
+    assert [part.rows.tolist() for part in common_samples([joined, of_one])] == [
+        of_one.rows.tolist()
+    ] * 2
+    with np.load(run.oof_path(0), allow_pickle=False) as file:
+        assert json.loads(str(file["provenance"])) == run.provenance(0)
+        kinds = {key: file[key].dtype.kind for key in file if key != "provenance"}
+        id_kind = "U" if texts else "i"
+        assert kinds == {"file_id": id_kind, "label": "i", "prob": "f", "prob_plain": "f"}
+
+
+def test_the_command_that_resumes_survives_shells_and_make(folds: Folds, tmp_path: Path) -> None:
+    weights = tmp_path / 'my $weights\' "file".pth'
+    oof = tmp_path / "oof $x"
+    folders = Folders(oof_dir=oof, cache_dir=Path("my cache"))
+    run = new_run(Config(folders, Training(weights=str(weights)), run="a"), folds)
+    # Printed by a Makefile: the words that a script would get from make and a shell.
+    Path("Makefile").write_text("train:\n\t@printf '%s\\n' \"$(OOF)\" $(FOLD) $(ARGS)\n")
+    # As from a fresh shell: not as a part of the make that may have started the tests.
+    fresh = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFL"))}
+    done = subprocess.run(
+        run.command(3), shell=True, env=fresh, capture_output=True, text=True, check=True
+    )
+    words = done.stdout.splitlines()
+    assert words[:2] == [str(oof).replace("$x", ""), "3"]
+    settings = dict(zip(words[2::2], words[3::2], strict=True))
+    assert settings["--weights"] == str(weights)
+    assert settings["--cache-dir"] == "my cache"
