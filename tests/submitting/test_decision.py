@@ -11,15 +11,14 @@ from cellline.submitting.calibration import calibration_error, fit_correction
 from cellline.submitting.decision import (
     HeldOut,
     Part,
+    PartTrial,
     Rule,
-    Trial,
     cross_fit,
     expect,
     fit_parts,
     fit_rule,
 )
 from cellline.submitting.pooling import pool
-from cellline.submitting.selection import select_runs
 
 PRIOR = np.array([0.7, 0.2, 0.1])
 
@@ -46,7 +45,7 @@ def draw(
     return HeldOut(prob, labels, group % 3, group, picture=rows)
 
 
-def trials(samples: HeldOut) -> dict[Part, Trial]:
+def trials(samples: HeldOut) -> dict[Part, PartTrial]:
     return {trial.part: trial for trial in fit_rule(samples).trials}
 
 
@@ -157,23 +156,6 @@ def test_a_part_is_used_exactly_when_it_gains_more_than_the_standard_error(
     assert sum(rule.weights) == pytest.approx(1)
 
 
-def test_the_gain_is_that_of_folds_not_fitted_on() -> None:
-    samples = draw((2,), prior_share=-1)
-    corrected = []
-    for fold in range(3):
-        held_out = samples.fold == fold
-        rule = fit_parts({Part.CORRECTION}, samples.at(~held_out))
-        corrected.append(rule.apply(samples.prob[:, held_out], samples.picture[held_out]).predicted)
-    predicted = np.empty_like(samples.labels)
-    for fold in range(3):
-        predicted[samples.fold == fold] = corrected[fold]
-    gain = trials(samples)[Part.CORRECTION].gain
-    assert gain is not None
-    plain = samples.prob[0].argmax(axis=1)
-    assert gain.value == pytest.approx(bac(samples, predicted) - bac(samples, plain))
-    assert gain.low < gain.value < gain.high
-
-
 def test_noise_that_selection_would_flatter_is_not_believed() -> None:
     """Of 30 runs that know nothing, a choice is better than chance only where it was made."""
     samples = draw((0,) * 30, n=240)
@@ -250,11 +232,3 @@ def test_copies_do_not_make_a_gain_surer() -> None:
     assert gains[0] is not None
     assert gains[1] is not None
     assert gains[1].error == pytest.approx(gains[0].error, rel=0.1)
-
-
-def test_two_seeds_of_one_run_are_two_runs() -> None:
-    samples = draw((2, 2), seed=1)
-    assert len(select_runs(samples.prob, samples.labels)) == 2
-    expected = expect(samples)
-    single = expect(replace(samples, prob=samples.prob[:1]))
-    assert expected.plain_bac.value > single.plain_bac.value

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from cellline.audit.dealing import make_folds
+from cellline.audit.dealing import Plan, make_folds
+from cellline.audit.splitting import deal_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
-from cellline.demo.cells import CELL_LINES, CHANNELS
+from cellline.demo.cells import CELL_LINES
 from cellline.demo.drawing import Sample, draw_sample, write_competition
 from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
-from cellline.runs.folds import deal_folds, open_folds, write_folds
-from cellline.runs.run_folder import (
-    OutOfFold,
-    claim_run,
-    describe_run,
-    write_out_of_fold,
-    write_test_predictions,
-)
+from cellline.runs.folds import open_folds, write_folds
+from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
+from cellline.runs.run import new_run
 from cellline.scoring.metrics import balanced_accuracy
 from cellline.submitting.submit import submit
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+
+Submitted = tuple[np.ndarray, dict[str, Any], str]
+Submitting = Callable[..., Submitted]
 
 CONFIG = Config(Folders(Path("input")), machine=Machine(device="cpu", precision="float32"))
 
@@ -71,8 +71,7 @@ def deal_copies(*, of_test: int) -> None:
         {i: sample.cell_line for i, sample in train.items()},
         test,
     )
-    for _ in make_folds(Folders(Path("input")), CHANNELS, 3, 0):
-        pass
+    make_folds(Folders(Path("input")), Plan(n_folds=3))
 
 
 def draw_run(
@@ -82,7 +81,8 @@ def draw_run(
 
     `bias` is the power of the classes' frequencies that leans them to the frequent ones.
     """
-    competition, dealt = open_folds(CONFIG.folders)
+    dealt = open_folds(CONFIG.folders)
+    competition = dealt.competition
     seed = sum(name.encode())
     generator = np.random.default_rng(seed)
     n_classes = len(competition.classes)
@@ -94,31 +94,25 @@ def draw_run(
         powers = np.exp(logits)
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    record = describe_run(Training(seed=seed), competition, dealt)
-    folder = Path("oof") / name
-    claim_run(folder, record)
+    run = new_run(replace(CONFIG, run=name, training=Training(seed=seed)), dealt)
+    run.begin()
     for fold in folds:
-        # The test predictions are there already: that network is never asked.
+        # The test predictions exist already: that network is never asked.
         network = {"weight": torch.tensor([seed, fold])}
-        checkpoint = Checkpoint(record, fold, "0" * 40, 20, network, [], None)
-        write_checkpoint(folder / f"fold{fold}", checkpoint)
+        checkpoint = Checkpoint(run.record, fold, "0" * 40, 20, network, [], None)
+        write_checkpoint(run.fold_folder(fold), checkpoint)
         provenance = {
-            **record,
-            "fold": fold,
+            **run.provenance(fold),
             "model_digest": checkpoint.model_digest(),
             "test_digest": competition.test_digest,
             "precision": "float32",
         }
-        write_test_predictions(
-            folder / f"fold{fold}" / "test.npz",
-            competition.test_ids,
-            predict(np.arange(len(competition.test_ids)) % n_classes),
-            provenance,
-        )
+        of_test = predict(np.arange(len(competition.test_ids)) % n_classes)
+        path = run.fold_folder(fold) / "test.npz"
+        write_test(path, competition.test_ids, of_test, provenance)
         rows = dealt.held_out_rows(fold)
         prob = predict(competition.labels[rows])
-        predictions = OutOfFold(competition.train_ids[rows], competition.labels[rows], prob, prob)
-        write_out_of_fold(folder / f"fold{fold}" / "oof.npz", predictions, provenance)
+        write_out_of_fold(run.oof_path(fold), OutOfFold(dealt, rows, prob, prob), provenance)
 
 
 def unfinish(name: str, *, steps: int) -> None:
@@ -130,15 +124,20 @@ def unfinish(name: str, *, steps: int) -> None:
         write_checkpoint(folder, begun)
 
 
-def submitted(*runs: str, partial: bool = False) -> tuple[np.ndarray, dict[str, Any], str]:
-    """The classes of the test samples in ascending order of ids, the record, what was printed."""
-    lines: list[str] = []
-    path = submit(CONFIG, runs, partial, lines.append)
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    classes = json.loads(Path("oof/folds.json").read_text())["classes"]
-    predicted = [classes.index(label) for _, label in sorted((int(i), label) for i, label in rows)]
-    return np.array(predicted), json.loads(path.with_suffix(".json").read_text()), "\n".join(lines)
+@pytest.fixture
+def submitted(capsys: pytest.CaptureFixture[str]) -> Callable[..., Submitted]:
+    """Submit runs: test classes in ascending order of ids, the record, and the printed text."""
+
+    def submit_runs(*runs: str, partial: bool = False) -> Submitted:
+        path = submit(CONFIG, runs, partial)
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        classes = json.loads(Path("oof/folds.json").read_text())["classes"]
+        ordered = sorted((int(number), label) for number, label in rows)
+        predicted = np.array([classes.index(label) for _, label in ordered])
+        return predicted, json.loads(path.with_suffix(".json").read_text()), capsys.readouterr().out
+
+    return submit_runs
 
 
 def of_test(run: str, folds: tuple[int, ...] = (0, 1, 2)) -> np.ndarray:
@@ -156,7 +155,7 @@ def of_train(run: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.usefixtures("here")
-def test_where_nothing_helps_it_is_the_plain_blend() -> None:
+def test_where_nothing_helps_it_is_the_plain_blend(submitted: Submitting) -> None:
     draw_run("a", 6)
     draw_run("b", 6)
     predicted, record, printed = submitted("a", "b")
@@ -170,7 +169,7 @@ def test_where_nothing_helps_it_is_the_plain_blend() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_runs_that_know_nothing_are_left_out() -> None:
+def test_runs_that_know_nothing_are_left_out(submitted: Submitting) -> None:
     draw_run("good", 3)
     draw_run("noise", 0)
     draw_run("more-noise", 0)
@@ -189,7 +188,7 @@ def test_runs_that_know_nothing_are_left_out() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_what_leans_to_frequent_classes_is_corrected() -> None:
+def test_what_leans_to_frequent_classes_is_corrected(submitted: Submitting) -> None:
     draw_run("leaning", 3, bias=5)
     predicted, record, printed = submitted("leaning")
     correction = record["rule"]["correction"]
@@ -209,11 +208,11 @@ def test_what_leans_to_frequent_classes_is_corrected() -> None:
     low, high = record["oof"]["interval"]
     assert plain < low < record["oof"]["bac"] < high
     assert "equal weights, nothing pooled or corrected, on 90 of 90 training" in printed
-    assert "OOF BAC of this rule, made anew for each fold from the others: " in printed
+    assert "OOF BAC of this rule, fitted for each fold on the others: " in printed
     assert "corrected on other folds" in printed
 
 
-def test_test_samples_of_one_picture_get_one_class() -> None:
+def test_test_samples_of_one_picture_get_one_class(submitted: Submitting) -> None:
     deal_copies(of_test=3)
     draw_run("a", 1.5)
     predicted, record, printed = submitted("a")
@@ -224,13 +223,15 @@ def test_test_samples_of_one_picture_get_one_class() -> None:
     assert record["rule"]["trials"][0]["used"]
     assert record["pooled_samples"] == 90
     assert "pooled with others of their picture: 90 of 90 test samples; " in printed
-    assert "smaller, 90 of 90" in printed
+    assert "size of the test set, 90 of 90" in printed
     assert "warning" not in printed
     assert record["oof"]["bac"] > record["oof"]["plain_bac"]
     assert "pooling samples of one picture: used" in printed
 
 
-def test_fewer_test_samples_of_one_picture_than_were_scored_are_warned_of() -> None:
+def test_fewer_test_samples_of_one_picture_than_were_scored_are_warned_of(
+    submitted: Callable[..., Submitted],
+) -> None:
     deal_copies(of_test=1)
     draw_run("a", 1.5)
     predicted, record, printed = submitted("a")
@@ -239,7 +240,7 @@ def test_fewer_test_samples_of_one_picture_than_were_scored_are_warned_of() -> N
     assert "warning: fewer of the test samples share a picture" in printed
 
 
-def test_what_pooling_would_not_help_is_not_pooled() -> None:
+def test_what_pooling_would_not_help_is_not_pooled(submitted: Submitting) -> None:
     deal_copies(of_test=3)
     draw_run("a", 9)
     predicted, record, printed = submitted("a")
@@ -249,7 +250,7 @@ def test_what_pooling_would_not_help_is_not_pooled() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_only_samples_that_all_runs_have_count() -> None:
+def test_only_samples_that_all_runs_have_count(submitted: Submitting) -> None:
     draw_run("a", 3, folds=(0, 1))
     draw_run("b", 3, folds=(1, 2))
     predicted, record, printed = submitted("a", "b", partial=True)
@@ -264,7 +265,7 @@ def test_only_samples_that_all_runs_have_count() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_the_same_runs_give_the_same_bytes() -> None:
+def test_the_same_runs_give_the_same_bytes(submitted: Submitting) -> None:
     draw_run("a", 2, bias=3)
     draw_run("b", 1, bias=3)
     written = []
@@ -276,7 +277,7 @@ def test_the_same_runs_give_the_same_bytes() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_leaky_folds_are_told_in_the_name() -> None:
+def test_leaky_folds_are_told_in_the_name(submitted: Submitting) -> None:
     draw_run("a", 2)
     _, _, printed = submitted("a")
     assert "warning" not in printed
@@ -289,14 +290,16 @@ def test_leaky_folds_are_told_in_the_name() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_run_without_a_finished_fold_still_leaves_something_to_submit() -> None:
+def test_a_run_without_a_finished_fold_still_leaves_something_to_submit(
+    submitted: Callable[..., Submitted],
+) -> None:
     draw_run("a", 6, folds=(0, 2))
     unfinish("a", steps=3)
-    with pytest.raises(UserError, match="these folds have not been trained"):
+    with pytest.raises(UserError, match="these folds are not trained"):
         submitted("a")
     predicted, record, printed = submitted("a", partial=True)
     np.testing.assert_array_equal(predicted, of_test("a", folds=(0, 2)).argmax(axis=1))
-    assert "nothing tells how well" in printed
+    assert "no score is known" in printed
     assert record["oof"] is None
     assert record["runs"][0]["models"].keys() == {"0", "2"}
     # Killed between the two renames of a checkpoint; and a fold that was just begun.
@@ -308,12 +311,12 @@ def test_a_run_without_a_finished_fold_still_leaves_something_to_submit() -> Non
     np.testing.assert_array_equal(predicted, of_test("a", folds=(0,)).argmax(axis=1))
     assert record["runs"][0]["models"].keys() == {"0"}
     unfinish("a", steps=0)
-    with pytest.raises(UserError, match="fold0 was begun, but not trained for a single step"):
+    with pytest.raises(UserError, match="fold0 has not trained for a single step"):
         submitted("a", partial=True)
 
 
 @pytest.mark.usefixtures("here")
-def test_a_run_that_was_not_begun_leaves_nothing() -> None:
+def test_a_run_that_was_not_begun_leaves_nothing(submitted: Submitting) -> None:
     draw_run("a", 6, folds=())
     with pytest.raises(UserError, match="no fold of a was begun"):
         submitted("a", partial=True)

@@ -1,9 +1,9 @@
-"""The decision rule: how the probabilities of several runs become one class for each sample.
+"""The decision rule: how the probabilities of several runs become one class per sample.
 
-The plain rule blends the runs equally and takes the likeliest class. Pooling of samples that show
-one picture, selected weights and the correction of calibration.py are used only where they have
-gained on folds that they were not fitted on. What is fitted for a fold comes from the other folds'
-predictions and labels alone. (The networks that made those predictions were trained on the fold
+The plain rule blends the runs equally and takes the likeliest class. Three parts are added only if
+they gain on folds that they were not fitted on: pooling the samples of one picture, selected
+weights, and the correction of calibration.py. The rule for a fold is fitted to predictions and
+labels of the other folds alone. (The networks that made those predictions were trained on the fold
 itself, as in all stacking.)
 """
 
@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from cellline.runs.predictions import OutOfFold, common_samples
 from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, estimate, points, tally
-from cellline.submitting.blend import blend
+from cellline.submitting.blend import blend, select_runs
 from cellline.submitting.calibration import (
     Correction,
     Decided,
@@ -24,11 +25,10 @@ from cellline.submitting.calibration import (
     fit_correction,
 )
 from cellline.submitting.pooling import count_pooled, pool, thin
-from cellline.submitting.selection import select_runs
 
 
 class Part(StrEnum):
-    """What a rule has only if it helps, in the order in which it is tried."""
+    """An optional part of a rule; parts are tried in this order."""
 
     POOLING = "pooling samples of one picture"
     SELECTION = "weights of the runs by greedy selection"
@@ -46,12 +46,12 @@ class HeldOut:
     fold: np.ndarray
     """int64 [n]"""
     group: np.ndarray
-    """[n], see Folds: what a bootstrap draws"""
+    """[n], see Folds: the unit that a bootstrap draws"""
     picture: np.ndarray
-    """[n], see `thin`: what pooling takes together"""
+    """[n], see `thin`: the unit that pooling decides together"""
 
     def at(self, rows: np.ndarray) -> "HeldOut":
-        """Those of some rows."""
+        """The predictions of some rows."""
         return HeldOut(
             prob=self.prob[:, rows],
             labels=self.labels[rows],
@@ -75,34 +75,60 @@ def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of trying a part."""
+class PartTrial:
+    """The outcome of trying a part."""
 
     part: Part
     gain: Estimate | None
-    """In balanced accuracy, over the rule without it; None where it could not be measured."""
-    used: bool
-    why: str
-    """For a person to read."""
+    """In balanced accuracy, over the rule without it; None if only one fold is finished."""
+
+    @property
+    def used(self) -> bool:
+        """True if the gain exceeds its standard error."""
+        return self.gain is not None and self.gain.value > self.gain.error
+
+    @property
+    def why(self) -> str:
+        """The reason for using the part or not, for a person."""
+        if self.gain is None:
+            return (
+                "not used: fitting it on one fold and judging it on another takes two finished "
+                "folds"
+            )
+        return (
+            f"{'used' if self.used else 'not used'}: on folds that it was not fitted on, it "
+            f"changes BAC by {points(self.gain)} points; {100 * self.gain.value:.2f} is "
+            f"{'' if self.used else 'not '}more than its standard error, "
+            f"{100 * self.gain.error:.2f}"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The trial for a submission's record."""
+        gain = self.gain and {
+            "bac": self.gain.value,
+            "interval": self.gain.interval,
+            "standard_error": self.gain.error,
+        }
+        return {"part": self.part, "gain": gain, "used": self.used, "why": self.why}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is done to the runs' probabilities, and why."""
+    """The steps from the runs' probabilities to classes, and the trials that chose them."""
 
     weights: tuple[float, ...]
-    """Of the runs; they sum to 1."""
+    """One per run; they sum to 1."""
     pooled: bool = False
-    """Samples of one picture are decided together."""
+    """True if samples of one picture are decided together."""
     correction: Correction | None = None
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[PartTrial, ...] = ()
 
     def apply(self, prob: np.ndarray, picture: np.ndarray) -> Decided:
-        """Decide for the runs' probabilities [run, n, class] of samples of pictures [n].
+        """Decide from the runs' probabilities [run, n, class] of samples of pictures [n].
 
-        The result's are calibrated when there is a correction; else they are the blend's. Those
-        of the test set, means over the folds' networks, are a little less sure than what the
-        temperature was fitted to.
+        With a correction, the resulting probabilities are calibrated; without, they are the
+        blend's. Probabilities of the test set, means over the folds' networks, are a little less
+        confident than those that the temperature was fitted to.
         """
         blended = blend(pool(prob, picture) if self.pooled else prob, self.weights)
         if self.correction is None:
@@ -111,12 +137,12 @@ class Rule:
 
 
 def plain_rule(n_runs: int) -> Rule:
-    """Equal weights and the likeliest class: what nothing has to be fitted for."""
+    """Equal weights and the likeliest class, which need no fitting."""
     return Rule((1 / n_runs,) * n_runs)
 
 
 def fit_parts(parts: Set[Part], samples: HeldOut) -> Rule:
-    """The rule that has these parts, fitted on all `samples`."""
+    """The rule with these parts, fitted to all `samples`."""
     pooled = Part.POOLING in parts
     prob = pool(samples.prob, samples.picture) if pooled else samples.prob
     weights = plain_rule(len(prob)).weights
@@ -130,38 +156,36 @@ def fit_parts(parts: Set[Part], samples: HeldOut) -> Rule:
 def fit_rule(samples: HeldOut) -> Rule:
     """The rule for `samples`, with the parts that help.
 
-    A part helps when its gain in balanced accuracy, fitted on all folds but one and measured on
-    that one in turn, exceeds the gain's standard error (bootstrap over groups, paired). Each is
-    tried on top of those that were settled on, where there is something to pool or to weigh.
+    A part helps if its gain in balanced accuracy, fitted on all folds but one and measured on that
+    one in turn, exceeds the gain's standard error (paired bootstrap over groups). Each part is
+    tried on top of those already chosen, if there is anything to pool or to weigh.
     """
     idle = {
         Part.POOLING: not count_pooled(samples.picture),
         Part.SELECTION: len(samples.prob) == 1,
     }
-    tried = [part for part in Part if not idle.get(part)]
+    candidates = [part for part in Part if not idle.get(part)]
     if len(np.unique(samples.fold)) < 2:
-        why = "not used: fitting it on one fold and judging it on another takes two finished folds"
-        trials = [Trial(part, None, False, why) for part in tried]
+        trials = [PartTrial(part, None) for part in candidates]
         return replace(fit_parts(frozenset(), samples), trials=tuple(trials))
     bootstrap = Bootstrap(samples.group)
     used: frozenset[Part] = frozenset()
     decided = cross_fit(partial(fit_parts, used), samples)
     trials = []
-    for part in tried:
+    for part in candidates:
         other = cross_fit(partial(fit_parts, used | {part}), samples)
-        trial = judge(part, samples, decided, other, bootstrap)
-        trials.append(trial)
-        if trial.used:
+        trials.append(PartTrial(part, bac_gain(samples, decided, other, bootstrap)))
+        if trials[-1].used:
             used, decided = used | {part}, other
     return replace(fit_parts(used, samples), trials=tuple(trials))
 
 
 def cross_fit(fit: Callable[[HeldOut], Rule], samples: HeldOut) -> Decided:
-    """Decisions for `samples`, of each fold by the rule that `fit` makes of the other folds.
+    """Decide each fold of `samples` by the rule that `fit` makes from the other folds.
 
-    With `fit_rule`, its choices are made anew for each fold: the score of these decisions is what
-    a rule may expect that is fitted on all folds. The probabilities are then calibrated in those
-    folds alone whose rule has a correction.
+    With `fit_rule`, its choices are repeated for each fold, so the score of these decisions is the
+    one that a rule fitted to all folds may expect. The probabilities are calibrated only in folds
+    whose rule has a correction.
     """
     _, n, n_classes = samples.prob.shape
     decided = Decided(np.empty((n, n_classes), np.float32), np.empty(n, np.int64))
@@ -174,22 +198,8 @@ def cross_fit(fit: Callable[[HeldOut], Rule], samples: HeldOut) -> Decided:
     return decided
 
 
-def judge(
-    part: Part, samples: HeldOut, without: Decided, having: Decided, bootstrap: Bootstrap
-) -> Trial:
-    """Whether decisions gain from a part that they are cross-fitted with."""
-    gain = bac_gain(samples, without, having, bootstrap)
-    used = gain.value > gain.error
-    why = (
-        f"{'used' if used else 'not used'}: on folds that it was not fitted on, it changes BAC by "
-        f"{points(gain)} points; {100 * gain.value:.2f} is {'' if used else 'not '}more than its "
-        f"standard error, {100 * gain.error:.2f}"
-    )
-    return Trial(part, gain, used, why)
-
-
 def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap) -> Estimate:
-    """The difference in balanced accuracy between two decisions for the same samples, paired."""
+    """Difference in balanced accuracy between two decisions for the same samples, paired."""
     n_classes = samples.prob.shape[2]
     before, after = (tally(samples.labels, of.predicted, n_classes) for of in (old, new))
     return estimate(
@@ -200,19 +210,19 @@ def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap)
 
 @dataclass(frozen=True)
 class Expected:
-    """What the rule and calibration come to on folds that they are not fitted on."""
+    """The scores of rule and calibration on folds that they were not fitted on."""
 
     bac: Estimate | None
-    """Balanced accuracy of what `fit_rule` makes, for each fold, of the others.
+    """Balanced accuracy of the rules that `fit_rule` makes, for each fold, from the others.
 
-    None with fewer than three folds: of one other fold it can make the plain rule alone.
+    None with fewer than three folds: from one other fold it can only make the plain rule.
     """
     plain_bac: Estimate
-    """Balanced accuracy of the plain rule: nothing is fitted."""
+    """Balanced accuracy of the plain rule, which needs no fitting."""
     calibration_error: Estimate
-    """Of the equal blend."""
+    """The calibration error of the equal blend."""
     corrected_calibration_error: Estimate | None
-    """Of the equal blend, corrected on the other folds; None where there are none."""
+    """The same, corrected on the other folds; None if there are none."""
 
 
 def expect_bac(samples: HeldOut, bootstrap: Bootstrap) -> Estimate | None:
@@ -234,10 +244,10 @@ def expect(samples: HeldOut) -> Expected:
         return calibration_error(samples.labels, decided.prob, bootstrap)
 
     correct = partial(fit_parts, {Part.CORRECTION})
-    n_folds = len(np.unique(samples.fold))
+    several = len(np.unique(samples.fold)) > 1
     return Expected(
         expect_bac(samples, bootstrap),
         bootstrap.estimate(bac_of, cells),
         error(plain),
-        error(cross_fit(correct, samples)) if n_folds > 1 else None,
+        error(cross_fit(correct, samples)) if several else None,
     )

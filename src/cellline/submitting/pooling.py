@@ -1,8 +1,8 @@
 """Pooling: samples that show one picture are decided together.
 
-Crops of one field of view show cells of one line, so what a network says of each is evidence for
-all. Which samples belong together is found in the pixels alone (data/copies.py), in the test set as
-in training; no label is handed on.
+Crops of one field of view show cells of one line, so a prediction for each is evidence for all. The
+search for samples that belong together (audit/copies.py) sees pixels alone, in the test set as in
+training; no label is passed on.
 """
 
 import numpy as np
@@ -12,11 +12,11 @@ from cellline.submitting.calibration import floored_log, log_softmax
 
 
 def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
-    """Pictures [n] of the training samples' groups [n], of no more samples than the test set has.
+    """Split the training samples' groups [n] into pictures [n] as small as the test set's.
 
-    A test set of `n_test` samples has fewer crops of each field of view, if it was drawn from as
-    many. A score of whole groups would promise it too much, so each group is dealt at random into
-    as many parts as the training set is times larger, rounded up.
+    A test set of `n_test` samples, drawn from as many fields of view, has fewer crops of each. A
+    score with whole groups would promise too much, so each group is dealt at random into as many
+    parts as the training set is times larger, rounded up.
     """
     parts = -(-len(group) // n_test)
     _, number = np.unique(group, return_inverse=True)
@@ -26,10 +26,10 @@ def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
 
 
 def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Each sample with what its whole picture says: probabilities [run, n, class], float32.
+    """Replace each sample's probabilities [run, n, class] by those of its picture, float32.
 
-    The geometric mean over the samples of the picture [n], made to sum to 1: the logarithmic
-    opinion pool (Genest and Zidek 1986), in which it counts most what a class is ruled out by.
+    These are the geometric mean over the samples of the picture [n], scaled to sum to 1: the
+    logarithmic opinion pool (Genest and Zidek 1986), in which evidence against a class counts most.
     """
     _, number, size = np.unique(picture, return_inverse=True, return_counts=True)
     sums = np.zeros((len(size), len(prob), prob.shape[2]))
@@ -40,6 +40,6 @@ def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:
 
 
 def count_pooled(picture: np.ndarray) -> int:
-    """How many samples share their picture [n] with another."""
+    """Number of samples that share their picture [n] with another."""
     _, size = np.unique(picture, return_counts=True)
     return int(size[size > 1].sum())

@@ -15,13 +15,13 @@ from cellline.host.files import digest_text, read_json, write_bytes, write_json
 from cellline.host.locking import one_writer
 from cellline.host.versions import code_version, package_versions
 
-# Bytes of runs' names joined. A file's name has at most 255, and `-partial-leaky`, the digest, the
-# suffix and what a temporary file adds to it take about 50.
+# Bytes of the joined names of runs. A file name has at most 255; `-partial-leaky`, the digest, the
+# suffix and the additions of a temporary file take about 50.
 LONGEST_STEM = 150
 
 
 def join_names(runs: Sequence[str]) -> str:
-    """The runs' names as the beginning of a file's; of many the first, and a digest of all."""
+    """Join the runs' names into the stem of a file name; of too many, the first and a digest."""
     joined = "+".join(runs)
     if len(joined.encode()) <= LONGEST_STEM:
         return joined
@@ -31,7 +31,7 @@ def join_names(runs: Sequence[str]) -> str:
 def render_submission(competition: Competition, predicted: np.ndarray) -> bytes:
     """The CSV for predicted classes int [m] of the test samples in ascending order of ids.
 
-    Ids, as they are written there, and their order are the template's.
+    The ids are spelled and ordered as in the template.
     """
     rows = find_rows(competition.template, competition.test_ids)
     text = io.StringIO()
@@ -43,7 +43,7 @@ def render_submission(competition: Competition, predicted: np.ndarray) -> bytes:
 
 
 def validate_submission(data: bytes, competition: Competition) -> None:
-    """Raise ValueError unless a CSV is what the competition's template asks for."""
+    """Raise ValueError unless a CSV matches the competition's template."""
     rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
     if rows[0] != [competition.id_column, competition.label_column]:
         raise ValueError(f"header {rows[0]} is not the template's")
@@ -57,24 +57,24 @@ def validate_submission(data: bytes, competition: Competition) -> None:
 def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any]) -> Path:
     """Write `<name>-<digest>.csv` and its record beside it; the CSV's path.
 
-    The name holds the beginning of the CSV's digest, so no earlier submission is overwritten, and
+    The name includes the beginning of the CSV's digest, so no other submission is overwritten and
     the same predictions give the same file.
     """
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{name}-{digest[:8]}.csv"
     made_with = {"csv_digest": digest, "code": code_version(), "versions": package_versions()}
     with one_writer(folder, "writing a submission", wait=10):
-        # The record first: a CSV is never without what made it.
+        # The record first, so that no CSV is ever without one.
         write_json(path.with_suffix(".json"), {**record, **made_with})
         write_bytes(path, data)
     return path
 
 
 def read_submissions(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The CSVs with their records, in the order of their names.
+    """The CSVs with their records, in order of name.
 
-    Someone else's CSV has no record; and a record is written before its CSV, so that a process may
-    have ended between them. Raises UserError for a record that is not as it was written.
+    CSVs without a record, and records without a CSV (their process was killed between the two), are
+    skipped. Raises UserError for a record that was damaged or edited.
     """
     for path in sorted(folder.glob("*.csv")):
         record_path = path.with_suffix(".json")

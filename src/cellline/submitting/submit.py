@@ -9,15 +9,12 @@ import numpy as np
 
 from cellline.audit.groups import audit_copies
 from cellline.config import Config
-from cellline.data.competition import Competition
 from cellline.errors import Caution, UserError
 from cellline.host.device import choose_device
-from cellline.host.names import align, name_classes
 from cellline.host.progress import say
 from cellline.runs.folds import open_folds
 from cellline.runs.run import Run, open_runs
-from cellline.scoring.metrics import with_interval
-from cellline.submitting.decision import Expected, Rule, expect, fit_rule, hold_out, plain_rule
+from cellline.submitting.decision import Rule, expect, fit_rule, hold_out, plain_rule
 from cellline.submitting.inference import predict_run
 from cellline.submitting.pooling import count_pooled
 from cellline.submitting.submission import (
@@ -25,6 +22,14 @@ from cellline.submitting.submission import (
     render_submission,
     validate_submission,
     write_submission,
+)
+from cellline.submitting.words import (
+    describe_counts,
+    describe_expected,
+    describe_pooling,
+    describe_rule,
+    record_expected,
+    record_rule,
 )
 
 
@@ -125,108 +130,3 @@ def judge_rule(runs: Sequence[Run]) -> Outlook:
     lines = describe_expected(expected, len(samples.labels), len(folds.competition.labels))
     record = record_expected(expected, len(samples.labels), folds.ignore_groups)
     return Outlook(rule, samples.picture, lines, record)
-
-
-def record_expected(expected: Expected, n: int, ignoring_groups: bool) -> dict[str, Any]:
-    """What `n` out-of-fold samples let one expect, for a submission's record."""
-    scored = expected.bac or expected.plain_bac
-    return {
-        "ignoring_groups": ignoring_groups,
-        # Of the rule where three folds or more can judge it, else of the plain rule.
-        "of_rule": expected.bac is not None,
-        "bac": scored.value,
-        "interval": scored.interval,
-        "samples": n,
-        "plain_bac": expected.plain_bac.value,
-    }
-
-
-def record_rule(rule: Rule, runs: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
-    """The rule for a submission's record."""
-    correction = rule.correction and {
-        "temperature": rule.correction.temperature,
-        "prior_share": rule.correction.prior_share,
-        "prior": dict(zip(classes, rule.correction.prior, strict=True)),
-    }
-    trials = [
-        {
-            "part": trial.part,
-            "gain": trial.gain
-            and {
-                "bac": trial.gain.value,
-                "interval": trial.gain.interval,
-                "standard_error": trial.gain.error,
-            },
-            "used": trial.used,
-            "why": trial.why,
-        }
-        for trial in rule.trials
-    ]
-    return {
-        "pooled": rule.pooled,
-        "weights": dict(zip(runs, rule.weights, strict=True)),
-        "correction": correction,
-        "trials": trials,
-    }
-
-
-def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
-    """What was tried beyond the plain rule, and what is used, a line each."""
-    lines = [f"{trial.part}: {trial.why}" for trial in rule.trials]
-    if len(runs) > 1:
-        shares = zip(runs, rule.weights, strict=True)
-        lines.append("weights: " + ", ".join(f"{run} {weight:.2f}" for run, weight in shares))
-    if rule.correction:
-        lines.append(
-            f"temperature {rule.correction.temperature:.2f}; the share of the prior that training "
-            f"had divided out: {rule.correction.prior_share:.2f}"
-        )
-    return lines
-
-
-def describe_expected(expected: Expected, n: int, n_train: int) -> list[str]:
-    """What `n` out-of-fold samples among `n_train` let one expect, a line each."""
-    plain = expected.plain_bac
-    lines = [
-        f"OOF BAC with equal weights, nothing pooled or corrected, on {n} of {n_train} training "
-        f"samples: {with_interval(plain)} (95 % interval)",
-        f"OOF BAC of this rule, made anew for each fold from the others: "
-        f"{with_interval(expected.bac)}"
-        if expected.bac
-        else "OOF BAC of this rule: three finished folds are needed to judge it",
-    ]
-    before, after = expected.calibration_error, expected.corrected_calibration_error
-    line = f"expected calibration error of equal weights: {with_interval(before)}"
-    if after:
-        line += f", corrected on other folds {with_interval(after)}"
-    return [*lines, line]
-
-
-def describe_pooling(of_test: np.ndarray, scored: np.ndarray) -> list[str]:
-    """How many samples share their picture, of the test set's [m] and of those scored [n]."""
-    pooled, pooled_scored = count_pooled(of_test), count_pooled(scored)
-    lines = [
-        f"pooled with others of their picture: {pooled} of {len(of_test)} test samples; for the "
-        f"OOF BAC, pictures thinned as the test set is smaller, {pooled_scored} of {len(scored)}"
-    ]
-    if pooled / len(of_test) < pooled_scored / len(scored):
-        lines.append(
-            Caution(
-                "fewer of the test samples share a picture, so they gain less by pooling than the "
-                "OOF BAC of this rule says"
-            )
-        )
-    return lines
-
-
-def describe_counts(competition: Competition, predicted: np.ndarray) -> list[str]:
-    """Predicted class counts beside the training ones, a line each."""
-    n_classes = len(competition.classes)
-    train = np.bincount(competition.labels, minlength=n_classes)
-    test = np.bincount(predicted, minlength=n_classes)
-    margin, *names = align(["", *name_classes(competition.classes)])
-    lines = [margin + "        training       predicted"]
-    for index, name in enumerate(names):
-        shares = [f"{c[index]:7d} {c[index] / c.sum():7.1%}" for c in (train, test)]
-        lines.append(f"{name} {'  '.join(shares)}")
-    return lines
