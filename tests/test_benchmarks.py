@@ -11,24 +11,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn import functional
 
-from benchmarks import memory
 from benchmarks.case import Case
 from benchmarks.ceiling import count_operations
-from benchmarks.measuring import Figure, alternate, compare, peak_memory
-from benchmarks.reference import ReferenceLoop, plain_network
-from benchmarks.training import OurEpochs, bare_steps, our_network, plain_twin, reference_loop
+from benchmarks.measuring import Figure, alternate, compare
+from benchmarks.reference import plain_network
+from benchmarks.training import OurEpochs, reference_loop
+from cellline.config import Config, Folders
 from cellline.host.device import Device
 from cellline.host.files import read_json
 from cellline.host.stopping import Stop
-from cellline.model.network import Classifier
-from cellline.runs.run_folder import describe_run
+from cellline.runs.run import new_run
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
 from cellline.training.loop import FoldTrainer
-from cellline.training.optimizing import build_optimizers
 
 TINY = (
     *("--network", "densenet_tiny", "--image-size", "32"),
@@ -74,19 +71,6 @@ def test_figures_are_compared_round_by_round() -> None:
     assert (ratio.name, ratio.median, ratio.spread) == ("above / below", 2.0, (2.0, 2.2))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's peak memory")
-def test_peak_memory_is_that_of_the_fresh_process_alone() -> None:
-    ours = os.urandom(200_000_000)
-    small, large = (peak_memory(os.urandom, size) for size in (1000, 100_000_000))
-    assert small < 100_000_000 < large < len(ours)
-
-
-def test_a_process_that_fails_has_no_peak(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RuntimeError, match="int ended with status 1"):
-        peak_memory(int, "none")
-    assert "ValueError: invalid literal" in capfd.readouterr().err
-
-
 def test_operations_are_those_of_torchvision() -> None:
     # The first convolution alone, counted by hand: 64 outputs of 7 x 7 x 3, at half the size.
     first = 2 * 32 * 32 * 64 * 7 * 7 * 3
@@ -102,15 +86,6 @@ def test_operations_are_those_of_torchvision() -> None:
 # The reference loop.
 
 
-def test_the_reference_loop_learns(case: Case) -> None:
-    torch.manual_seed(0)
-    loop = reference_loop(replace(case, steps=6))
-    epochs = [loop.train_epoch() for _ in range(25)]
-    assert epochs[0][0] == pytest.approx(2.2, abs=0.4)  # log(9): it knows nothing
-    assert statistics.mean(loss for loss, _ in epochs[-3:]) < 0.85 * epochs[0][0]
-    assert statistics.mean(right for _, right in epochs[-3:]) > epochs[0][1] + 0.2
-
-
 def test_a_step_of_the_reference_loop_is_a_plain_step(case: Case) -> None:
     case = replace(case, steps=1)
     torch.manual_seed(0)
@@ -121,8 +96,8 @@ def test_a_step_of_the_reference_loop_is_a_plain_step(case: Case) -> None:
         # The loop's batch is shuffled: each sample would lose other features.
         network.get_submodule("classifier.0").p = 0.0
 
-    competition, folds = case.draw()
-    rows = folds.training_rows(0)
+    folds = case.draw()
+    competition, rows = folds.competition, folds.training_rows(0)
     images = torch.from_numpy(competition.train_images[rows]).double()
     std, mean = torch.std_mean(images, dim=(0, 2, 3), correction=0, keepdim=True)
     optimizer = torch.optim.Adam(twin.parameters(), lr=1e-3)
@@ -143,69 +118,23 @@ def test_a_step_of_the_reference_loop_is_a_plain_step(case: Case) -> None:
         torch.testing.assert_close(ours[clear], theirs[clear], rtol=0, atol=1e-5)
 
 
-def test_the_reference_loop_is_what_it_says(case: Case) -> None:
-    loop = reference_loop(case)
-    assert isinstance(loop, ReferenceLoop)
-    assert isinstance(loop.optimizer, torch.optim.Adam)
-    assert [type(module) for module in loop.network.get_submodule("classifier").modules()][1:] == [
-        nn.Dropout,
-        nn.Linear,
-    ]
-    weight = loop.network.get_parameter("features.denseblock1.denselayer1.conv2.weight")
-    assert weight.is_contiguous() and weight.dtype == torch.float32
-
-
 # What it is compared with.
-
-
-def all_weights(network: nn.Module) -> torch.Tensor:
-    return torch.cat([weight.detach().flatten() for weight in network.parameters()])
-
-
-def test_the_bare_steps_are_plain_steps_with_either_network(case: Case) -> None:
-    torch.manual_seed(0)
-    before, bare = bare_steps(case)
-    assert isinstance(bare.network, Classifier)
-    network = plain_twin(case, bare.network).train()
-    torch.manual_seed(1)
-    optimizers = build_optimizers(network, case.training)
-    for _ in range(case.steps):
-        network.zero_grad()
-        bare.loss(network(bare.images), bare.labels).backward()
-        for optimizer in optimizers:
-            optimizer.step()
-    expected = all_weights(network)
-    for steps in (before, bare):
-        torch.manual_seed(1)
-        steps()
-        found = all_weights(steps.network)
-        # Few may differ by a step: Adam's first is the gradient's sign, which rounding decides
-        # where it is tiny.
-        assert (found - expected).abs().quantile(0.99) < 2e-5
 
 
 def test_ours_is_the_training_that_train_does(case: Case) -> None:
     ours = OurEpochs(case, Path("bench"))
     for _ in range(case.training.epochs):
         ours()
-    competition, folds = case.draw()
-    trainer = FoldTrainer(folds, 0, case.training, case.device)
-    train_fold(trainer, Path("train"), describe_run(case.training, competition, folds), 0, Stop())
+    run = new_run(Config(Folders(oof_dir=Path("train")), case.training), case.draw())
+    trainer = FoldTrainer(run.folds, 0, case.training, case.device)
+    train_fold(trainer, run, 0, Stop())
     networks = [
-        read_checkpoint(Path(folder, "checkpoint.pt")).network for folder in ("bench", "train")
+        read_checkpoint(Path(folder, run.name, "fold0", "checkpoint.pt")).network
+        for folder in ("bench", "train")
     ]
     assert digest_values(networks[0]) == digest_values(networks[1])
     assert len(ours.training_seconds) == len(ours.saving_seconds) == case.training.epochs
     assert min(ours.training_seconds + ours.saving_seconds) > 0
-
-
-def test_both_networks_predict_the_same(case: Case) -> None:
-    competition, folds = case.draw()
-    ours = our_network(case, competition, folds).eval()
-    theirs = plain_twin(case, ours).eval()
-    images = torch.from_numpy(competition.train_images[:8])
-    with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-5)
 
 
 # The whole.
@@ -221,11 +150,6 @@ def test_make_bench_prints_and_writes_every_row(
     assert printed.err.splitlines()[-1] == (
         "prediction, 32 px, batch 12: 100 % of all, about 0 s left"
     )
-
-
-@pytest.mark.parametrize("candidate", memory.CANDIDATES)
-def test_the_processes_whose_memory_is_measured_do_their_work(case: Case, candidate: str) -> None:
-    memory.CANDIDATES[candidate](case)
 
 
 @pytest.mark.torture  # a dozen processes that import torch

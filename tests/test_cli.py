@@ -44,7 +44,7 @@ def test_signals_end_with_their_status_and_a_line(number: int, status: int) -> N
     done = run_verb(f"os.kill(os.getpid(), {int(number)})")
     name = signal.Signals(number).name
     assert done.returncode == status
-    assert done.stderr == f"{name}: the same command goes on where this one stopped\n"
+    assert done.stderr == f"{name}: stopped; rerun the same command to resume\n"
 
 
 def test_a_full_disk_is_no_traceback() -> None:

@@ -167,7 +167,7 @@ def test_a_job_of_slurm_is_saved_and_put_back_before_its_time_is_up(
         time.sleep(0.01)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(60) == 0
-    assert "what fold 0 has is saved" in Path("log").read_text()
+    assert "fold 0 is saved" in Path("log").read_text()
     assert "\r" not in Path("log").read_bytes().decode()
     assert Path("requeued").read_text() == "requeue 77\n"
     assert not Path("oof/a/fold0/oof.npz").exists()

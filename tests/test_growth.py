@@ -28,12 +28,6 @@ def test_what_is_drawn_has_the_challenges_shares_and_a_stage_is_measured(tmp_pat
     assert 0 < cost.processor_seconds < 600
 
 
-@needs_proc
-def test_a_stage_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)submit, 9 samples.*no folds in"):
-        growth.run_stage("submit", tmp_path, 9)
-
-
 def test_too_few_samples_are_refused_before_anything_is_drawn() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "benchmarks.growth", "--samples", "60"],
@@ -44,39 +38,6 @@ def test_too_few_samples_are_refused_before_anything_is_drawn() -> None:
     )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "error: --samples 60: must be 200 or more\n"
-
-
-@needs_proc
-def test_memory_is_of_all_processes_and_told_apart(tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(bytes(30 << 20))
-    hold = (
-        "import mmap, pathlib, subprocess, sys\n"
-        "if len(sys.argv) == 2:\n"
-        "    child = subprocess.Popen([sys.executable, *sys.orig_argv[1:], 'child'], "
-        "stdout=subprocess.PIPE)\n"
-        "    child.stdout.readline()\n"
-        "own = b'x' * (50 << 20)\n"
-        "file = open(sys.argv[1], 'rb')\n"
-        "mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
-        "sum(mapped[::4096])\n"
-        "print('ready', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / "large")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        members = list(growth.family(process.pid))
-        own, mapped = map(sum, zip(*map(growth.memory_of, members), strict=True))
-        assert process.stdin is not None
-        process.stdin.close()
-    assert len(members) == 2
-    assert 100 << 20 < own < 140 << 20
-    assert 60 << 20 < mapped < 100 << 20
-    assert growth.memory_of(process.pid) == (0, 0)
 
 
 def test_growth_is_told_as_an_exponent() -> None:

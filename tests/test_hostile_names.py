@@ -3,19 +3,20 @@
 import csv
 import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from odd_labels import LABELS, relabel
 
-from cellline.audit.dealing import make_folds
+from cellline.audit.dealing import Plan, describe_dealt, make_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.errors import UserError
 from cellline.host.names import count_columns, name_classes
 from cellline.report.comparing import compare_runs
 from cellline.report.page import write_report
-from cellline.runs.run_folder import run_folder
+from cellline.runs.run import run_folder
 from cellline.submitting.submission import join_names, write_submission
 from cellline.submitting.submit import submit
 from cellline.training.run import train_run
@@ -34,14 +35,15 @@ def printed(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         TRAINING,
         Machine(device="cpu", precision="float32", workers=0),
     )
-    lines: dict[str, list[str]] = {verb: [] for verb in ("train", "submit", "compare")}
-    lines["folds"] = list(make_folds(config.folders, ("blue", "red", "yellow"), 3, 0))
+    lines = {"folds": describe_dealt(make_folds(config.folders, Plan(n_folds=3)))}
     for seed, run in enumerate(("a", "b")):
         training = replace(TRAINING, seed=seed)
         # Of one fold: a class's recall is of a few samples, or of none.
-        train_run(replace(config, training=training, run=run, fold=0), lines["train"].append)
-    path = submit(config, ("a", "b"), True, lines["submit"].append)
-    compare_runs(config, ("a", "b"), lines["compare"].append)
+        train_run(replace(config, training=training, run=run, fold=0))
+    with redirect_stdout(io.StringIO()) as text:
+        path = submit(config, ("a", "b"), partial=True)
+    lines["submit"] = text.getvalue().splitlines()
+    lines["compare"] = compare_runs(config, ("a", "b")).describe()
     lines["written"] = [str(path)]
     return lines
 
@@ -84,18 +86,18 @@ TAKEN = ["tuning", "Tuning", "folds.csv", "folds.json", ".lock", ".hidden"]
 
 @pytest.mark.parametrize("name", [*LEAVING, *TAKEN, "x" * 101, "é" * 51, "\udc80", "a\u202eb"])
 def test_names_that_are_no_run_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"--run '.*a run's name may have") as refused:
-        run_folder(Path("oof"), name)
+    with pytest.raises(UserError, match=r"--run '.*the name may hold") as refused:
+        run_folder(Config(run=name))
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 300
 
 
 @pytest.mark.parametrize("name", ["densenet161", "b4-large_2.1", "_x", "é" * 50, "x" * 100])
 def test_names_that_are_one_stay_in_the_folder(name: str) -> None:
-    folder = run_folder(Path("oof"), name)
+    folder = run_folder(Config(run=name))
     assert folder.parent == Path("oof")
     folder.mkdir(parents=True)
-    assert run_folder(Path("oof"), name) == folder
+    assert run_folder(Config(run=name)) == folder
 
 
 def put_file(path: Path) -> None:
@@ -119,7 +121,7 @@ def test_what_is_in_the_place_of_a_run_is_named(put: Callable[[Path], None], tol
     Path("oof").mkdir()
     put(Path("oof/run"))
     with pytest.raises(UserError, match=rf"oof/run {told}.*move it away"):
-        run_folder(Path("oof"), "run")
+        run_folder(Config(run="run"))
 
 
 def test_any_number_of_runs_has_a_name_for_the_file() -> None:
@@ -140,11 +142,11 @@ def test_any_number_of_runs_has_a_name_for_the_file() -> None:
 def test_an_oof_folder_that_is_a_file_is_no_folder() -> None:
     Path("oof").write_text("not a folder")
     for verb in (
-        lambda: train_run(Config(), print),
-        lambda: submit(Config(), ("a",), False, print),
-        lambda: compare_runs(Config(), ("a", "b"), print),
-        lambda: write_report(Config(), print),
+        lambda: train_run(Config()),
+        lambda: submit(Config(), ("a",)),
+        lambda: compare_runs(Config(), ("a", "b")),
+        lambda: write_report(Config()),
     ):
-        with pytest.raises(UserError, match="no folds in oof: run `make folds` first"):
+        with pytest.raises(UserError, match="no folds in oof: run `folds` first"):
             verb()
     assert [path.name for path in Path().iterdir()] == ["oof"]

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from test_pipeline import ROOT, make, read
 
-from cellline.audit.dealing import make_folds
+from cellline.audit.dealing import Plan, describe_dealt, make_folds
 from cellline.config import Config, Folders
 from cellline.data.competition import load_competition
 from cellline.report.comparing import compare_runs
-from cellline.runs.folds import open_folds, read_record
+from cellline.runs.folds import read_folds_record
 
 PAGE = (ROOT / "docs" / "your-own-competition.md").read_text(encoding="utf-8")
 DRAW, SPLIT_COLOURS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -77,7 +77,7 @@ def test_what_is_left_on_the_disk_is_of_text_and_of_its_shape(made: tuple[Path, 
     header, *rows = read(folder / "oof-wells/folds.csv")
     assert header == ["well", "state", "group", "fold"]
     assert {row[0]: row[1] for row in rows} == truth
-    assert read_record(folder / "oof-wells")["channels"] == ["phase"]
+    assert read_folds_record(folder / "oof-wells")["channels"] == ["phase"]
     for fold in range(3):
         of_fold = folder / f"oof-wells/densenet161/fold{fold}"
         with np.load(of_fold / "oof.npz", allow_pickle=False) as file:
@@ -102,9 +102,8 @@ def test_runs_of_two_classes_and_text_ids_are_compared(made: tuple[Path, str]) -
     folder = made[0]
     oof = Path(shutil.copytree(folder / "oof-wells", "oof"))
     shutil.copytree(oof / "densenet161", oof / "again")
-    lines: list[str] = []
     config = Config(Folders(folder / "wells", oof, cache_dir=folder / ".cache"))
-    compare_runs(config, ("densenet161", "again"), lines.append)
+    lines = compare_runs(config, ("densenet161", "again")).describe()
     assert (
         "densenet161 and again are right on the same samples of all 3 folds: keep the cheaper"
         in lines
@@ -137,13 +136,12 @@ def rename(drawn: Path, folder: Path) -> dict[int, str]:
 
 def test_folds_are_the_same_whatever_the_ids_are(drawn: Path) -> None:
     names = rename(drawn, Path("named"))
-    channels = ("blue", "red", "yellow")
     dealt = []
     for source, oof in ((drawn, "oof"), (Path("named"), "oof-named")):
         folders = Folders(source, Path(oof))
-        lines = list(make_folds(folders, channels, 3, 0))
-        _, folds = open_folds(folders)
-        dealt.append((lines, folds, read(Path(oof, "folds.csv")), read_record(Path(oof))["audit"]))
+        folds = make_folds(folders, Plan(n_folds=3))
+        rows = read(Path(oof, "folds.csv"))
+        dealt.append((describe_dealt(folds), folds, rows, folds.record["audit"]))
     (lines, folds, rows, audit), (other_lines, other_folds, other_rows, other_audit) = dealt
     assert other_lines == lines
     assert other_audit == audit

@@ -138,12 +138,12 @@ def test_runs_are_blended(drawn: Path) -> None:
     ("verb", "arguments", "message"),
     [
         ("train", ["FOLD=7"], "--fold 7: folds are 0 to 2"),
-        ("train", ["RUN=../x"], "a run's name may have"),
+        ("train", ["RUN=../x"], "the name may hold"),
         ("train", ["ARGS=--weights imagenet --network densenet_tiny"], "add --weights none"),
         ("train", ["ARGS=--weights nowhere.pth"], "no such file"),
         ("train", ["ARGS=--epochs many"], "--epochs"),
         ("train", ["ARGS=--epochs 0"], "--epochs 0: must be at least 1"),
-        ("train", ["ARGS=--image-size 48"], "--start-size 64: is larger than --image-size 48"),
+        ("train", ["ARGS=--image-size 48"], "--start-size 64: must not be larger"),
         ("tune", ["ARGS=--dropout 2"], "--dropout 2: must be 0 or more and less than 1"),
         ("tune", ["TUNE_EPOCHS=0"], "--epochs 0: must be at least 1"),
         ("train", ["ARGS=--no-such-setting"], "no-such-setting"),
@@ -193,7 +193,7 @@ def test_an_interrupted_training_says_so_and_goes_on(dealt: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in printed
+    assert "rerun the same command to resume" in printed
     done = subprocess.run([*script, *settings], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/" not in done.stdout
@@ -204,7 +204,7 @@ def test_help_lists_every_verb() -> None:
     printed = make()
     for verb in ("demo", "folds", "tune", "train", "submit", "kaggle", "setup", "test", "lint"):
         assert f"make {verb} " in printed
-    scripts = {path.stem for path in (ROOT / "src").glob("*.py")} - {"environment", "bundle"}
+    scripts = {path.stem for path in (ROOT / "src").glob("*.py")} - {"environment"}
     assert all(f"make {name} " in printed for name in scripts)
 
 

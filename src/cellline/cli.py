@@ -1,4 +1,4 @@
-"""What every verb does around its work: parse settings, and end as a command line should."""
+"""The command line of a verb: parse settings, run, exit with the right status."""
 
 import argparse
 import errno
@@ -12,7 +12,7 @@ from dataclasses import asdict
 from shlex import quote
 from typing import TypeVar
 
-# First, for the clock that it starts.
+# First, for it starts the clock.
 from cellline.host.stopping import Stopped, stop_at_signals  # isort: split
 
 import tyro
@@ -23,12 +23,12 @@ from cellline.host.names import printable
 
 Settings = TypeVar("Settings", bound=Config)
 
-# Python looks for garbage whenever there are so many more objects that could be in cycles; by
-# default 700. Importing torch and torchvision makes 370,000 that stay, and looking at them again
-# and again took 0.9 of 4.7 seconds. A training step leaves no cycles at all.
+# Number of new container objects after which Python searches for reference cycles; the default is
+# 700. Importing torch and torchvision creates 370,000 that stay, and searching them again and again
+# took 0.9 of 4.7 seconds. A training step leaves no cycles.
 GARBAGE_THRESHOLD = 100_000
 
-# What a machine, not a program, is the cause of.
+# Errors of the machine, not of the program.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
@@ -39,16 +39,15 @@ NO_ACCESS = {
 def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None:
     """Parse the command line into `settings` and run `verb` with it.
 
-    Where `verb` itself imports what takes long, neither --help nor a mistake waits for it.
-    Ends the process with status 2 and one message on stderr for a mistake of the user's (an
-    argument that can't be parsed included) and for a disk that is full or can't be written; with
-    128 and the signal's number for Ctrl-C, SIGTERM and SIGHUP (130, 143, 129) and, as `cat` does,
-    where nobody reads its output any more (141). Other exceptions pass through, with their
-    traceback.
+    A verb imports slow modules itself, so that neither --help nor a mistake waits for them. Exits
+    with status 2 and one message on stderr for a user's mistake (an argument that can't be parsed
+    included) and for a disk that is full or can't be written; with 128 plus the signal's number for
+    Ctrl-C, SIGTERM and SIGHUP (130, 143, 129); and with 141, as `cat` does, if the reader of its
+    output has left. Other exceptions pass through with their traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A label may have characters that the terminal's encoding lacks. And a log is read
+            # A label may have characters that the terminal's encoding lacks, and a log is read
             # while it is written.
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     # The verb's docstring heads its --help; nested settings are flat on the command line.
@@ -67,42 +66,42 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
     except UserError as error:
         end(2, f"error: {error}")
     except Stopped as stopped:
-        end(stopped.status, f"{stopped.why}: the same command goes on where this one stopped")
+        end(stopped.status, f"{stopped.why}: stopped; rerun the same command to resume")
     except BrokenPipeError:
-        # Or Python would fail once more, when it flushes what is left at its end.
+        # Otherwise Python fails again when it flushes its output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
         if error.errno not in NO_ROOM | NO_ACCESS:
             raise
-        advice = "make room" if error.errno in NO_ROOM else "see to it, or name another folder"
+        advice = "make room" if error.errno in NO_ROOM else "correct that, or name another folder"
         end(
             2,
-            f"error: {error.filename or 'the output'}: {error.strerror}; {advice}. What was "
-            "written before is whole, and the same command goes on from there",
+            f"error: {error.filename or 'the output'}: {error.strerror}; {advice}. Files written "
+            "before are intact; rerun the same command to resume",
         )
 
 
 def usual_settings(settings: type[Settings], arguments: Sequence[str]) -> Settings:
-    """The settings that hold where the command line doesn't give others: those of its recipe."""
+    """The default settings: those of the recipe that the command line names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", nargs="?")
     recipe = parser.parse_known_args(arguments)[0].recipe
-    # What isn't one is left to the parser of all settings to refuse.
+    # An unknown recipe is refused by the parser of all settings.
     return settings(training=RECIPES.get(recipe or "quick", Training()))
 
 
 def end(status: int, message: str) -> None:
-    """End the process with a status and a message on stderr."""
-    # What is quoted in it may come from a stranger's file.
+    """Exit with a status and a message on stderr."""
+    # Quoted names may come from a stranger's file.
     print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     sys.exit(status)
 
 
 def make_command(verb: str, config: Config, processes: int = 1) -> str:
-    """The `make` command that runs a verb with these settings; defaults are omitted.
+    """The `make` command that runs a verb with these settings.
 
-    So are learning rate and batch size: a run that was begun has its own.
+    Defaults are omitted, and so are learning rate and batch size: a begun run keeps its own.
     """
     usual = Config(training=RECIPES["quick"])
     words = [f"make {verb}"]
@@ -126,12 +125,12 @@ def make_command(verb: str, config: Config, processes: int = 1) -> str:
     ]
     if changed:
         joined = _in_make(" ".join(changed))
-        # Double quotes read better, where nothing in them means something to the shell.
+        # Double quotes read better, if they hold nothing special to the shell.
         plain = not set(joined) & set('"$`\\!')
         words.append(f'ARGS="{joined}"' if plain else f"ARGS={quote(joined)}")
     return " ".join(words)
 
 
 def _in_make(value: str) -> str:
-    """A value as it must be written in a variable of make."""
+    """Escape a value for a variable of make."""
     return value.replace("$", "$$")

@@ -1,8 +1,7 @@
 """Every setting, with the reason for its default.
 
-The fields' docstrings become the command line's help. Every verb takes all of these, so that one
-`ARGS="..."` can go through `make folds train tune submit`; what only one verb needs is declared in
-that verb.
+The fields' docstrings become the help on the command line. Every verb takes all of these settings,
+so that the same arguments fit a sequence of verbs; a setting of one verb is declared in that verb.
 """
 
 from collections.abc import Mapping
@@ -15,18 +14,17 @@ from cellline.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What training falls back to when neither the command line, the run nor `make tune` says otherwise:
-# the known solution's.
+# Used if neither the command line, the run nor a tuning decides: the known solution's values.
 DEFAULT_LR = 1e-3
 DEFAULT_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things are read and written."""
+    """The folders that are read and written."""
 
     input_dir: Path = Path("input")
-    """The competition's files as downloaded. Only read."""
+    """The competition's files as downloaded; only read."""
     oof_dir: Path = Path("oof")
     """Folds, runs and tuning."""
     submissions_dir: Path = Path("submissions")
@@ -37,62 +35,61 @@ class Folders:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied, beside the eight flips and rotations."""
+    """Random changes of training images, besides the eight flips and rotations."""
 
     rotate: float = 0.0
-    """Largest rotation in degrees, beside the quarter turns; doesn't pay in a short training."""
+    """Largest rotation in degrees, besides quarter turns; does not pay in a short training."""
     scale: float = 0.0
-    """Largest relative change of width and of height; doesn't pay in a short training."""
+    """Largest relative change of width and height; does not pay in a short training."""
     translate: float = 0.06
     """Largest shift, as a fraction of the side (4 of 64 pixels)."""
     gain: float = 0.2
-    """Largest relative change of a channel's brightness, drawn a channel (staining differs)."""
+    """Largest relative change of brightness, drawn for each channel (staining differs)."""
     offset: float = 0.02
     """Largest shift of a channel's values, as a fraction of the full range (5 of 255)."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What makes a run what it is: recorded in `oof/<run>/config.json`, the same for all folds."""
+    """The settings of a run, the same for all folds; `oof/<run>/config.json` records them."""
 
     network: str = "densenet161"
     """A torchvision classification model, or densenet_tiny (for tests)."""
     weights: str = "imagenet"
-    """imagenet (looked for, then downloaded), none (from scratch), or a file of torchvision's."""
+    """imagenet (found locally or downloaded), none (from scratch), or a torchvision file."""
     image_size: int | None = None
-    """Side in pixels that images are resized to on the device; by default they stay as they are."""
+    """Side in pixels to resize images to on the device; by default they keep their size."""
     start_size: int | None = None
-    """Their side in the first epochs, where smaller images save time; by default `image_size`."""
+    """Side in the first epochs, where smaller images save time; by default `image_size`."""
     start_share: float = 0.65
-    """Share of the epochs that have `start_size`: of eight, five. One of the last takes twice as
-    long."""
+    """Share of the epochs at `start_size`: five of eight. Each later epoch takes twice as long."""
     epochs: int = 8
-    """Passes over the training rows; with eight the quick recipe takes less than two hours."""
+    """Passes over the training rows; eight let the quick recipe end within two hours."""
     lr: float | None = None
-    """Peak learning rate; by default the run's own, else what `make tune` found, else 1e-3."""
+    """Peak learning rate; by default the run's own, else the tuned one, else 1e-3."""
     batch_size: int | None = None
-    """Samples a step; by default the run's own, else what `make tune` found, else 64."""
+    """Samples per step; by default the run's own, else the tuned one, else 64."""
     dropout: float = 0.0
-    """Before the new linear layer; the known solution's 0.5 costs a short training 2 points."""
+    """Dropout before the linear layer; the known solution's 0.5 costs a short training 2 points."""
     optimizer: Literal["muon", "adamw"] = "muon"
-    """From scratch muon scores 2.3 points more in as much time (docs/levers.md); from ImageNet
-    weights nothing is measured yet. Matrices over 512 high and wide stay with adamw."""
+    """From scratch, muon scores 2.3 points more in the same time (docs/levers.md); from ImageNet
+    weights nothing is measured yet. Matrices over 512 in height and width stay with adamw."""
     weight_decay: float = 0.05
-    """On weight matrices and kernels only (the value of ConvNeXt, Liu et al. 2022)."""
+    """Weight decay, on matrices and kernels only (ConvNeXt's value, Liu et al. 2022)."""
     warmup: float = 0.1
-    """Share of the steps in which the learning rate rises linearly; a cosine to zero follows."""
+    """Share of the steps with a linear rise of the learning rate; a cosine to zero follows."""
     averaging: float = 0.1
     """Length of the moving average of the weights, as a share of all steps."""
     seed: int = 0
-    """Of the folds (`make folds`) and of everything random in training."""
+    """Seed of the folds and of everything random in training."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-# What `--recipe` means. `quick` has the challenge's images as they are, then enlarged, because a
-# DenseNet halves their side twice before its first block (docs/levers.md). `full` is not measured
-# yet: no GPU was at hand. It could memorize what it sees 60 times, so it has what slows that down:
-# the known solution's dropout, and pictures that differ more, though little in size, which tells a
-# cell line.
+# The meaning of `--recipe`. `quick` trains on the challenge's images at their own size, then
+# enlarged, because a DenseNet halves their side twice before its first block (docs/levers.md).
+# `full` is not measured yet: no GPU was at hand. Its 60 epochs could memorize the images, so it has
+# the known solution's dropout and more varied images, but of nearly one size, since size tells cell
+# lines apart.
 RECIPES = {
     "quick": Training(image_size=96, start_size=64),
     "full": Training(
@@ -103,36 +100,36 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run may be computed on."""
+    """The hardware for a run, and how to use it."""
 
     device: str = "auto"
-    """auto (CUDA, else Apple's MPS, else CPU) or torch's name of one, such as cuda:1."""
+    """auto (CUDA, else Apple's MPS, else CPU), or a torch device such as cuda:1."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 or float16 on CUDA GPUs, bfloat16 on CPUs that have it, else float32."""
     workers: int | None = None
-    """Processes that augment images beside the training; by default 0 on CPU, else up to 8."""
+    """Loader processes that augment images; by default 0 on a CPU, else up to 8."""
     max_minutes: float | None = None
-    """When `make train` and `make tune` stop, saved, to be gone on with; by default never."""
+    """Minutes after which training and tuning save and stop; rerun to resume. By default none."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Every setting that all verbs know."""
+    """The settings that all verbs share."""
 
     folders: Folders = field(default_factory=Folders)
     training: Training = field(default_factory=Training)
     machine: Machine = field(default_factory=Machine)
     run: str = "densenet161"
-    """Name of the run: its folder under the OOF folder."""
+    """Name of the run, and of its folder in the OOF folder."""
     fold: int | None = None
-    """One fold; by default every fold in turn."""
+    """A single fold; by default every fold in turn."""
     recipe: Literal["quick", "full"] = "quick"
-    """What settings are by default: quick, for two cores (five folds of the challenge take less
-    than two hours where they compute bfloat16 fast), or full, for a GPU."""
+    """Set of defaults: quick, for two cores (five folds of the challenge in under two hours with
+    fast bfloat16), or full, for a GPU."""
 
 
 def check_settings(config: Config) -> None:
-    """Raise UserError for a setting out of its range."""
+    """Raise UserError for a setting out of range."""
     training, augmentation = config.training, config.training.augmentation
     at_least_one = {
         "--epochs": training.epochs,
@@ -169,11 +166,10 @@ def check_settings(config: Config) -> None:
         for name, value in settings.items():
             if value is not None and not is_right(value):
                 raise UserError(f"{name} {value:g}: must be {rule}")
-    # What a step needs of memory is estimated of the last images.
     if training.start_size and training.image_size and training.start_size > training.image_size:
         raise UserError(
-            f"--start-size {training.start_size}: is larger than --image-size "
-            f"{training.image_size}; give one that is smaller, or as large"
+            f"--start-size {training.start_size}: must not be larger than --image-size "
+            f"{training.image_size}"
         )
 
 

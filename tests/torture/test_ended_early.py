@@ -41,8 +41,8 @@ def test_a_signal_ends_it_within_an_epoch_after_saving(
         ended = running.end()
     assert ended.status == status, ended.printed
     name = signal.Signals(number).name
-    assert "what fold 0 has is saved; to go on from there:\n  make train" in ended.printed
-    assert ended.printed.endswith(f"{name}: the same command goes on where this one stopped\n")
+    assert "fold 0 is saved; to resume:\n  make train" in ended.printed
+    assert ended.printed.endswith(f"{name}: stopped; rerun the same command to resume\n")
     assert ended.printed.count("finishing the step") == 1
     assert "Traceback" not in ended.printed
     # The third epoch's first step: what the signal found under way.
