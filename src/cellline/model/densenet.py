@@ -1,13 +1,13 @@
 """torchvision's DenseNet features, computed faster on a CPU: the same weights, the same numbers.
 
-What the layers of a dense block have in common is done once. Each layer normalizes all channels
-that came before it, so torchvision's code copies every channel, and computes its mean and variance,
-once for each later layer. Here the channels of a block are columns of one matrix (a row a pixel),
-standardized when they come, and a layer applies only its own scale and offset. Convolutions of one
-pixel, and the gradients of the others, are matrix products. A transition averages pixels before it
-mixes channels, not after: both are linear, and there are then a quarter as many to mix.
+Work that the layers of a dense block share is done once. Each layer normalizes all channels before
+it, so torchvision's code copies every channel, and computes its mean and variance, once for each
+later layer. Here the channels of a block are columns of one matrix with a row per pixel. They are
+standardized once, and a layer applies only its own scale and offset. 1x1 convolutions, and the
+gradients of the others, are matrix products. A transition averages pixels before it mixes channels,
+not after: both operations are linear, and a quarter as many pixels remain to be mixed.
 
-One storage for a block's channels is the idea of Pleiss et al. 2017 (arXiv:1707.06990).
+The single storage for a block's channels is the idea of Pleiss et al. 2017 (arXiv:1707.06990).
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 
 class Layer(NamedTuple):
-    """The weights of a dense layer: normalization, 1x1 convolution, the same again with 3x3."""
+    """The weights of a dense layer: normalization and 1x1 convolution, then the same with 3x3."""
 
     scale1: Tensor  # [channel before]
     offset1: Tensor
@@ -34,16 +34,16 @@ class Layer(NamedTuple):
 
 
 class Features(nn.Sequential):
-    """`DenseNet.features`, with the children, and so the state dict, of torchvision's.
+    """`DenseNet.features` with torchvision's children and so its state dict.
 
-    All but pooling first is torchvision's way where ours is not known to be faster: on GPUs, and
-    for predictions in other precisions than the weights' own. So is it where gradients are wanted
-    in evaluation mode. In our way the modules within dense blocks are not called: no hook of theirs
-    is, either.
+    Except for pooling first, it computes as torchvision does wherever our way is not known to be
+    faster: on GPUs, and for predictions in other precisions than that of the weights; also for
+    gradients in evaluation mode. Our way does not call the modules inside dense blocks, nor their
+    hooks.
     """
 
     def __init__(self, features: nn.Sequential) -> None:
-        """`features` is torchvision's, without dropout in its layers, as its models have it."""
+        """`features` comes from a torchvision model, which has no dropout in its layers."""
         super().__init__(OrderedDict(features.named_children()))
         for name, child in self.named_children():
             if name.startswith("transition"):
@@ -52,7 +52,7 @@ class Features(nn.Sequential):
                 setattr(self, name, nn.Sequential(OrderedDict((key, parts[key]) for key in order)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features [batch, channel, height, width], normalized, of images, channels last."""
+        """Normalized features [batch, channel, height, width] of images, channels last."""
         usual = images.device.type != "cpu" or torch.is_grad_enabled() != self.training
         if usual or (torch.is_autocast_enabled("cpu") and not self.training):
             return cast("Tensor", super().forward(images))  # type: ignore[no-untyped-call]
@@ -72,21 +72,21 @@ class Features(nn.Sequential):
 
 
 def as_rows(image: Tensor) -> Tensor:
-    """[batch, channel, height, width], channels last, as a matrix [pixel, channel]; a view."""
+    """View [batch, channel, height, width], channels last, as a matrix [pixel, channel]."""
     return image.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def as_image(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """The inverse of `as_rows`, for [batch, any, height, width] in `shape`; a view."""
+    """View a matrix as [batch, channel, height, width]: the inverse of `as_rows`."""
     return rows.view(shape[0], shape[2], shape[3], -1).permute(0, 3, 1, 2)
 
 
 def train_block(x: Tensor, layers: Sequence[Any], end: nn.BatchNorm2d, *, rectify: bool) -> Tensor:
-    """A dense block and the normalization after it (and ReLU, if `rectify`), in training.
+    """Apply a dense block and the normalization after it (and ReLU, if `rectify`), in training.
 
-    Computes in the precision of `x`, statistics in that of the weights. Updates the running
-    statistics of all normalizations, as torch does; they are taken to have one eps and momentum.
-    There must be two pixels or more, all samples together.
+    It computes in the precision of `x`, statistics in that of the weights, and updates the running
+    statistics of all normalizations, as torch does. These must share one eps and momentum. All
+    samples together must have two pixels or more.
     """
     weights = []
     for layer in layers:
@@ -115,25 +115,25 @@ def train_block(x: Tensor, layers: Sequence[Any], end: nn.BatchNorm2d, *, rectif
 
 
 class DenseBlock(torch.autograd.Function):
-    """A dense block in training, and the normalization (and ReLU) of all its channels.
+    """A dense block in training, with the normalization (and ReLU) of all its channels.
 
-    Both directions work on `channels` [pixel, channel], the block's input and what each layer
-    added, standardized. In the backward direction the gradient with regard to them is summed over
-    the layers; that a standardized channel's mean and variance depend on all of it is then taken
-    into account once a channel, not once a channel and layer.
+    Both passes work on `channels` [pixel, channel]: the block's input and each layer's output,
+    standardized. The backward pass sums the gradient of the channels over the layers, then
+    accounts once per channel, not once per channel and layer, for the mean and variance that
+    depend on the whole channel.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, rectify: bool, eps: float, *weights: Tensor
     ) -> tuple[Tensor, ...]:
-        """Rows of the result, mean and 1 / deviation of the channels; then those of each layer's
-        second normalization, all means first."""
+        """Result rows, then mean and 1 / deviation: of the channels, then of each layer's second
+        normalization, all means first."""
         layers = split_weights(weights)
         start, new = x.shape[1], layers[0].conv2.shape[0]
         size = start + new * len(layers)
         channels = x.new_empty(x.numel() // start, size)
-        # Of the precision that statistics are to have.
+        # Statistics take the precision of the weights.
         example = layers[0].scale2
         mean, invstd = example.new_empty(size), example.new_empty(size)
         ones, zeros = example.new_ones(size), example.new_zeros(size)
@@ -175,7 +175,7 @@ class DenseBlock(torch.autograd.Function):
             result_grad = aten.threshold_backward(result_grad, saved.pop(), 0)
         channels_grad = result_grad * weights[-2]
         grads = [(result_grad * channels).sum(0), result_grad.sum(0)]
-        # One for all layers: memory that was just used is still in the cache.
+        # One buffer for all layers: memory that was just used is still in the cache.
         scratch = torch.empty_like(result_grad).view(-1)
 
         def before_standardizing(at: slice) -> Tensor:
@@ -215,22 +215,22 @@ class DenseBlock(torch.autograd.Function):
 
 
 def split_weights(weights: Sequence[Tensor]) -> list[Layer]:
-    """The layers of `DenseBlock`'s weights, which end with those of its last normalization."""
+    """Group `DenseBlock`'s weights by layer; its last normalization's come at the end."""
     return [Layer(*weights[i : i + 6]) for i in range(0, len(weights) - 2, 6)]
 
 
 def normalize(
     image: Tensor, scale: Tensor, offset: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch normalization by the batch's own statistics, its mean and 1 / deviation."""
+    """Normalize by the batch's own statistics; return its mean and 1 / deviation as well."""
     return torch.native_batch_norm(image, scale, offset, None, None, True, 0.0, eps)
 
 
 def convolution_backward(grad: Tensor, image: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of a 3x3 convolution: of its input, as rows, and of its kernel.
+    """Gradients of a 3x3 convolution with regard to its input, as rows, and its kernel.
 
-    Two matrix products with the same matrix: for each pixel the gradients of the nine that it had
-    a part in. oneDNN needs as long at 16x16 pixels, and three times as long at 2x2.
+    Two matrix products share one matrix: for each pixel, the gradients of the nine output pixels
+    that it contributes to. oneDNN takes as long at 16x16 pixels, and three times as long at 2x2.
     """
     n, new, height, width = grad.shape
     padded = functional.pad(grad.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
@@ -238,7 +238,7 @@ def convolution_backward(grad: Tensor, image: Tensor, kernel: Tensor) -> tuple[T
     windows = padded.as_strided(
         (n, height, width, 3, 3, new), (batch, row, pixel, row, pixel, one)
     ).reshape(-1, 9 * new)
-    # A window's first pixel is the one whose kernel's last element met the pixel in the middle.
+    # The kernel's last element connects the middle pixel to the first pixel of its window.
     flipped = kernel.permute(2, 3, 0, 1).flip(0, 1)
     kernel_grad = (windows.t() @ as_rows(image)).view(flipped.shape)
     return windows @ flipped.reshape(9 * new, -1), kernel_grad.flip(0, 1).permute(2, 3, 0, 1)
@@ -247,7 +247,7 @@ def convolution_backward(grad: Tensor, image: Tensor, kernel: Tensor) -> tuple[T
 def predict_block(
     x: Tensor, layers: Sequence[Any], end: nn.BatchNorm2d, *, rectify: bool
 ) -> Tensor:
-    """What `train_block` computes, by the running statistics and without gradients.
+    """Apply a dense block as `train_block` does, by running statistics and without gradients.
 
     A layer's second normalization is folded into the convolution before it.
     """
@@ -267,7 +267,7 @@ def predict_block(
 
 
 def scale_and_offset(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a normalization by running statistics does to a channel."""
+    """Scale and offset of a normalization by running statistics, per channel."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

@@ -1,4 +1,4 @@
-"""The loss: cross-entropy in which every class weighs the same."""
+"""The loss: cross-entropy with equal weight for every class."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Weights [n_classes] inverse to the classes' frequencies; their mean over `labels` is 1.
+    """Weights [n_classes] inversely proportional to class frequency; their mean over `labels` is 1.
 
     The rule is scikit-learn's "balanced" (King and Zeng 2001). Every class must occur.
     """
@@ -17,9 +17,9 @@ def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
 class BalancedCrossEntropy(nn.Module):
     """Class-weighted cross-entropy, averaged over the samples of a batch.
 
-    torch's own weighted mean divides by the batch's weights, so that a sample counts for less the
-    more rare classes share its batch; dividing by the number of samples keeps the expectation,
-    however an epoch is cut into batches.
+    torch's own weighted mean divides by the batch's weights, so that a sample counts less the more
+    rare classes share its batch. Dividing by the number of samples keeps the expectation, however
+    an epoch is cut into batches.
     """
 
     weights: Tensor

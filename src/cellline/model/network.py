@@ -16,8 +16,8 @@ from cellline.model.weights import load_backbone_weights
 class Classifier(nn.Module):
     """A torchvision network between our normalization and our head.
 
-    The normalization is part of the network, and so of its checkpoint: whoever predicts with it
-    can't use another fold's statistics.
+    The normalization is part of the network, and so of its checkpoint: predictions can't use
+    another fold's statistics.
     """
 
     mean: Tensor
@@ -49,11 +49,11 @@ def build_network(
     image_shape: tuple[int, int, int],
     normalization: Normalization,
 ) -> Classifier:
-    """The network of a fold, on the CPU; random where `training.weights` doesn't say otherwise.
+    """Build the network of a fold, on the CPU; weights that are not loaded are random.
 
-    `image_shape` is (channel, height, width) of one image. The random numbers are torch's global
-    ones. Raises UserError for an unknown network, for weights that can't be had or don't fit, and
-    for a network that can't take images of this size.
+    `image_shape` is (channel, height, width) of one image. Random numbers come from torch's global
+    generator. Raises UserError for an unknown network, for weights that are not available or don't
+    fit, and for a network that can't take images of this size.
     """
     backbone = build_backbone(training.network)
     head = find_head(backbone, training.network)
@@ -69,7 +69,7 @@ def build_network(
 
 
 def build_backbone(name: str) -> nn.Module:
-    """A torchvision classification model without trained weights, by torchvision's name for it."""
+    """A torchvision classification model by its name there, without trained weights."""
     if name == "densenet_tiny":
         return make_faster(DenseNet(4, block_config=(2, 2), num_init_features=8, bn_size=2))
     known = torchvision.models.list_models(module=torchvision.models)
@@ -78,21 +78,21 @@ def build_backbone(name: str) -> nn.Module:
             f"--network {name}: not a classification model of torchvision "
             f"{torchvision.__version__}; known: densenet_tiny, {', '.join(known)}"
         )
-    # These two have auxiliary classifiers, which belong to ImageNet's classes and image size.
+    # These two have auxiliary classifiers, made for ImageNet's classes and image size.
     has_auxiliary = name in ("googlenet", "inception_v3")
     options = {"aux_logits": False, "init_weights": True} if has_auxiliary else {}
     return make_faster(torchvision.models.get_model(name, weights=None, **options))
 
 
 def make_faster(model: nn.Module) -> nn.Module:
-    """The model, computed by our own code where that is faster."""
+    """Replace the parts of a model that our own code computes faster."""
     if isinstance(model, DenseNet):
         model.features = Features(model.features)
     return model
 
 
 def find_head(backbone: nn.Module, name: str) -> str:
-    """The dotted name of the last linear layer, which is the classifier in torchvision's models."""
+    """Dotted name of the last linear layer, which is the classifier in torchvision's models."""
     linear = [key for key, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"--network {name}: has no linear classifier that could be replaced")
@@ -101,11 +101,11 @@ def find_head(backbone: nn.Module, name: str) -> str:
 
 
 def adapt_first_convolution(backbone: nn.Module, n_channels: int) -> None:
-    """Let the first convolution take `n_channels`, keeping what its weights know.
+    """Adapt the first convolution and its weights to `n_channels`.
 
-    The filters of the three colours are repeated in turn and scaled so that the response to
-    equal channels stays what it was; one channel gets their sum. The rule is timm's
-    `adapt_input_conv` (Wightman, pytorch-image-models).
+    The filters of the three colours are repeated in turn and scaled so that the response to equal
+    channels stays the same; a single channel gets their sum. The rule is timm's `adapt_input_conv`
+    (Wightman, pytorch-image-models).
     """
     first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
     if first.in_channels == n_channels:
@@ -123,10 +123,10 @@ def adapt_first_convolution(backbone: nn.Module, n_channels: int) -> None:
 def check_image_size(
     network: Classifier, training: Training, image_shape: tuple[int, int, int]
 ) -> None:
-    """Raise UserError when the network can't take images of these sizes (some have a minimum)."""
+    """Raise UserError if the network can't take images of these sizes (some have a minimum)."""
     network.eval()
     advice = "--image-size 224" + (" --start-size 224" if training.start_size else "")
-    # The last is what the network keeps.
+    # The network keeps the last of these sizes.
     for size in dict.fromkeys((training.start_size or training.image_size, training.image_size)):
         network.image_size = size
         try:

@@ -19,8 +19,8 @@ class Normalization:
 def measure_normalization(images: np.ndarray, rows: np.ndarray) -> Normalization:
     """Exact statistics over all pixels of `rows` of images, uint8 [sample, channel, height, width].
 
-    Sums of integers, so that no order of summation changes a digit. A channel that never varies
-    gets 1 for its deviation: it normalizes to zero.
+    They come from integer sums, so the order of summation changes nothing. A constant channel gets
+    a deviation of 1 and normalizes to zero.
     """
     total, squares = np.zeros((2, images.shape[1]), dtype=np.int64)
     for start in range(0, len(rows), BLOCK):

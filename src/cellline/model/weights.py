@@ -1,4 +1,4 @@
-"""Where a network's ImageNet weights are found, and how they get into it."""
+"""Finding a network's ImageNet weights, and loading them."""
 
 import re
 import sys
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from cellline.errors import UserError, first_line
 
-# Kaggle mounts the datasets that are attached to a notebook here.
+# The folder where Kaggle mounts the datasets attached to a notebook.
 KAGGLE_INPUT = Path("/kaggle/input")
 
 
 def load_backbone_weights(backbone: nn.Module, network: str, weights: str, head: str) -> None:
-    """Load `weights` into everything of `backbone` but its head, which will be replaced.
+    """Load `weights` into all of `backbone` except its head, which will be replaced.
 
-    `weights` is `none` (nothing is loaded), `imagenet`, or the path of a state dict that
-    torchvision's network `network` fits. Raises UserError when the weights can't be had, can't be
-    read or don't fit.
+    `weights` is `none` (load nothing), `imagenet`, or the path of a state dict of torchvision's
+    network `network`. Raises UserError if the weights are not available, can't be read or don't
+    fit.
     """
     if weights == "none":
         return
@@ -36,16 +36,16 @@ def load_backbone_weights(backbone: nn.Module, network: str, weights: str, head:
     if missing or foreign:
         raise UserError(
             f"{path}: not weights of {network}: {len(missing)} of its tensors are missing"
-            f"{example(missing)}, {len(foreign)} don't belong to it or have another shape"
+            f"{example(missing)}, {len(foreign)} do not belong to it or have another shape"
             f"{example(foreign)}"
         )
 
 
 def find_imagenet_weights(network: str) -> Path:
-    """The file of torchvision's ImageNet weights for `network`.
+    """Find the file of torchvision's ImageNet weights for `network`.
 
-    Looked for among attached Kaggle datasets and in torch's cache, then downloaded into the latter.
-    Raises UserError that says where it looked.
+    It may be among attached Kaggle datasets or in torch's cache; otherwise it is downloaded into
+    the cache. Raises UserError that says where it looked.
     """
     if network == "densenet_tiny":
         raise UserError("--network densenet_tiny has no ImageNet weights; add --weights none")
@@ -68,22 +68,22 @@ def find_imagenet_weights(network: str) -> Path:
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"no ImageNet weights for {network}: no {name} under {KAGGLE_INPUT} or in {folder}, "
-            f"and it could not be downloaded ({first_line(error)}).\n"
-            f"  Go on with --weights PATH (a copy of {url})\n"
-            "  or with --weights none (train from scratch)."
+            f"and the download failed ({first_line(error)}).\n"
+            f"  Give --weights PATH (a copy of {url})\n"
+            "  or --weights none (train from scratch)."
         ) from error
     return path
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, tensors only. Raises UserError when it can't be read as one."""
+    """Read a state dict, tensors only. Raises UserError if the file can't be read as one."""
     if not path.is_file():
         raise UserError(
             f"--weights {path}: no such file; give imagenet, none or the path of a state dict"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    # torch.load raises whatever its unpickler, zip reader or storage meets in a damaged file.
+    # torch.load passes on any error of its unpickler, zip reader or storage on a damaged file.
     except Exception as error:
         raise UserError(
             f"{path}: can't be read as weights ({first_line(error)}); fetch it again"
@@ -94,10 +94,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def adapt_keys(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
-    """Drop what isn't used of a state dict, and give DenseNets' old keys their present names.
+    """Drop unused entries of a state dict, and rename DenseNets' old keys.
 
-    The published DenseNet files say `denselayer1.norm.1.weight` where today's module, which could
-    not have a dot in a name, says `denselayer1.norm1.weight`.
+    The published DenseNet files have `denselayer1.norm.1.weight`; the present module, whose names
+    can't contain a dot, has `denselayer1.norm1.weight`.
     """
     unused = (f"{head}.", "AuxLogits.", "aux1.", "aux2.")
     return {
@@ -108,11 +108,11 @@ def adapt_keys(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
 
 
 def fits(backbone: nn.Module, key: str, value: Tensor) -> bool:
-    """Whether the network has a tensor of this name and shape."""
+    """True if the network has a tensor of this name and shape."""
     own = backbone.state_dict().get(key)
     return own is not None and own.shape == value.shape
 
 
 def example(keys: list[str]) -> str:
-    """The first of some names, in brackets; nothing when there are none."""
+    """The first of some names, in brackets; empty if there are none."""
     return f" ({keys[0]}{', ...' if len(keys) > 1 else ''})" if keys else ""
