@@ -9,6 +9,8 @@ from pathlib import Path
 
 import optuna
 import pytest
+from cellline.tuning.retrying import DEATHS, PARAMETERS, history, is_duplicate
+from cellline.tuning.study import FINISHED
 from harness import PATIENCE, Ended, Running
 from optuna.trial import FrozenTrial, TrialState
 from postgres import PASSWORD, Server
@@ -16,9 +18,7 @@ from scenes import TINY, Scenes, copy
 
 from cellline.host.files import read_json
 from cellline.host.locking import is_locked
-from cellline.tuning.retrying import DEATHS, PARAMETERS, history, is_duplicate
 from cellline.tuning.storage import STUDY, WORKER, storage_to_read
-from cellline.tuning.study import FINISHED
 
 # Of a trial: it must be long beside what it takes to look at a study, or it is never met.
 EPOCHS = 30

@@ -57,7 +57,7 @@ def demo(config: Config, n_folds: int, report: Callable[[str], None]) -> float:
         report(line)
     report("== make tune")
     first = replace(config.training, epochs=TUNE_EPOCHS, lr=FIRST_LR, batch_size=FIRST_BATCH_SIZE)
-    tune_run(replace(config, training=first), TRIALS, report)
+    tune_run(replace(config, training=first), TRIALS)
     report("== make train")
     train_run(config, report)
     report("== make submit")

@@ -16,7 +16,7 @@ from cellline.report.provenance import settings_section
 from cellline.report.run import Run, open_run
 from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, score_run, scores_section
-from cellline.report.trials import Study, read_study
+from cellline.report.trials import TuningHistory, read_study
 from cellline.report.words import name_folds
 from cellline.runs.folds import IGNORING_GROUPS
 from cellline.scoring.metrics import Scores, with_interval
@@ -46,7 +46,7 @@ def write_report(config: Config, report: Callable[[str], None], storage: str | N
     return path
 
 
-def compose(run: Run, scores: Scores, study: Study | None) -> str:
+def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
     """The page of a run, of its scores, and of what was tuned beside it."""
     sections = [
         scores_section(run, scores),
