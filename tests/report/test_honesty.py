@@ -13,10 +13,9 @@ from cellline.scoring.metrics import percent
 def make_study(fold: int) -> TuningHistory:
     """Two trials that were scored and one that was not."""
     trials = [
-        TrialRow(
-            number, "complete" if epochs else "fail", 1e-3, 64, 0.5 if epochs else None, epochs
-        )
-        for number, epochs in enumerate([3, 1, 0])
+        TrialRow(0, "complete", 1e-3, 64, 0.5, 3),
+        TrialRow(1, "complete", 1e-3, 64, 0.5, 1),
+        TrialRow(2, "fail", 1e-3, 64, None, 0),
     ]
     return TuningHistory(fold, tuple(trials))
 
