@@ -17,7 +17,7 @@ from cellline.tuning.storage import load_study
 from cellline.tuning.tune import FINISHED
 
 # A trial must be long beside a look at it from here.
-EPOCHS = 30
+EPOCHS = 12
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,12 @@ def plain_errors(where: str) -> Iterator[None]:
     try:
         with name_in_errors(Path(name)):
             yield
-    except (exc.DBAPIError, StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        if not isinstance(cause, exc.DBAPIError) or cause.orig is None:
+    # The last is Optuna's, where it can't even note that a trial has failed.
+    except (exc.DBAPIError, StorageInternalError, UnboundLocalError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, exc.DBAPIError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or cause.orig is None:
             raise
         raise UserError(
             f"{name} fails: {first_line(cause.orig)}. Check the server, the network, the user and "
