@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from postgres import PASSWORD, Server
 
 from cellline.errors import UserError
-from cellline.tuning.storage import Journal, connect, name_storage, plain_errors, retry_trial
+from cellline.tuning.storage import Journal, connect, name_storage, plain_errors
 
 JOURNAL = Path("tuning/journal.log")
 
@@ -90,22 +90,22 @@ def test_a_server_that_was_restarted_goes_unnoticed(postgresql: Server) -> None:
 
 def work(*, is_killed: bool) -> None:
     """Run ten trials as a process of its own does; or be killed in the first, within a write."""
-    journal = Journal(JOURNAL, retry_trial)
+    journal = Journal(JOURNAL)
 
     def train(trial: optuna.Trial) -> float:
         value = trial.suggest_float("value", 0, 1)
         if is_killed:
-            with journal.lock.held():
-                with JOURNAL.open("ab") as file:
-                    file.write(b'{"op_code":4,"work')
-                os.kill(os.getpid(), signal.SIGKILL)
+            journal.lock.acquire()
+            with JOURNAL.open("ab") as file:
+                file.write(b'{"op_code":4,"work')
+            os.kill(os.getpid(), signal.SIGKILL)
         return value
 
     optuna.load_study(study_name="one", storage=journal).optimize(train, n_trials=10)
 
 
 def test_workers_of_a_journal_are_kept_apart_and_a_dead_one_is_noticed_at_once() -> None:
-    study = optuna.create_study(study_name="one", storage=Journal(JOURNAL, retry_trial))
+    study = optuna.create_study(study_name="one", storage=Journal(JOURNAL))
     workers = []
     for number in range(4):
         workers.append(os.fork())

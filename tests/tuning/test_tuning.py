@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from cellline.host.versions import code_version
 from cellline.runs.folds import Folds
 from cellline.training.memory import TooLittleMemoryError
 from cellline.training.settings import Tuned, read_tuned
-from cellline.tuning.storage import MAX_RETRIES, STUDY, Journal, load_study, retry_trial
+from cellline.tuning.storage import MAX_RETRIES, STUDY, Journal, load_study
 from cellline.tuning.tune import FINISHED, Task, tune
 
 FOLDER = Path("oof/tuning")
@@ -180,7 +181,7 @@ def test_enough_trials_under_way_elsewhere_are_waited_for(
     (begun, begins), (ends, end) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        study = optuna.load_study(study_name=STUDY, storage=Journal(JOURNAL, retry_trial))
+        study = optuna.load_study(study_name=STUDY, storage=Journal(JOURNAL))
 
         def train(trial: optuna.Trial) -> float:
             trial.suggest_float("lr", 3e-5, 1e-2, log=True)
@@ -217,7 +218,7 @@ def test_a_trial_that_kills_its_workers_is_given_up(
     for _ in range(MAX_RETRIES + 1):
         child = os.fork()
         if child == 0:
-            study = optuna.load_study(study_name=STUDY, storage=Journal(JOURNAL, retry_trial))
+            study = optuna.load_study(study_name=STUDY, storage=Journal(JOURNAL))
             study.optimize(lambda trial: os.kill(os.getpid(), signal.SIGKILL), n_trials=1)
         os.waitpid(child, 0)
     search(1)
@@ -233,15 +234,23 @@ def small_disk() -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named_and_costs_no_finished_trial(search: Search, small_disk: Path) -> None:
+    class Filling(Stop):
+        calls = 0
+
+        def check(self) -> None:
+            self.calls += 1
+            if self.calls == 3:  # in the trial
+                with (small_disk / "others").open("wb", buffering=0) as file, suppress(OSError):
+                    while True:
+                        file.write(bytes(4096))
+
     search(1)
-    expected, others = finished(), small_disk / "others"
-    with others.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
-        while True:
-            file.write(bytes(4096))
-    with pytest.raises(OSError, match="No space left") as full:
-        search(3)
-    assert Path(full.value.filename).parent == FOLDER
-    others.unlink()
+    expected = finished()
+    for stop in (Filling(), Stop()):
+        with pytest.raises(OSError, match="No space left") as full:
+            search(3, stop=stop)
+        assert Path(full.value.filename).parent == FOLDER
+    (small_disk / "others").unlink()
     search(3)
     assert finished()[:1] == expected
     assert len(finished()) == 3
@@ -293,7 +302,7 @@ def test_a_trial_below_the_median_is_pruned(
     search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search(1, epochs=3)
-    study = optuna.load_study(study_name=STUDY, storage=Journal(JOURNAL, retry_trial))
+    study = optuna.load_study(study_name=STUDY, storage=Journal(JOURNAL))
     [trial] = study.trials
     for _ in range(3):
         better = optuna.create_trial(

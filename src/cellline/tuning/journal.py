@@ -1,26 +1,17 @@
-"""The journal of a study: a file that workers on a shared disk append each operation to.
+"""The locks on a journal: the file that workers on a shared disk append each operation to.
 
-Optuna writes and replays it. Ours are the locks, which tell the living workers from the dead.
+Optuna writes and replays it; the locks keep writers apart, and the living from the dead.
 """
 
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages._heartbeat import BaseHeartbeat
-from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
-from optuna.trial import FrozenTrial, TrialState
 
-from cellline.host.files import damaged, sync_folder
+from cellline.host.files import damaged
 from cellline.host.progress import say
-
-Retry = Callable[[optuna.Study, FrozenTrial], None]
 
 
 class JournalLock(BaseJournalFileLock):
@@ -51,15 +42,6 @@ class JournalLock(BaseJournalFileLock):
         if self.depth == 0:
             fcntl.lockf(self.file, fcntl.LOCK_UN, 1, 0)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes from writing, and from looking for dead workers."""
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
-
     def take_trial(self, trial_id: int) -> bool:
         """Lock a trial until this process ends; False where it is locked already."""
         if trial_id in self.own_trials:  # a record lock never excludes its own process
@@ -83,59 +65,6 @@ class JournalLock(BaseJournalFileLock):
             file.truncate(whole)
             os.fsync(file.fileno())
         say(f"the last line of {self.journal} was unfinished: removed its {size - whole} bytes")
-
-
-class Journal(JournalStorage, BaseHeartbeat):
-    """A journal whose running trials are locked; to Optuna, one without lock is stale."""
-
-    def __init__(self, path: Path, retry: Retry) -> None:
-        """Open or create the journal; `retry` is called for each trial whose worker was killed.
-
-        Raises UserError when the journal is damaged.
-        """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = JournalLock(path)
-        self.retry = retry
-        backend = JournalFileBackend(str(path), self.lock)
-        sync_folder(path.parent)
-        with self.lock.held():
-            check_journal(path)
-        super().__init__(backend)
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Begin a trial; with a template only add it."""
-        with self.lock.held():
-            trial_id = super().create_new_trial(study_id, template_trial)
-            if template_trial is None:
-                self.lock.take_trial(trial_id)
-        return trial_id
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """Begin a trial that waits, or end one; False where another worker was faster."""
-        with self.lock.held():
-            is_set = super().set_trial_state_values(trial_id, state, values)
-            if is_set and state == TrialState.RUNNING:
-                self.lock.take_trial(trial_id)
-        return is_set
-
-    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        with self.lock.held():
-            running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-            ids = [trial._trial_id for trial in running]
-            return [trial_id for trial_id in ids if self.lock.take_trial(trial_id)]
-
-    def record_heartbeat(self, trial_id: int) -> None:
-        """Do nothing: the lock says enough."""
-
-    def get_heartbeat_interval(self) -> int:
-        """Return any number of seconds, so that Optuna looks for stale trials."""
-        return 3600
-
-    def get_heartbeat_stale_trial_callback(self) -> Retry:
-        """Return what Optuna calls after it has failed a stale trial."""
-        return self.retry
 
 
 def check_journal(path: Path) -> None:

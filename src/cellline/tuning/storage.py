@@ -1,8 +1,12 @@
-"""Where a study is kept: in a journal, or in a database that Optuna knows by its URL."""
+"""Where a study is kept: in a journal, or in a database that Optuna knows by its URL.
+
+Both tell Optuna which running trials have lost their worker; it fails them and calls `retry_trial`.
+"""
 
 import re
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,14 +15,17 @@ import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages import RetryHeartbeatStaleTrialCallback as RetryCallback
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
+from optuna.storages.journal._file import get_lock_file
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import exc
 
 from cellline.errors import UserError, first_line
-from cellline.host.files import name_in_errors
 from cellline.host.progress import say
-from cellline.tuning.journal import Journal, check_journal
+from cellline.tuning.journal import JournalLock, check_journal
+
+Retry = Callable[[optuna.Study, FrozenTrial], None]
 
 STUDY = "lr-and-batch-size"
 JOURNAL = "journal.log"
@@ -31,6 +38,57 @@ MAX_RETRIES = 5
 # matter.
 BEAT_SECONDS = 10
 GRACE_SECONDS = 120
+
+# Raised by Optuna where it can't even note that a trial has failed.
+_OPTUNAS = (AssertionError, UnboundLocalError)
+
+
+class Journal(JournalStorage, BaseHeartbeat):
+    """A journal whose running trials are locked; to Optuna, one without lock is stale."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the journal. Raises UserError when it is damaged."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = JournalLock(path)
+        backend = JournalFileBackend(str(path), self.lock)
+        with get_lock_file(self.lock):
+            check_journal(path)
+        super().__init__(backend)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Begin a trial; with a template only add it."""
+        with get_lock_file(self.lock):
+            trial_id = super().create_new_trial(study_id, template_trial)
+            if template_trial is None:
+                self.lock.take_trial(trial_id)
+        return trial_id
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Begin a trial that waits, or end one; False where another worker was faster."""
+        with get_lock_file(self.lock):
+            is_set = super().set_trial_state_values(trial_id, state, values)
+            if is_set and state == TrialState.RUNNING:
+                self.lock.take_trial(trial_id)
+        return is_set
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        with get_lock_file(self.lock):
+            running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+            ids = [trial._trial_id for trial in running]
+            return [trial_id for trial_id in ids if self.lock.take_trial(trial_id)]
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Do nothing: the lock says enough."""
+
+    def get_heartbeat_interval(self) -> int:
+        """Return any number of seconds, so that Optuna looks for stale trials."""
+        return 3600
+
+    def get_heartbeat_stale_trial_callback(self) -> Retry:
+        """Return what Optuna calls for a stale trial that it has failed."""
+        return retry_trial
 
 
 class Database(RDBStorage):
@@ -66,7 +124,7 @@ def retry_trial(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def open_storage(where: str) -> BaseStorage:
     """Open the database at a URL, or the journal at a path; within `plain_errors`."""
-    return connect(where) if is_url(where) else Journal(Path(where), retry_trial)
+    return connect(where) if is_url(where) else Journal(Path(where))
 
 
 def load_study(where: str) -> optuna.Study | None:
@@ -95,9 +153,11 @@ def connect(url: str) -> Database:
     """
     name = name_storage(url)
     try:
-        with suppress(exc.IntegrityError, exc.ProgrammingError):
-            return Database(url)
-        # Of workers that create the tables together, all but one fail; now the tables are there.
+        # Of workers that create the tables together, all but one fail, at each of a few steps.
+        for _ in range(4):
+            with suppress(exc.IntegrityError, exc.ProgrammingError):
+                return Database(url)
+            time.sleep(0.2)
         return Database(url)
     except ImportError as error:
         raise UserError(
@@ -111,16 +171,17 @@ def connect(url: str) -> Database:
 
 @contextmanager
 def plain_errors(where: str) -> Iterator[None]:
-    """Turn errors of the storage at `where` into UserErrors; OSErrors name its journal."""
+    """Turn errors of a database into UserErrors; name the journal in OSErrors."""
     name = name_storage(where)
     try:
-        with name_in_errors(Path(name)):
-            yield
-    # The last is Optuna's, where it can't even note that a trial has failed.
-    except (exc.DBAPIError, StorageInternalError, UnboundLocalError) as error:
+        yield
+    except (OSError, exc.DBAPIError, StorageInternalError, *_OPTUNAS) as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, exc.DBAPIError):
+        while cause is not None and not isinstance(cause, OSError | exc.DBAPIError):
             cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, OSError):
+            cause.filename = cause.filename or name
+            raise cause from None
         if cause is None or cause.orig is None:
             raise
         raise UserError(

@@ -68,10 +68,7 @@ class Task:
 
 
 class TakenOver(BaseException):
-    """Another worker took this one for dead and has its trial.
-
-    No Exception: for one, Optuna would end the trial a second time.
-    """
+    """Another worker has this one's trial; no Exception, or Optuna would fail it once more."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,14 @@ class Worker:
         """
         # An earlier worker may have been killed before it did.
         self.keep_best()
-        is_waiting = False
+        told = False
         while (finished := len(self.trials(*FINISHED))) < trials:
             try:
                 self.stop.check()
                 with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
                     optuna.storages.fail_stale_trials(self.study)
                 if len(self.trials(*FINISHED, TrialState.RUNNING)) < trials:
-                    is_waiting = False
+                    told = False
                     self.study.optimize(self.run_trial, n_trials=1)
                     # Now, not at the end: whoever has no time for all trials trains with these.
                     self.keep_best()
@@ -108,9 +105,9 @@ class Worker:
             except Stopped:
                 say(f"{finished} of {trials} trials are finished and kept; rerun to resume")
                 raise
-            if not is_waiting:
+            if not told:
                 say(f"{finished} of {trials} trials are finished, others run the rest: waiting")
-            is_waiting = True
+            told = True
             time.sleep(LOOK_SECONDS)
         # Others may have finished the last ones.
         return self.keep_best()
@@ -142,8 +139,8 @@ class Worker:
     def draw(self, trial: Trial) -> Training:
         """Return the settings of a trial: what training would use today, or what Optuna draws.
 
-        The draw's seed counts the earlier trials that did not fail. So no two draws share a seed,
-        and with one worker an interrupted study draws what an undisturbed one does.
+        The draw's seed counts the earlier trials that did not fail: each draw has its own, and one
+        worker, interrupted or not, draws the same again.
         """
         earlier = self.study.trials[: trial.number]
         draw = sum(other.state != TrialState.FAIL for other in earlier)
@@ -185,9 +182,7 @@ class Worker:
                 trial.report(bac, epoch)
                 if trial.should_prune() and epoch + 1 < training.epochs:
                     raise optuna.TrialPruned(f"pruned after epoch {epoch + 1} at {percent(bac)}")
-        except DivergedError as error:
-            raise optuna.TrialPruned("the loss is NaN or infinite") from error
-        except TooLittleMemoryError as error:
+        except (DivergedError, TooLittleMemoryError) as error:
             raise optuna.TrialPruned(str(error)) from error
         return bac
 
@@ -221,16 +216,16 @@ def tune(
 ) -> Tuned:
     """Work at the study in the storage `where` until `trials` have finished; return the best.
 
-    By default the study is in a journal in `folder`, which best.json is always written to. A trial
-    that another worker was killed in is tried again from its beginning. Raises UserError when the
-    study has other settings or data, is damaged or can't be reached; Stopped as `stop` does.
+    By default the study is in a journal in `folder`; best.json is written there in any case. Raises
+    UserError when the study has other settings or data, is damaged or can't be reached; Stopped as
+    `stop` does.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    where = where or str(folder / JOURNAL)
-    stop = stop or Stop()
+    where, stop = where or str(folder / JOURNAL), stop or Stop()
     with plain_errors(where), stop.on_signals():
         study = open_study(where, task)
         with one_writer(folder, "tuning", WRITING_SECONDS):
+            # By it, folds know that the study depends on them.
             write_json(folder / "config.json", task.describe())
         tuned = Worker(task, study, folder, stop).run(trials)
     if tuned is None:
