@@ -182,7 +182,9 @@ class Worker:
                 trial.report(bac, epoch)
                 if trial.should_prune() and epoch + 1 < training.epochs:
                     raise optuna.TrialPruned(f"pruned after epoch {epoch + 1} at {percent(bac)}")
-        except (DivergedError, TooLittleMemoryError) as error:
+        except DivergedError as error:
+            raise optuna.TrialPruned("the loss is NaN or infinite") from error
+        except TooLittleMemoryError as error:
             raise optuna.TrialPruned(str(error)) from error
         return bac
 
