@@ -139,11 +139,14 @@ class Worker:
     def draw(self, trial: Trial) -> Training:
         """Return the settings of a trial: what training would use today, or what Optuna draws.
 
-        The draw's seed counts the earlier trials that did not fail: each draw has its own, and one
-        worker, interrupted or not, draws the same again.
+        The draw's seed counts the draws before it, which no failure changes: each draw has its own,
+        and one worker, interrupted or not, draws the same.
         """
-        earlier = self.study.trials[: trial.number]
-        draw = sum(other.state != TrialState.FAIL for other in earlier)
+        trials = self.study.trials
+        # A trial that is tried again, of a worker that was killed before it drew.
+        first_try = trials[trial.number].system_attrs.get("retry_history", [trial.number])[0]
+        queued = {"retry_history", "fixed_params"}
+        draw = sum(not queued & other.system_attrs.keys() for other in trials[:first_try])
         # Trials under way count as bad ones (Optuna's default), so that workers draw others.
         self.study.sampler = optuna.samplers.TPESampler(
             seed=derive_seed(self.task.training.seed, TUNING, draw),
