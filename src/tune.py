@@ -32,7 +32,7 @@ def main(config: TuneConfig) -> None:
     # A trial is a short training: --epochs is for `make train`.
     config = replace(config, training=replace(config.training, epochs=config.tune_epochs))
     check_settings(config)
-    tune_run(config, config.trials, print, config.storage)
+    tune_run(config, config.trials, config.storage)
 
 
 if __name__ == "__main__":

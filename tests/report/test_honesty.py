@@ -5,18 +5,19 @@ from sklearn.metrics import balanced_accuracy_score
 from cellline.report.content import Bullets, Section
 from cellline.report.honesty import honesty_section
 from cellline.report.learning import flattery
-from cellline.report.trials import Study, Trial
+from cellline.report.trials import TrialRow, TuningHistory
 from cellline.runs.run_folder import Chosen
 from cellline.scoring.metrics import percent
 
 
-def make_study(fold: int) -> Study:
+def make_study(fold: int) -> TuningHistory:
     """Two trials that were scored and one that was not."""
     trials = [
-        Trial(number, "complete" if epochs else "fail", 1e-3, 64, 0.5 if epochs else None, epochs)
-        for number, epochs in enumerate([3, 1, 0])
+        TrialRow(0, "complete", 1e-3, 64, 0.5, 3),
+        TrialRow(1, "complete", 1e-3, 64, 0.5, 1),
+        TrialRow(2, "fail", 1e-3, 64, None, 0),
     ]
-    return Study(fold, tuple(trials))
+    return TuningHistory(fold, tuple(trials))
 
 
 def sentences(section: Section) -> str:

@@ -65,7 +65,7 @@ def config(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
         run="tiny",
     )
     list(make_folds(made.folders, ("blue", "red", "yellow"), 3, 0))
-    tune_run(replace(made, training=replace(TRAINING, epochs=1), fold=1), 2, silent)
+    tune_run(replace(made, training=replace(TRAINING, epochs=1), fold=1), 2)
     # As from the command line, where these come from what was tuned.
     train_run(replace(made, training=replace(TRAINING, batch_size=None)), silent)
     submit(made, ("tiny",), False, silent)

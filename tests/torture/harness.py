@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from cellline.training.checkpoint import digest_values
 from cellline.tuning.storage import STUDY
-from cellline.tuning.study import FINISHED
+from cellline.tuning.tune import FINISHED
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 

@@ -52,10 +52,8 @@ def test_two_tune_one_study(scenes: Scenes, tmp_path: Path) -> None:
     folder = scene.set_up(tmp_path / "folder")
     ends = [running.end() for running in [scene.start(folder) for _ in range(2)]]
     assert [ended.status for ended in ends] == [0, 0], ends
-    journal = folder / "oof/tuning/journal.log"
-    assert len(finished_trials(journal)) == len(
-        finished_trials(scene.after / "oof/tuning" / journal.name)
-    )
+    # Both may begin the last trial at once.
+    assert len(finished_trials(folder / "oof/tuning/journal.log")) in (4, 5)
     assert snapshot(folder).keys() == scene.expected.keys()
 
 

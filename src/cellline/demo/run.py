@@ -56,7 +56,7 @@ def demo(config: Config, n_folds: int) -> float:
         say(line)
     say("== make tune")
     first = replace(config.training, epochs=TUNE_EPOCHS, lr=FIRST_LR, batch_size=FIRST_BATCH_SIZE)
-    tune_run(replace(config, training=first), TRIALS, say)
+    tune_run(replace(config, training=first), TRIALS)
     say("== make train")
     train_run(config)
     say("== make submit")

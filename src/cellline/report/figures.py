@@ -7,7 +7,7 @@ import numpy as np
 
 from cellline.host.names import LONGEST, shorten_name
 from cellline.report.svg import BLUE, GREEN, HEIGHT, INK, MUTED, ORANGE, PAPER, PURPLE, WIDTH, draw
-from cellline.report.trials import Trial
+from cellline.report.trials import TrialRow
 from cellline.runs.run import History, best_epoch
 from cellline.scoring.metrics import Estimate
 from cellline.submitting.calibration import Reliability
@@ -117,7 +117,7 @@ def draw_curves(
     return draw(name, paint, HEIGHT)
 
 
-def draw_trials(name: str, trials: Sequence[Trial]) -> str:
+def draw_trials(name: str, trials: Sequence[TrialRow]) -> str:
     """BAC of trials by learning rate; batch sizes by their markers, pruned trials hollow."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -3,13 +3,13 @@
 from cellline.report.content import Block, Bullets, Figure, Section, Table, Text
 from cellline.report.figures import draw_trials
 from cellline.report.learning import flattery
-from cellline.report.trials import Study
+from cellline.report.trials import TuningHistory
 from cellline.report.words import count
 from cellline.runs.run import Run
 from cellline.scoring.metrics import Estimate, percent, with_interval
 
 
-def tuning_section(study: Study | None) -> Section:
+def tuning_section(study: TuningHistory | None) -> Section:
     """The trials of `make tune`."""
     name, title = "tuning", "Tuning"
     if study is None:
@@ -54,7 +54,7 @@ def without_fold(run: Run, fold: int) -> Estimate | None:
     return run.oof.score(run.oof.fold != fold)
 
 
-def honesty_section(run: Run, study: Study | None) -> Section:
+def honesty_section(run: Run, study: TuningHistory | None) -> Section:
     """What has been chosen by looking at held-out samples."""
     items = [
         "Epoch: none was chosen. The last one's averaged weights are the model; the best would "

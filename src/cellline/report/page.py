@@ -16,7 +16,7 @@ from cellline.report.provenance import settings_section
 from cellline.report.run import open_finished
 from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, score_run, scores_section
-from cellline.report.trials import Study, read_study
+from cellline.report.trials import TuningHistory, read_study
 from cellline.report.words import name_folds
 from cellline.runs.folds import IGNORING_GROUPS
 from cellline.runs.run import Run
@@ -47,7 +47,7 @@ def write_report(config: Config, storage: str | None = None) -> Path:
     return path
 
 
-def compose(run: Run, scores: Scores, study: Study | None) -> str:
+def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
     """The page of a run, of its scores, and of what was tuned beside it."""
     sections = [
         scores_section(run, scores),

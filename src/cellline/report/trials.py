@@ -1,4 +1,4 @@
-"""What `make tune` has tried: read from the study."""
+"""Trials of the tuning, read from its study."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from cellline.errors import UserError
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRow:
     """A trial of the study."""
 
     number: int
@@ -16,49 +16,52 @@ class Trial:
     lr: float
     batch_size: int
     bac: float | None
-    """Held-out, after its last epoch; None when it did not come to the end of one."""
+    """Held-out, after its last epoch; None when no epoch ended."""
     epochs: int
-    """How often it was scored on the held-out fold."""
+    """Epochs after which it was scored on the held-out fold."""
 
 
 @dataclass(frozen=True)
-class Study:
+class TuningHistory:
     """The trials, and the fold that scored them."""
 
     fold: int
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialRow, ...]
 
     @property
     def looks(self) -> int:
-        """Trials that were scored on the fold once or more."""
+        """Number of trials that were scored on the fold at least once."""
         return sum(trial.epochs > 0 for trial in self.trials)
 
 
-def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> Study | None:
-    """The study in the OOF folder, or in the storage `where`; None when nothing was tried there.
+def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> TuningHistory | None:
+    """Read the study in the OOF folder, or in the storage `where`; None when it has no trials.
 
-    Raises UserError when it is damaged, can't be reached, or is of other folds than these, and when
-    there is none in a storage that was named.
+    Raises UserError when it is damaged, can't be reached or is of other folds, and when a storage
+    that was named has no study.
     """
-    journal = oof_dir / "tuning" / "journal.log"
+    # Imported where they are used: they take a second.
+    from cellline.tuning.storage import JOURNAL, STUDY, load_study, name_storage
+
+    journal = oof_dir / "tuning" / JOURNAL
     if where is None and not journal.exists():
         return None
-    # Imported where they are used: they take a second.
-    import optuna
-
-    from cellline.tuning.storage import STUDY, storage_to_read
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with storage_to_read(where or str(journal)) as (name, storage):
-        # It is there before the study is in it.
-        if STUDY not in [study.study_name for study in storage.get_all_studies()]:
-            if where is None:
-                return None
-            raise UserError(f"there is no study in {name}: is it what make tune was told?")
-        study = optuna.load_study(study_name=STUDY, storage=storage)
-        settings, found = study.user_attrs.get("settings"), study.trials
-    trials = tuple(
-        Trial(
+    study = load_study(where or str(journal))
+    if study is None and where is not None:
+        raise UserError(f"there is no study {STUDY} in {name_storage(where)}")
+    # A trial that waits, or has just begun, may have no parameters yet.
+    drawn = [trial for trial in study.trials if "batch_size" in trial.params] if study else []
+    if study is None or not drawn:
+        return None
+    settings = study.user_attrs["settings"]
+    if settings["folds_digest"] != folds_digest:
+        raise UserError(
+            f"{name_storage(where or str(journal))} is of other folds "
+            f"({settings['folds_digest'][:12]}) than there are now ({folds_digest[:12]}): put the "
+            "study's own file back, or move it away"
+        )
+    rows = (
+        TrialRow(
             number=trial.number,
             state=trial.state.name.lower(),
             lr=trial.params["lr"],
@@ -66,16 +69,6 @@ def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> St
             bac=trial.value,
             epochs=len(trial.intermediate_values),
         )
-        for trial in found
-        # One that waits for its turn may have none yet.
-        if "batch_size" in trial.params
+        for trial in drawn
     )
-    if not trials:
-        return None
-    assert settings is not None
-    if settings["folds_digest"] != folds_digest:
-        raise UserError(
-            f"{name} is of other folds ({settings['folds_digest'][:12]}) than there are now "
-            f"({folds_digest[:12]}): put the study's own file back, or move it away"
-        )
-    return Study(settings["fold"], trials)
+    return TuningHistory(settings["fold"], tuple(rows))

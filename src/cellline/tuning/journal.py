@@ -1,104 +1,76 @@
-"""The journal of a tuning study: the file that Optuna notes each operation in, a line each.
+"""The locks on a journal: the file that workers on a shared disk append each operation to.
 
-Optuna's own file of this kind has two weak sides. Its lock is a link that outlives a killed holder,
-so that others wait half a minute; this one dies with its holder, see `locking`. And it is read
-without a check: a line that a killed process left half written makes all that is appended later
-unreadable, and a line that was altered or lost means other trials than there were, or fewer. So
-each line ends in a digest of it and of all before it. Optuna reads such a file as its own.
+Optuna writes and replays it; the locks keep writers apart, and the living from the dead.
 """
 
-import hashlib
+import fcntl
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from optuna.storages.journal import BaseJournalBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 
-from cellline.errors import UserError
-from cellline.host.files import name_in_errors, sync_folder
-from cellline.host.locking import Lock
-
-_DIGEST = ',"digest":"'
+from cellline.host.files import damaged
+from cellline.host.progress import say
 
 
-class Journal(BaseJournalBackend):
-    """What `optuna.storages.JournalStorage` keeps a study in, for any number of processes.
+class JournalLock(BaseJournalFileLock):
+    """The lock on a journal and those on its running trials: bytes of one file beside it.
 
-    Only `lock` keeps them apart: whoever holds it has read what others have appended, removes what
-    a killed one left half written, and appends. To read, it isn't needed.
+    The system drops POSIX record locks when their holder dies. (Optuna's own lock file outlives a
+    killed holder; others then wait for half a minute.) A process may take its own lock again.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the file."""
-        if not path.exists():
-            path.open("ab").close()
-        sync_folder(path.parent)
-        self.path = path
-        self.lock = Lock(path.with_name(f".{path.name}.lock"))
-        # After so many lines: where in the file that is, and the last line's digest.
-        self.marks = [(0, "")]
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+        # Kept open: closing any file object of it would drop all locks that this process holds.
+        self.file = journal.with_name(f".{journal.name}.lock").open("a")
+        self.depth = 0
+        self.own_trials: set[int] = set()
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The operations from a number on.
-
-        Raises UserError when a line is not what was written. A last line without its end is another
-        process's that is writing, or was killed: not yet there.
-        """
-        offset, digest = self.marks[log_number_from]
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            # At once: what is half written may be removed and overwritten meanwhile.
-            lines = file.read().split(b"\n")[:-1]
-        for number, line in enumerate(lines, start=log_number_from + 1):
-            head, _, tail = line.rpartition(_DIGEST.encode())
-            digest = _link(digest, head)
-            if tail != f'{digest}"}}'.encode():
-                raise UserError(
-                    f"{self.path} is damaged: line {number} is not what was written. Put a copy of "
-                    "the file back; or remove this line and all after it, to keep the trials "
-                    f"before; or move {self.path.parent} away to start another study"
-                )
-            offset += len(line) + 1
-            if number == len(self.marks):
-                self.marks.append((offset, digest))
-            yield json.loads(line)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add operations, each flushed to the disk. OSErrors name the file."""
-        with name_in_errors(self.path), self.lock.held():
+    def acquire(self) -> bool:
+        """Wait for the journal's lock; remove what a killed writer left unfinished."""
+        if self.depth == 0:
+            fcntl.lockf(self.file, fcntl.LOCK_EX, 1, 0)
             self.cut_unfinished_line()
-            digest, lines = self.marks[-1][1], []
-            for log in logs:
-                head = json.dumps(log, separators=(",", ":")).removesuffix("}")
-                digest = _link(digest, head.encode())
-                lines.append(f'{head}{_DIGEST}{digest}"}}\n')
-            with self.path.open("ab") as file:
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
+        self.depth += 1
+        return True
 
-    def cut_unfinished_line(self) -> int:
-        """Remove a last line that a killed process, or a full disk, left half written; its bytes.
+    def release(self) -> None:
+        """Drop the journal's lock, unless it was taken more than once."""
+        self.depth -= 1
+        if self.depth == 0:
+            fcntl.lockf(self.file, fcntl.LOCK_UN, 1, 0)
 
-        Raises UserError as `read_logs`, and when the file has become shorter than it was.
-        """
-        with self.lock.held():
-            for _ in self.read_logs(len(self.marks) - 1):
-                pass
-            whole, size = self.marks[-1][0], self.path.stat().st_size
-            if size < whole:
-                raise UserError(
-                    f"{self.path} was {whole} bytes long and has {size} now: it was replaced while "
-                    "it was written; start the same command again"
-                )
-            if size > whole:
-                with self.path.open("r+b") as file:
-                    file.truncate(whole)
-                    os.fsync(file.fileno())
-        return size - whole
+    def take_trial(self, trial_id: int) -> bool:
+        """Lock a trial until this process ends; False where it is locked already."""
+        if trial_id in self.own_trials:  # a record lock never excludes its own process
+            return False
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + trial_id)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            return False
+        self.own_trials.add(trial_id)
+        return True
+
+    def cut_unfinished_line(self) -> None:
+        """Remove a last line that a killed process, or a full disk, left without its end."""
+        with self.journal.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read() in (b"", b"\n"):
+                return
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)
+            os.fsync(file.fileno())
+        say(f"the last line of {self.journal} was unfinished: removed its {size - whole} bytes")
 
 
-def _link(digest: str, head: bytes) -> str:
-    return hashlib.sha256(digest.encode() + head).hexdigest()[:16]
+def check_journal(path: Path) -> None:
+    """Raise UserError when a finished line of a journal is not an operation of Optuna's."""
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            json.loads(line)["op_code"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(path, f"line {number} is not an operation of Optuna's") from error

@@ -1,245 +1,286 @@
 """Tuning the learning rate and the batch size with Optuna, on one held-out fold."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+import warnings
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import Trial, TrialState
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cellline.config import Config, Training
-from cellline.data.competition import Competition
+from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training, describe_differences
 from cellline.errors import UserError
 from cellline.host.device import Device, choose_device
 from cellline.host.files import write_json
 from cellline.host.locking import one_writer
+from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
 from cellline.runs.folds import IGNORING_GROUPS, Folds, open_folds
 from cellline.scoring.metrics import percent
+from cellline.seeding import TUNING, derive_seed
 from cellline.training.loop import DivergedError, FoldTrainer
 from cellline.training.memory import TooLittleMemoryError
 from cellline.training.progress import Progress
 from cellline.training.settings import BEST, Tuned
-from cellline.tuning.retrying import put_back
-from cellline.tuning.storage import JOURNAL, open_storage
-from cellline.tuning.study import (
-    FINISHED,
-    begin_trial,
-    best_trial,
-    count,
-    describe_study,
-    end_trial,
-    open_study,
-    starting_point,
-)
+from cellline.tuning.storage import JOURNAL, STUDY, name_storage, open_storage, plain_errors
 
-# How often a worker looks that waits for the trials of others.
+# From a decade and a half below the known solution's 1e-3 to a decade above.
+LR_RANGE = (3e-5, 1e-2)
+BATCH_SIZES = (16, 32, 64, 128)
+# A trial is pruned when it is below the median of the earlier ones after an epoch. Four trials must
+# have ended before, and the first epoch, in which the rate still rises, does not count.
+PRUNE_AFTER_TRIALS = 4
+PRUNE_AFTER_EPOCHS = 1
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+# Between two looks at the trials of others that are waited for.
 LOOK_SECONDS = 1.0
-# For another worker that writes best.json into the same folder.
+# For another worker that writes into the same folder.
 WRITING_SECONDS = 60.0
 
 
+@dataclass(frozen=True)
+class Task:
+    """What the trials of a study have in common."""
+
+    folds: Folds
+    fold: int
+    """Its held-out part scores the trials."""
+    training: Training
+    """With the learning rate and the batch size of the first trial, or None for the defaults."""
+    device: Device
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that must be the same for trials to be compared."""
+        settings = asdict(self.training)
+        del settings["lr"], settings["batch_size"]
+        return {
+            "settings": settings,
+            "fold": self.fold,
+            "input_digest": self.folds.competition.digest,
+            "folds_digest": self.folds.digest,
+        }
+
+
+class TakenOver(BaseException):
+    """Another worker has this one's trial; no Exception, or Optuna would fail it once more."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of the processes that run a study's trials."""
+
+    task: Task
+    study: optuna.Study
+    folder: Path
+    """For best.json."""
+    stop: Stop
+
+    def run(self, trials: int) -> Tuned | None:
+        """Run trials until `trials` have finished, those of others included; return the best.
+
+        Where enough are under way elsewhere, wait for them. Raises Stopped.
+        """
+        # An earlier worker may have been killed before it did.
+        self.keep_best()
+        told = False
+        while (finished := len(self.trials(*FINISHED))) < trials:
+            try:
+                self.stop.check()
+                with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+                    optuna.storages.fail_stale_trials(self.study)
+                if len(self.trials(*FINISHED, TrialState.RUNNING)) < trials:
+                    told = False
+                    self.study.optimize(self.run_trial, n_trials=1)
+                    # Now, not at the end: whoever has no time for all trials trains with these.
+                    self.keep_best()
+                    continue
+            except TakenOver:
+                continue
+            except Stopped:
+                say(f"{finished} of {trials} trials are finished and kept; rerun to resume")
+                raise
+            if not told:
+                say(f"{finished} of {trials} trials are finished, others run the rest: waiting")
+            told = True
+            time.sleep(LOOK_SECONDS)
+        # Others may have finished the last ones.
+        return self.keep_best()
+
+    def run_trial(self, trial: Trial) -> float:
+        """Train with a trial's parameters; return the BAC after the last (not the best) epoch.
+
+        A trial that ends early is queued again, whatever the reason but pruning.
+        """
+        training = self.draw(trial)
+        title = f"trial {trial.number}: lr {training.lr:.2g}, batch size {training.batch_size}"
+        try:
+            bac = self.train(trial, title, training)
+        except optuna.TrialPruned as pruned:
+            say(f"{title}: {pruned}")
+            raise
+        except UpdateFinishedTrialError:
+            say(f"{title}: left to another worker, as this one was taken for dead")
+            raise TakenOver from None
+        except BaseException as error:
+            self.study.enqueue_trial(trial.params)
+            if not isinstance(error, Exception):  # Optuna fails a trial for an Exception only
+                self.study.tell(trial, state=TrialState.FAIL)
+            raise
+        best = max([bac, *(other.value or 0.0 for other in self.trials(TrialState.COMPLETE))])
+        say(f"{title}: held-out BAC {percent(bac)}; best so far {percent(best)}")
+        return bac
+
+    def draw(self, trial: Trial) -> Training:
+        """Return the settings of a trial: what training would use today, or what Optuna draws.
+
+        The draw's seed counts the draws before it, which no failure changes: each draw has its own,
+        and one worker, interrupted or not, draws the same.
+        """
+        trials = self.study.trials
+        # A trial that is tried again, of a worker that was killed before it drew.
+        first_try = trials[trial.number].system_attrs.get("retry_history", [trial.number])[0]
+        queued = {"retry_history", "fixed_params"}
+        draw = sum(not queued & other.system_attrs.keys() for other in trials[:first_try])
+        # Trials under way count as bad ones (Optuna's default), so that workers draw others.
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=derive_seed(self.task.training.seed, TUNING, draw),
+            n_startup_trials=PRUNE_AFTER_TRIALS,
+        )
+        # The first trial's may lie outside of what is searched otherwise.
+        first = self.study.user_attrs["first"]
+        low, high = min(LR_RANGE[0], first["lr"]), max(LR_RANGE[1], first["lr"])
+        sizes = sorted({*BATCH_SIZES, first["batch_size"]})
+        return replace(
+            self.task.training,
+            lr=trial.suggest_float("lr", low, high, log=True),
+            batch_size=trial.suggest_categorical("batch_size", sizes),
+        )
+
+    def train(self, trial: Trial, title: str, training: Training) -> float:
+        """Train a trial to its end; return its BAC.
+
+        Raises TrialPruned also where the loss diverges or memory is too small: the same parameters
+        would only fail again.
+        """
+        task, epochs = self.task, range(training.epochs)
+        try:
+            trainer = FoldTrainer(task.folds, task.fold, training, task.device)
+            progress = Progress(
+                title,
+                task.device,
+                trainer.n_train,
+                len(trainer.held_out),
+                epochs,
+                len(trainer.batches),
+                cost=trainer.pixels,
+            )
+            for epoch in epochs:
+                bac = trainer.train_epoch(epoch, progress, self.stop.check).held_out_bac
+                trial.report(bac, epoch)
+                if trial.should_prune() and epoch + 1 < training.epochs:
+                    raise optuna.TrialPruned(f"pruned after epoch {epoch + 1} at {percent(bac)}")
+        except DivergedError as error:
+            raise optuna.TrialPruned("the loss is NaN or infinite") from error
+        except TooLittleMemoryError as error:
+            raise optuna.TrialPruned(str(error)) from error
+        return bac
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials in these states, in order."""
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def keep_best(self) -> Tuned | None:
+        """Write best.json; return its content, None while no trial has a score."""
+        # Others may write it at the same time: the last to do so has seen all.
+        with one_writer(self.folder, "tuning", WRITING_SECONDS):
+            # Not Study.best_trial: which of equal ones that is depends on the storage.
+            scored = self.trials(TrialState.COMPLETE)
+            best = max(scored, key=lambda trial: trial.value or 0.0, default=None)
+            if best is None:
+                return None
+            tuned = Tuned(
+                lr=best.params["lr"],
+                batch_size=best.params["batch_size"],
+                bac=best.value or 0.0,
+                trials=len(self.trials(*FINISHED)),
+                code=code_version(),
+                **self.task.describe(),
+            )
+            write_json(self.folder / BEST, asdict(tuned))
+        return tuned
+
+
 def tune(
-    competition: Competition,
-    folds: Folds,
-    training: Training,
-    device: Device,
-    *,
-    fold: int,
-    trials: int,
-    folder: Path,
-    storage: str | None,
-    stop: Stop,
-    report: Callable[[str], None],
+    task: Task, trials: int, folder: Path, where: str | None = None, stop: Stop | None = None
 ) -> Tuned:
-    """Run trials until `trials` have finished in a study, which others may work at; the best one.
+    """Work at the study in the storage `where` until `trials` have finished; return the best.
 
-    The study is in `storage`, by default in a journal in `folder`; best.json is written to `folder`
-    after each trial. A trial trains fold `fold` for `training.epochs` epochs and is scored by the
-    balanced accuracy of the held-out rows after the last (not the best) epoch. Where enough trials
-    are under way elsewhere, it waits for their end.
-
-    Wherever an earlier process ended, a trial that was under way is marked failed, and another
-    tries its parameters again from their beginning: with one worker at a time, the finished trials
-    become those of a study that was never interrupted. Raises UserError when the study is of other
-    settings or data, damaged, or can't be reached; Stopped when `stop` says so.
+    By default the study is in a journal in `folder`; best.json is written there in any case. Raises
+    UserError when the study has other settings or data, is damaged or can't be reached; Stopped as
+    `stop` does.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    settings = describe_study(competition, folds, training, fold)
-    store = open_storage(storage or str(folder / JOURNAL), report)
-    with store.joined(), stop.on_signals():
-        study = open_study(store, settings, starting_point(training))
-        if study.user_attrs["code"] != code_version():
-            report(
-                "warning: this study was begun with another version of this program "
-                f"({study.user_attrs['code'][:12]}) than the one that goes on "
-                f"({code_version()[:12]}): its trials may not be alike"
-            )
-
-        def keep_best() -> Tuned | None:
-            # Others may write it at the same time: the last to do so has seen all.
-            with one_writer(folder, "tuning", WRITING_SECONDS):
-                best = best_trial(study)
-                if best is None:
-                    return None
-                tuned = Tuned(
-                    lr=best.params["lr"],
-                    batch_size=best.params["batch_size"],
-                    bac=float(best.value or 0.0),
-                    fold=fold,
-                    trials=count(study, FINISHED),
-                    settings=settings["settings"],
-                    input_digest=competition.digest,
-                    folds_digest=folds.digest,
-                    code=code_version(),
-                )
-                write_json(folder / BEST, asdict(tuned))
-            return tuned
-
-        # Also of what an earlier process had finished when it was killed.
-        keep_best()
-        is_waiting = False
-        try:
-            while (finished := count(study, FINISHED)) < trials:
-                stop.check()
-                trial = begin_trial(study, store, settings, trials, training.seed)
-                if trial is None:
-                    if not is_waiting:
-                        report(
-                            f"{finished} of {trials} trials are finished, and others are at the "
-                            "rest: waiting for them"
-                        )
-                    is_waiting = True
-                    time.sleep(LOOK_SECONDS)
-                    continue
-                is_waiting = False
-                with store.alive(trial):
-                    run_trial(
-                        study, trial, competition, folds, training, device, fold, stop, report
-                    )
-                # Now, not at the end: whoever has no time for all trials trains with these.
-                keep_best()
-        except Stopped:
-            report(
-                f"{finished} of {trials} trials are finished and kept"
-                + ("" if is_waiting else "; the one that was under way begins again next time")
-            )
-            raise
-        # Others may have ended the last trials since.
-        tuned = keep_best()
-        if tuned is None:
-            raise UserError(
-                f"no trial came to its end; move the study in {store.name} away, or name another "
-                "--storage, and start with a lower --lr, or --batch-size"
-            )
+    where, stop = where or str(folder / JOURNAL), stop or Stop()
+    with plain_errors(where), stop.on_signals():
+        study = open_study(where, task)
+        with one_writer(folder, "tuning", WRITING_SECONDS):
+            # By it, folds know that the study depends on them.
+            write_json(folder / "config.json", task.describe())
+        tuned = Worker(task, study, folder, stop).run(trials)
+    if tuned is None:
+        raise UserError(
+            f"no trial came to its end; move the study in {name_storage(where)} away, or name "
+            "another --storage, and start with a lower --lr or --batch-size"
+        )
     return tuned
 
 
-def run_trial(
-    study: optuna.Study,
-    trial: Trial,
-    competition: Competition,
-    folds: Folds,
-    training: Training,
-    device: Device,
-    fold: int,
-    stop: Stop,
-    report: Callable[[str], None],
-) -> None:
-    """Train with a trial's parameters and tell the study the result.
-
-    Where `stop` ends it, the trial is put back for whoever comes next.
-    """
-    lr, batch_size = trial.params["lr"], trial.params["batch_size"]
-    title = f"trial {trial.number}: lr {lr:.2g}, batch size {batch_size}"
-    training = replace(training, lr=lr, batch_size=batch_size)
-    try:
-        bac, outcome = train_trial(trial, title, competition, folds, training, device, fold, stop)
-        end_trial(study, trial, bac)
-    except UpdateFinishedTrialError:
-        report(f"{title}: left to another, as this worker was not heard of and taken for dead")
-        return
-    except Stopped:
-        failed = study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        put_back(study, failed, died=False)
-        raise
-    best = best_trial(study)
-    if bac is not None and best is not None:
-        outcome += f"; best so far {percent(best.value or 0.0)}"
-    report(f"{title}: {outcome}")
-
-
-def train_trial(
-    trial: Trial,
-    title: str,
-    competition: Competition,
-    folds: Folds,
-    training: Training,
-    device: Device,
-    fold: int,
-    stop: Stop,
-) -> tuple[float | None, str]:
-    """A trial's score, None where it is pruned, and what to say of it.
-
-    Raises what `stop` does, and UpdateFinishedTrialError as `end_trial`.
-    """
-    try:
-        trainer = FoldTrainer(folds, fold, training, device)
-        epochs = range(training.epochs)
-        progress = Progress(
-            title,
-            device,
-            trainer.n_train,
-            len(trainer.held_out),
-            epochs,
-            len(trainer.batches),
-            cost=trainer.pixels,
+def open_study(where: str, task: Task) -> optuna.Study:
+    """Create the study in a storage, or join it. Raises UserError when it has other settings."""
+    storage = open_storage(where)
+    pruner = optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS)
+    study = optuna.create_study(
+        storage=storage, study_name=STUDY, direction="maximize", pruner=pruner, load_if_exists=True
+    )
+    # Each by itself: the worker that created the study may have been killed after any.
+    if "settings" not in study.user_attrs:
+        study.set_user_attr("settings", task.describe())
+    if "first" not in study.user_attrs:
+        first = {
+            "lr": task.training.lr or DEFAULT_LR,
+            "batch_size": task.training.batch_size or DEFAULT_BATCH_SIZE,
+        }
+        study.enqueue_trial(first, skip_if_exists=True)
+        study.set_user_attr("first", first)
+    differences = describe_differences(study.user_attrs["settings"], task.describe())
+    if differences:
+        raise UserError(
+            f"the study in {name_storage(where)} has other settings: {differences}. Give those "
+            "again; or, to start another study, move this one away or name another --storage"
         )
-        for epoch in epochs:
-            bac = trainer.train_epoch(epoch, progress, stop.check).held_out_bac
-            trial.report(bac, epoch)
-            if trial.should_prune() and epoch + 1 < training.epochs:
-                return None, f"pruned after epoch {epoch + 1} at {percent(bac)}"
-    except DivergedError:
-        # Not a failure, after which the same parameters would be tried again. Nor is the next.
-        return None, "the loss is no longer a number"
-    except TooLittleMemoryError as error:
-        return None, str(error)
-    return bac, f"held-out BAC {percent(bac)}"
+    return study
 
 
-def tune_run(
-    config: Config, trials: int, report: Callable[[str], None], storage: str | None = None
-) -> None:
+def tune_run(config: Config, trials: int, storage: str | None = None) -> Tuned:
     """Tune on the fold that `config` names (by default 0), with its epochs for a trial."""
     folds = open_folds(config.folders)
-    competition = folds.competition
     fold = config.fold or 0
-    if fold not in range(folds.n_folds):
+    if fold not in folds.numbers:
         raise UserError(f"--fold {fold}: folds are 0 to {folds.n_folds - 1}")
     if trials < 1:
         raise UserError(f"--trials {trials}: at least 1 is needed")
     if folds.ignore_groups:
-        report(IGNORING_GROUPS)
+        say(IGNORING_GROUPS)
+    task = Task(folds, fold, config.training, choose_device(config.machine))
     folder = config.folders.oof_dir / "tuning"
-    device = choose_device(config.machine)
-    tuned = tune(
-        competition,
-        folds,
-        config.training,
-        device,
-        fold=fold,
-        trials=trials,
-        folder=folder,
-        storage=storage,
-        stop=Stop(config.machine.max_minutes),
-        report=report,
-    )
-    report(
+    tuned = tune(task, trials, folder, storage, Stop(config.machine.max_minutes))
+    say(
         f"best trial of {tuned.trials} on fold {fold}: learning rate {tuned.lr:.3g}, batch size "
         f"{tuned.batch_size} (held-out BAC {percent(tuned.bac)} after {config.training.epochs} "
         f"epochs). New runs of {config.training.network} use them; {folder / BEST} says so"
     )
+    return tuned
