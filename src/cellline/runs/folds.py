@@ -1,6 +1,5 @@
 """Dealing samples into folds, and the two files that say how they were dealt."""
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,14 @@ import numpy as np
 from cellline.config import Folders
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
-from cellline.host.files import digest_file, read_json, render_csv, write_bytes, write_json
+from cellline.host.files import (
+    digest_file,
+    read_csv,
+    read_json,
+    render_csv,
+    write_bytes,
+    write_json,
+)
 from cellline.host.names import align, name_classes
 
 # Shown wherever such folds are dealt or learned from.
@@ -150,10 +156,9 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
     digest = record["folds_digest"]
     if not path.exists() or digest_file(path) != digest:
         raise UserError(f"{path} is not what was dealt: run `make folds`, which restores it")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    group = np.array([row[2] for row in rows], dtype=competition.train_ids.dtype)
-    fold = np.array([row[3] for row in rows], dtype=np.int64)
+    rows = read_csv(path)
+    group = np.array(rows.iloc[:, 2].tolist(), dtype=competition.train_ids.dtype)
+    fold = np.array(rows.iloc[:, 3].tolist(), dtype=np.int64)
     return Folds(fold, group, record["n_folds"], digest, record["ignore_groups"])
 
 
