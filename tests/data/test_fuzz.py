@@ -252,7 +252,7 @@ def load(drawn: Input, known_pixels: bool, mutate: Callable[[Path], None], form:
     before = listing(drawn.folder)
     signal.alarm(SECONDS)  # of `bounded`
     try:
-        assert_sound(load_competition(drawn.folder, cache_dir, workers=1), drawn, known_pixels)
+        assert_sound(load_competition(drawn.folder, cache_dir), drawn, known_pixels)
         event("a competition")
     except UserError as error:
         event("a message")

@@ -88,7 +88,8 @@ def decode_images(
             if images is None:
                 with _temporary_folder(cache_dir) as folder:
                     record = _read(folder, sources, names, problems)
-                    if cache_key(sources, names) != key:  # arrays may mix old and new images
+                    # Or else the arrays may mix old and new images.
+                    if not problems and cache_key(sources, names) != key:
                         changed = " or ".join(source.path.name for source in sources)
                         advice = "Start again when no program writes there."
                         problems.note(changed, "changed while it was read", advice)

@@ -174,13 +174,13 @@ class _Limited:
         return self.at
 
     def seek(self, position: int) -> None:
-        if position > self.limit:
-            raise UnreadableError(_too_much(self.limit))
+        self._check(position)
         self.at = self.file.seek(position)
 
     def read(self, count: int) -> bytes:
         if not 0 <= count <= MAX_HEADER_BYTES:
             raise UnreadableError("a header in it is longer than any name")
+        self._check(self.at)
         before, self.block = self.block, self.file.read(count)
         if not self.block and not before:  # tarfile may look for a sparse file's map forever
             raise EOFError
@@ -196,6 +196,10 @@ class _Limited:
         if len(data) < min(count, size):
             raise EOFError
         return data
+
+    def _check(self, position: int) -> None:
+        if position > self.limit:
+            raise UnreadableError(_too_much(self.limit))
 
 
 def _in_tar(source: Path) -> Iterator[_Found]:

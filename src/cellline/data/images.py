@@ -293,16 +293,16 @@ def _decode_chunk(
     chunk: tuple[list[_Encoded], Size | None],
 ) -> list[tuple[_Encoded, bytes | Size | Fault]]:
     images, size = chunk
-    return [(image, _decode(image.data, size)) for image in images]
+    return [(image, decode_image(image.data, size)) for image in images]
 
 
 def _read_size(data: bytes) -> Size | None:
     """Return an image's size from its header; None if there is something wrong with it."""
-    found = _decode(data, None)
+    found = decode_image(data, None)
     return None if isinstance(found, Fault | bytes) else found
 
 
-def _decode(data: bytes, size: Size | None) -> bytes | Size | Fault:
+def decode_image(data: bytes, size: Size | None) -> bytes | Size | Fault:
     """Return an image's pixels, row by row; its size if it is not `size`; or what is wrong."""
     try:
         # The header is all that is read before load().

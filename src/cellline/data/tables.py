@@ -4,6 +4,7 @@ Labels stay as written, without padding: markup and formulas are labels like oth
 empty ones, nan, and characters that control a terminal or a CSV.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -127,7 +128,9 @@ def _read_rows(path: Path, problems: Problems) -> list[list[str]] | None:
     advice = ""
     try:
         with open_file(path) as file:
-            text = file.read(MAX_BYTES + 1).decode("utf-8-sig")
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise OSError(0, f"larger than {MAX_BYTES >> 20} MiB")
+            text = file.read(MAX_BYTES).decode("utf-8-sig")
         head = _parse(text[:MAX_HEADER], 2)
         fields = head[0] if head else [""]
         separator = next((one for one in _SEPARATORS if one in fields[0]), "")
