@@ -1,9 +1,7 @@
 """Decoding in parallel, and finding the decoded images again."""
 
-import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -111,24 +109,6 @@ def test_damaged_entry_is_rebuilt(
     np.testing.assert_array_equal(second.train_images, expected[0])
     np.testing.assert_array_equal(second.test_images, expected[1])
     assert second.digest == first.digest
-
-
-def test_other_ids_in_the_entry_are_noticed(given: Input, cache_dir: Path) -> None:
-    load_competition(given.write(), cache_dir)
-    path = entry(cache_dir) / "images.json"
-    record = json.loads(path.read_text())
-    record["train"]["ids"].reverse()
-    path.write_text(json.dumps(record))
-    assert load_competition(given.folder, cache_dir).train_ids.tolist() == [1, 2, 17, 30]
-
-
-def test_copied_cache_is_used(
-    given: Input, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load_competition(given.write(), cache_dir)
-    shutil.copytree(cache_dir, tmp_path / "copy", copy_function=shutil.copyfile)
-    monkeypatch.setattr("cellline.data.competition.decode_images", no_decoding)
-    load_competition(given.folder, tmp_path / "copy")
 
 
 def leftovers(cache_dir: Path) -> set[str]:
@@ -253,12 +233,6 @@ def test_what_the_first_writer_decoded_is_used(
         load_competition(given.folder, cache_dir)
 
 
-def test_readers_need_no_lock(given: Input, cache_dir: Path) -> None:
-    load_competition(given.write(), cache_dir)
-    with another_writer(cache_dir, partial(time.sleep, 60)):
-        load_competition(given.folder, cache_dir)
-
-
 # Disks.
 
 
@@ -316,12 +290,6 @@ def test_a_disk_that_fills_up_meanwhile(
     assert leftovers(small_disk / "cache") == set()
     (small_disk / "other").unlink()
     load_competition(large.folder, small_disk / "cache")
-
-
-def test_cache_in_place_of_a_file(given: Input, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="can't be kept in"):
-        load_competition(given.write(), tmp_path / "file" / "cache")
 
 
 def test_interrupted_decoding_leaves_nothing(

@@ -94,7 +94,7 @@ def test_links_and_devices_in_a_tar_are_refused(given: Input, cache_dir: Path) -
     data = b"".join(tar_header(name.encode(), kind=kind) for kind, name in kinds.items())
     folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
     assert refusal(folder, cache_dir) == [
-        "  images_train.tar: 5 entries are links or devices, not files: "
+        "  images_train.tar: 5 entries are not a file but a link or device: "
         "17_a.png, 17_b.png, disk, pipe, zero"
     ]
 
@@ -106,7 +106,7 @@ def test_links_in_a_zip_are_refused(given: Input, cache_dir: Path) -> None:
         archive.writestr(link, "/etc/passwd")
 
     assert refusal(write_zip(given, add), cache_dir) == [
-        "  images_train.zip: 1 entry is a link or device, not a file: 00017_green.png"
+        "  images_train.zip: 1 entry is not a file but a link or device: 00017_green.png"
     ]
 
 
@@ -117,7 +117,7 @@ def test_pipes_and_sockets_in_a_folder_are_refused(given: Input, cache_dir: Path
         os.chdir(inside)  # a socket's path may have 107 bytes
         server.bind("socket")
         assert refusal(given.folder, cache_dir) == [
-            "  images_train: 2 entries are links or devices, not files: pipe, socket"
+            "  images_train: 2 entries are not a file but a link or device: pipe, socket"
         ]
 
 
@@ -250,12 +250,7 @@ def test_what_makes_tarfile_loop_or_recurse(given: Input, cache_dir: Path) -> No
     endless = header + tar_entry(b"00031_red.png", b"9" * 512)
     nested = pax_entry(b"path", b"a") * 3000 + data
     sparse = tar_header(b"a", kind=b"S", size_field=b"\xff" * 12)
-    for attack in (
-        backwards,
-        endless,
-        nested,
-        tar_header(b"a", kind=b"S", size_field=b"\xff" * 12),
-    ):
+    for attack in (backwards, endless, nested, sparse):
         lines = refusal(write_tar(given, sound_entries(given) + attack), cache_dir)
         assert "  images_train.tar: can't be read: damaged or truncated" in lines
 

@@ -134,13 +134,6 @@ def test_files_that_belong_to_no_text_id(
     assert all(line.isprintable() for line in str(raised.value).splitlines())
 
 
-def test_blank_images_of_text_ids_are_named(named: Input, cache_dir: Path) -> None:
-    named.images["test"]["=1+1_dna.png"] = png(np.zeros((8, 6), np.uint8))
-    expected = ("images_test: 1 dna image is all zero: =1+1",)
-    for _ in range(2):
-        assert load_competition(named.write(), cache_dir, CHANNELS).warnings == expected
-
-
 def test_an_undecodable_name_is_a_stray(named: Input, cache_dir: Path) -> None:
     folder = named.write()
     target = os.fsencode(folder / "images_test" / "images_test") + b"/caf\xe9_dna.png"

@@ -48,7 +48,7 @@ def test_labels_that_stand_for_a_missing_one(given: Input, cache_dir: Path) -> N
     y_train = HEADER + "1,nan\n2,\n17,NaN\n30,<NA>\n"
     assert refused(given, cache_dir, y_train) == [
         "  y_train.csv: 1 id has an empty label: 2",
-        "  y_train.csv: 3 ids have labels that stand for missing ones (nan): 1, 17, 30",
+        "  y_train.csv: 3 ids have a label that stands for a missing one (nan): 1, 17, 30",
         "Give every sample a label, or remove it together with its images.",
     ]
 
@@ -138,9 +138,9 @@ def test_what_is_no_file(given: Input, cache_dir: Path) -> None:
     ("y_train", "expected"),
     [
         (HEADER, "no rows below the header"),
-        (",".join(["a"] * 10_000) + "\n1\n", "wrong header: found 'a,a,a,"),
-        (",".join(["a"] * 60_000) + "\n1" * 2000, "more than 4,000,000 fields"),
-        ("a," * 50_000, "its first lines have more than 65,536 characters"),
+        (",".join(["a"] * 5_000) + "\n1\n", "wrong header: found 'a,a,a,"),
+        (",".join(["a"] * 6_000) + "\n1" * 2000, "more than 4,000,000 fields"),
+        ("a," * 50_000, "its first lines have more than 16,384 characters"),
         (HEADER + "," * 10_000 + "x\n", "not a CSV: Expected 2 fields in line 2, saw 10001"),
         (HEADER + '1,"' + "x\n" * 100_000, "not a CSV: EOF inside string"),
         (HEADER + '1,"RT4\n2,"HeLa\n', "1 id has a label with control or invisible characters"),
@@ -158,4 +158,6 @@ def test_absurd_tables(given: Input, cache_dir: Path, y_train: str, expected: st
 def test_gigabytes_are_not_read(given: Input, cache_dir: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("cellline.data.tables.MAX_BYTES", 10 << 20)
     os.truncate(given.write() / "y_train.csv", 5 << 30)
-    assert refusal(given.folder, cache_dir) == ["  y_train.csv: can't be read: larger than 10 MiB"]
+    assert refusal(given.folder, cache_dir) == [
+        "  y_train.csv: can't be read: it has more than 10 MiB"
+    ]

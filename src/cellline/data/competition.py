@@ -12,7 +12,7 @@ from cellline.data.cache import SPLITS, DecodedSplit, cache_key, decode_images, 
 from cellline.data.files import FORMS
 from cellline.data.ids import are_numbers, parse_number
 from cellline.data.images import ImageNames, Source
-from cellline.data.problems import Fault, Problems, brief, describe_fault
+from cellline.data.problems import ID_IS, Fault, Problems, brief, describe_fault
 from cellline.data.tables import LABELS, TEMPLATE, LabelTable, read_labels, read_template
 from cellline.errors import Caution, UserError
 from cellline.host.files import digest_text
@@ -87,7 +87,7 @@ def load_competition(
         if (path := _find(input_dir, f"images_{split}", problems)) is not None
     ]
     if labels is not None and template is not None:
-        both = Fault(f"id is in {LABELS} as well", f"ids are in {LABELS} as well")
+        both = Fault(ID_IS, f"in {LABELS} as well")
         problems.count(TEMPLATE, both, np.intersect1d(labels.ids, template.ids).tolist())
     # Without ids in the template, those of the labels tell what kind the images' are.
     known = next((table.ids for table in (template, labels) if table and len(table.ids)), None)
@@ -178,8 +178,8 @@ def _competition(
 
 
 def _blank(channel: str) -> Fault:
-    shown = f"{channel} " if channel else ""
-    return Fault(f"{shown}image is all zero", f"{shown}images are all zero")
+    image = f"{channel} image".lstrip()
+    return Fault((f"{image} is", f"{image}s are"), "all zero")
 
 
 def _doubt(label: str, count: int) -> Caution:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from cellline.data.files import Member, UnreadableError, members
 from cellline.data.ids import Id, parse_id, to_array
-from cellline.data.problems import Fault, Problems
+from cellline.data.problems import IMAGE_IS, ROW_HAS, SAMPLE_HAS, Fault, Problems
 from cellline.data.tables import LabelTable
 from cellline.host.processors import map_in_order
 from cellline.host.progress import progress_bar
@@ -51,15 +51,10 @@ _DAMAGE = (
 )
 
 AGAIN = "Download or copy what is damaged again."
-_UNREADABLE = Fault(
-    "image is damaged, truncated or not a PNG", "images are damaged, truncated or not PNGs", AGAIN
-)
-_TOO_LARGE = Fault(
-    f"image is larger than {MAX_SIDE} x {MAX_SIDE} pixels or {MAX_BYTES >> 20} MiB",
-    f"images are larger than {MAX_SIDE} x {MAX_SIDE} pixels or {MAX_BYTES >> 20} MiB",
-)
-_LINK = Fault("entry is a link or device, not a file", "entries are links or devices, not files")
-_TWICE = Fault("image is there twice", "images are there twice")
+_UNREADABLE = Fault(IMAGE_IS, "damaged, truncated or not a PNG", AGAIN)
+_TOO_LARGE = Fault(IMAGE_IS, f"larger than {MAX_SIDE} x {MAX_SIDE} pixels or {MAX_BYTES >> 20} MiB")
+_LINK = Fault(("entry is", "entries are"), "not a file but a link or device")
+_TWICE = Fault(IMAGE_IS, "there twice")
 
 _SUFFIX = ".png"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -81,12 +76,11 @@ class ImageNames:
         suffixes = [f"_{channel}" if channel else "" for channel in composed]
         self._by_length = sorted(enumerate(suffixes), key=lambda at: -len(at[1]))
         self.stray = Fault(
-            f"file belongs to nothing, expected files named {self.pattern}",
-            f"files belong to nothing, expected files named {self.pattern}",
+            ("file belongs", "files belong"), f"to nothing, expected files named {self.pattern}"
         )
         self.unknown = Fault(
-            "image is of an unknown channel",
-            "images are of unknown channels",
+            IMAGE_IS,
+            "of an unknown channel",
             f"The channels are {', '.join(channel or repr('') for channel in channels)}; if they "
             'have other names, set --channels (--channels "" for files <id>.png).',
         )
@@ -134,12 +128,8 @@ class Source:
         if self.table is None:
             return
         where, name = self.path.name, self.table.name
-        rowless = Fault(
-            f"sample has no row in {name}", f"samples have no row in {name}", self.advice
-        )
-        imageless = Fault(
-            f"row has no images in {where}", f"rows have no images in {where}", self.advice
-        )
+        rowless = Fault(SAMPLE_HAS, f"no row in {name}", self.advice)
+        imageless = Fault(ROW_HAS, f"no images in {where}", self.advice)
         problems.count(where, rowless, np.setdiff1d(ids, self.table.ids).tolist())
         problems.count(name, imageless, np.setdiff1d(self.table.ids, ids).tolist())
 
@@ -240,9 +230,7 @@ class SplitReader:
                 try:
                     return _Encoded(member.name, sample, channel, member.read(MAX_BYTES))
                 except UnreadableError as error:
-                    fault = Fault(
-                        f"file can't be read ({error})", f"files can't be read ({error})", AGAIN
-                    )
+                    fault = Fault(("file", "files"), f"can't be read ({error})", AGAIN)
         self._faults[fault].append(member.name)
         return None
 
@@ -270,8 +258,7 @@ class SplitReader:
 
     @property
     def _other_size(self) -> Fault:
-        like = f"not {_show(self.size)} pixels like the first"
-        return Fault(f"image is {like}", f"images are {like}")
+        return Fault(IMAGE_IS, f"not {_show(self.size)} pixels like the first")
 
     def _note(self, problems: Problems) -> None:
         where = self.source.path.name
@@ -283,7 +270,7 @@ class SplitReader:
         if not self._seen:
             problems.note(where, f"no images, expected files named {self.names.pattern}")
         for index, channel in enumerate(map(name_channel, self.names.channels)):
-            fault = Fault(f"sample lacks channel {channel}", f"samples lack channel {channel}")
+            fault = Fault(SAMPLE_HAS, f"no channel {channel}")
             lacking = [sample for sample, there in self._seen.items() if not there >> index & 1]
             problems.count(where, fault, lacking)
         self.source.match(self.ids, problems)
@@ -311,10 +298,7 @@ def decode_image(data: bytes, size: Size | None) -> bytes | Size | Fault:
                 return _TOO_LARGE
             if image.mode != MODE:
                 found = _MODES.get(image.mode, image.mode)
-                return Fault(
-                    f"image is not 8-bit grayscale but {found}",
-                    f"images are not 8-bit grayscale but {found}",
-                )
+                return Fault(IMAGE_IS, f"not 8-bit grayscale but {found}")
             if image.size != size:
                 return image.size
             return image.tobytes() if _is_whole(data) else _UNREADABLE

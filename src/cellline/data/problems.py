@@ -12,13 +12,21 @@ LONGEST = 255  # characters of a name in a message, as of a file's name on most 
 NAMED = 5  # examples: enough to see the pattern, few enough to see the next problem
 
 
+# Subjects of faults.
+IMAGE_IS = ("image is", "images are")
+SAMPLE_HAS = ("sample has", "samples have")
+ROW_HAS = ("row has", "rows have")
+ID_IS = ("id is", "ids are")
+ID_HAS = ("id has", "ids have")
+
+
 class Fault(NamedTuple):
     """A fault that several ids or names may share."""
 
-    one: str
-    """Text after the number 1."""
-    many: str
-    """Text after any other number."""
+    subject: tuple[str, str]
+    """Noun and verb, for one and for several."""
+    what: str
+    """The rest of the sentence."""
     advice: str = ""
     """What to do about it."""
 
@@ -61,7 +69,8 @@ def describe_fault(fault: Fault, which: Collection[int | str]) -> str:
     culprits = sorted(which)
     named = ", ".join(printable(brief(str(culprit))) for culprit in culprits[:NAMED])
     more = f" and {len(culprits) - NAMED} more" if len(culprits) > NAMED else ""
-    return f"{len(culprits)} {fault.one if len(culprits) == 1 else fault.many}: {named}{more}"
+    subject = fault.subject[len(culprits) > 1]
+    return f"{len(culprits)} {subject} {fault.what}: {named}{more}"
 
 
 def brief(text: str) -> str:

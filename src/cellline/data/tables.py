@@ -14,7 +14,7 @@ import numpy as np
 
 from cellline.data.files import MAX_ENTRIES, open_file
 from cellline.data.ids import LONGEST_ID, are_numbers, parse_id, parse_number, parse_text, to_array
-from cellline.data.problems import Fault, Problems, brief
+from cellline.data.problems import ID_HAS, ID_IS, Fault, Problems, brief
 from cellline.errors import first_line
 from cellline.host.names import has_control
 
@@ -24,7 +24,7 @@ EXAMPLE = "file_id,cell_line"
 
 MAX_BYTES = 128 << 20  # pandas takes some times as much
 MAX_FIELDS = 4 * MAX_ENTRIES  # each sample has an image
-MAX_HEADER = 64 << 10  # characters of the first two lines: they may not have any number of fields
+MAX_HEADER = 16 << 10  # characters of the first two lines: they may not have any number of fields
 
 # How programs write a missing number, here in place of a text; no class has such a name. Words
 # such as NA, None and null may name a class; Competition warns of them.
@@ -33,28 +33,21 @@ _UTF8 = "Save it as CSV in the encoding UTF-8."
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 _NOT_A_NUMBER = Fault(
-    "id is not a non-negative integer",
-    "ids are not non-negative integers",
+    ID_IS,
+    "no non-negative integer",
     f"Ids are whole numbers if all in {TEMPLATE} are, else text.",
 )
 _NOT_A_NAME = Fault(
-    "id can't be in a file's name",
-    "ids can't be in files' names",
+    ID_IS,
+    "no part of a file's name",
     f"An id has 1 to {LONGEST_ID} characters, no dot first, and no slash, control character "
     "or invisible character.",
 )
-_REPEATED = Fault("id is duplicate", "ids are duplicate")
+_REPEATED = Fault(ID_IS, "duplicate")
 _LABEL_THEM = "Give every sample a label, or remove it together with its images."
-_UNLABELLED = Fault("id has an empty label", "ids have empty labels", _LABEL_THEM)
-_NAN = Fault(
-    "id has a label that stands for a missing one (nan)",
-    "ids have labels that stand for missing ones (nan)",
-    _LABEL_THEM,
-)
-_CONTROL = Fault(
-    "id has a label with control or invisible characters",
-    "ids have labels with control or invisible characters",
-)
+_UNLABELLED = Fault(ID_HAS, "an empty label", _LABEL_THEM)
+_NAN = Fault(ID_HAS, "a label that stands for a missing one (nan)", _LABEL_THEM)
+_CONTROL = Fault(ID_HAS, "a label with control or invisible characters")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +122,7 @@ def _read_rows(path: Path, problems: Problems) -> list[list[str]] | None:
     try:
         with open_file(path) as file:
             if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                raise OSError(0, f"larger than {MAX_BYTES >> 20} MiB")
+                raise OSError(0, f"it has more than {MAX_BYTES >> 20} MiB")
             text = file.read(MAX_BYTES).decode("utf-8-sig")
         head = _parse(text[:MAX_HEADER], 2)
         fields = head[0] if head else [""]
@@ -176,8 +169,8 @@ def _parse(text: str, most: int | None) -> list[list[str]]:
         )
     except pd.errors.EmptyDataError:
         return []
-    columns = [frame[column].str.strip().tolist() for column in frame]
-    return [list(row) for row in zip(*columns, strict=True) if any(row)]
+    rows = ([field.strip() for field in row] for row in frame.to_numpy().tolist())
+    return [row for row in rows if any(row)]
 
 
 def _make_table(
