@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_input import CHANNELS, Input, make_input, png, refusal
 
 from cellline.data.competition import load_competition
-from cellline.data.images import decode_image
+from cellline.data.decoding import decode_image
 from cellline.data.problems import Fault
 
 pytestmark = pytest.mark.usefixtures("bounded")

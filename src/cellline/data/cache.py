@@ -22,7 +22,7 @@ import numpy as np
 
 from cellline.data.files import UnreadableError, fingerprint
 from cellline.data.ids import Id, to_array
-from cellline.data.images import ImageNames, Size, Source, SplitReader
+from cellline.data.images import ImageNames, Source, SplitReader
 from cellline.data.problems import Problems
 from cellline.errors import UserError
 from cellline.host.files import digest_file, digest_text, read_json, sync_folder, write_json
@@ -110,7 +110,7 @@ def _read(
 ) -> dict[str, Any]:
     """Decode all images, into arrays in `folder` if there is one; return a record of them."""
     record = {}
-    size: Size | None = None
+    size = None
     for source in sources:
         array = folder / f"{source.split}.npy" if folder else None
         reader = SplitReader(source, names, array, size)

@@ -4,20 +4,25 @@ import errno
 import math
 import os
 import shutil
-import struct
 import unicodedata
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from cellline.data.decoding import (
+    AGAIN,
+    MAX_BYTES,
+    TOO_LARGE,
+    Size,
+    decode_image,
+    read_size,
+    show_size,
+)
 from cellline.data.files import Member, UnreadableError, members
 from cellline.data.ids import Id, parse_id, to_array
 from cellline.data.problems import IMAGE_IS, ROW_HAS, SAMPLE_HAS, Fault, Problems
@@ -25,40 +30,14 @@ from cellline.data.tables import LabelTable
 from cellline.host.processors import map_in_order
 from cellline.host.progress import progress_bar
 
-FORMATS = ("PNG",)
-MODE = "L"  # Pillow's name of 8-bit grayscale
-_MODES = {"1": "1-bit", "I;16": "16-bit", "P": "of palette colors"}  # other names of Pillow's
-
-MAX_SIDE = 4096  # pixels; the challenge's crops have 64, a whole microscope frame about 2048
-MAX_BYTES = 32 << 20  # of a file: MAX_SIDE squared is 16 MiB of pixels, if nothing compresses
-
 # Decoded by one thread at a time: at 64 x 64 about 6 ms of work. Large images come in fewer.
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 4 << 20  # of pixels
 
-Size = tuple[int, int]  # width, height, as Pillow has it
-
-# What Pillow's reader of PNG raises on damage.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    OverflowError,
-    LookupError,
-    struct.error,
-    zlib.error,
-)
-
-AGAIN = "Download or copy what is damaged again."
-_UNREADABLE = Fault(IMAGE_IS, "damaged, truncated or not a PNG", AGAIN)
-_TOO_LARGE = Fault(IMAGE_IS, f"larger than {MAX_SIDE} x {MAX_SIDE} pixels or {MAX_BYTES >> 20} MiB")
 _LINK = Fault(("entry is", "entries are"), "not a file but a link or device")
 _TWICE = Fault(IMAGE_IS, "there twice")
 
 _SUFFIX = ".png"
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CHUNK = struct.Struct(">I4s")  # of a PNG: length, kind; after the content come 4 bytes of checksum
 _UNKNOWN = -1  # a channel that is not among those of the competition
 
 
@@ -178,7 +157,7 @@ class SplitReader:
                     if isinstance(found, Fault):
                         self._faults[found].append(image.name)
                     elif not isinstance(found, bytes):
-                        self._faults[self._other_size].append(f"{image.name} ({_show(found)})")
+                        self._faults[self._other_size].append(f"{image.name} ({show_size(found)})")
                     elif self.array is not None and image.sample in self._rows:
                         file = file or stack.enter_context(self._open_array(self.array))
                         self._write(file, image, found)
@@ -194,7 +173,7 @@ class SplitReader:
         filled = 0
         for image in self._encoded():
             if self.size is None:
-                self.size = _read_size(image.data)
+                self.size = read_size(image.data)
             chunk.append(image)
             filled += max(len(image.data), math.prod(self.size or ()))
             if len(chunk) == CHUNK_IMAGES or filled >= CHUNK_BYTES:
@@ -225,7 +204,7 @@ class SplitReader:
             if channels >> channel & 1:
                 fault = _TWICE
             elif member.size > MAX_BYTES:
-                fault = _TOO_LARGE
+                fault = TOO_LARGE
             else:
                 try:
                     return _Encoded(member.name, sample, channel, member.read(MAX_BYTES))
@@ -258,7 +237,7 @@ class SplitReader:
 
     @property
     def _other_size(self) -> Fault:
-        return Fault(IMAGE_IS, f"not {_show(self.size)} pixels like the first")
+        return Fault(IMAGE_IS, f"not {show_size(self.size)} pixels like the first")
 
     def _note(self, problems: Problems) -> None:
         where = self.source.path.name
@@ -281,49 +260,3 @@ def _decode_chunk(
 ) -> list[tuple[_Encoded, bytes | Size | Fault]]:
     images, size = chunk
     return [(image, decode_image(image.data, size)) for image in images]
-
-
-def _read_size(data: bytes) -> Size | None:
-    """Return an image's size from its header; None if there is something wrong with it."""
-    found = decode_image(data, None)
-    return None if isinstance(found, Fault | bytes) else found
-
-
-def decode_image(data: bytes, size: Size | None) -> bytes | Size | Fault:
-    """Return an image's pixels, row by row; its size if it is not `size`; or what is wrong."""
-    try:
-        # The header is all that is read before load().
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            if max(image.size) > MAX_SIDE:
-                return _TOO_LARGE
-            if image.mode != MODE:
-                found = _MODES.get(image.mode, image.mode)
-                return Fault(IMAGE_IS, f"not 8-bit grayscale but {found}")
-            if image.size != size:
-                return image.size
-            return image.tobytes() if _is_whole(data) else _UNREADABLE
-    except Image.DecompressionBombError:
-        return _TOO_LARGE
-    except _DAMAGE:
-        return _UNREADABLE
-
-
-def _is_whole(data: bytes) -> bool:
-    """Tell whether the checksums of all chunks of a PNG are right, up to its end.
-
-    Pillow ignores most of them when it decodes, and takes one flipped bit in 200 for other pixels.
-    Its verify() reads an image a second time, which takes 25 us instead of 5 of the 120 in all.
-    """
-    view = memoryview(data)
-    at, kind = len(_SIGNATURE), b""
-    while kind != b"IEND":
-        length, kind = _CHUNK.unpack_from(data, at)
-        end = at + _CHUNK.size + length
-        if zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != view[end : end + 4]:
-            return False
-        at = end + 4
-    return True
-
-
-def _show(size: Size | None) -> str:
-    return "{} x {}".format(*size or (0, 0))

@@ -65,7 +65,7 @@ class Problems:
 
 
 def describe_fault(fault: Fault, which: Collection[int | str]) -> str:
-    """Return e.g. `3 samples lack channel red: 17, 33, 901`, naming the first NAMED of them."""
+    """Return e.g. `3 samples have no channel red: 17, 33, 901`, naming the first NAMED of them."""
     culprits = sorted(which)
     named = ", ".join(printable(brief(str(culprit))) for culprit in culprits[:NAMED])
     more = f" and {len(culprits) - NAMED} more" if len(culprits) > NAMED else ""
