@@ -158,7 +158,8 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 def _read_file(path: Path, count: int) -> bytes:
     with open_file(path, follow_link=False) as file:
-        return file.read(count)
+        # read() makes room for as many bytes as it is asked for.
+        return file.read(min(count, os.fstat(file.fileno()).st_size))
 
 
 class _Limited:

@@ -121,9 +121,9 @@ def _read_rows(path: Path, problems: Problems) -> list[list[str]] | None:
     advice = ""
     try:
         with open_file(path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
                 raise OSError(0, f"it has more than {MAX_BYTES >> 20} MiB")
-            text = file.read(MAX_BYTES).decode("utf-8-sig")
+            text = file.read(size).decode("utf-8-sig")
         head = _parse(text[:MAX_HEADER], 2)
         fields = head[0] if head else [""]
         separator = next((one for one in _SEPARATORS if one in fields[0]), "")
