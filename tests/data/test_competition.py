@@ -184,7 +184,7 @@ UNKNOWN = (
 )
 NUMBERS = "Ids are whole numbers if all in sample_submission.csv are, else text."
 LABEL_THEM = "Give every sample a label, or remove it together with its images."
-UNREADABLE = "images are damaged, truncated or not a PNG"
+UNREADABLE = "images are damaged, truncated or not PNG"
 
 FAULTS: list[tuple[Change, list[str]]] = [
     (
@@ -260,7 +260,7 @@ FAULTS: list[tuple[Change, list[str]]] = [
     ),
     (
         in_images("train", _17_red=GOOD),
-        ["  images_train: 1 image is there twice: 17_red.png"],
+        ["  images_train: 1 image is stored twice: 17_red.png"],
     ),
     (
         rename("train", "00017", "00018"),
@@ -299,7 +299,7 @@ FAULTS: list[tuple[Change, list[str]]] = [
     (
         in_csv("y_train", b"\n17,RT4", b"\n17,RT4\n-3,RT4\n1.0,RT4\n,RT4\n\xc2\xb2,RT4"),
         [
-            "  y_train.csv: 4 ids are no non-negative integer: '', '-3', '1.0', '²'",
+            "  y_train.csv: 4 ids are not whole and non-negative: '', '-3', '1.0', '²'",
             NUMBERS,
         ],
     ),
@@ -307,7 +307,7 @@ FAULTS: list[tuple[Change, list[str]]] = [
         in_csv("sample_submission", b"901,", b",RT4\n90\xe2\x80\xae1,"),
         [
             "  images_test: 1 sample has no row in sample_submission.csv: 901",
-            "  sample_submission.csv: 2 ids are no non-negative integer: '', '90\\u202e1'",
+            "  sample_submission.csv: 2 ids are not whole and non-negative: '', '90\\u202e1'",
             NUMBERS,
         ],
     ),
@@ -367,7 +367,7 @@ def test_all_faults_are_reported_at_once(given: Input, cache_dir: Path) -> None:
         "  images_test.tar: 1 sample has no row in sample_submission.csv: 901",
         "  images_train.tar: 1 file belongs to nothing, expected files named "
         "<id>_<channel>.png: notes.png",
-        "  images_train.tar: 1 image is damaged, truncated or not a PNG: 00030_red.png",
+        "  images_train.tar: 1 image is damaged, truncated or not PNG: 00030_red.png",
         "  images_train.tar: 1 sample has no channel red: 17",
         "  sample_submission.csv: 1 row has no images in images_test.tar: 902",
         "  y_train.csv: 1 id has an empty label: 2",
@@ -442,7 +442,7 @@ def test_links_are_not_followed(given: Input, cache_dir: Path) -> None:
     image.symlink_to(given.folder.parent / "elsewhere.png")
     (image.parent / "more").symlink_to(given.folder.parent)
     assert refusal(given.folder, cache_dir) == [
-        "  images_train: 2 entries are not a file but a link or device: 00017_red.png, more",
+        "  images_train: 2 entries are not regular (links, devices, pipes): 00017_red.png, more",
         "  images_train: 1 sample has no channel red: 17",
     ]
 

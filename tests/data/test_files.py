@@ -94,7 +94,7 @@ def test_links_and_devices_in_a_tar_are_refused(given: Input, cache_dir: Path) -
     data = b"".join(tar_header(name.encode(), kind=kind) for kind, name in kinds.items())
     folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
     assert refusal(folder, cache_dir) == [
-        "  images_train.tar: 5 entries are not a file but a link or device: "
+        "  images_train.tar: 5 entries are not regular (links, devices, pipes): "
         "17_a.png, 17_b.png, disk, pipe, zero"
     ]
 
@@ -106,7 +106,7 @@ def test_links_in_a_zip_are_refused(given: Input, cache_dir: Path) -> None:
         archive.writestr(link, "/etc/passwd")
 
     assert refusal(write_zip(given, add), cache_dir) == [
-        "  images_train.zip: 1 entry is not a file but a link or device: 00017_green.png"
+        "  images_train.zip: 1 entry is not regular (links, devices, pipes): 00017_green.png"
     ]
 
 
@@ -117,7 +117,7 @@ def test_pipes_and_sockets_in_a_folder_are_refused(given: Input, cache_dir: Path
         os.chdir(inside)  # a socket's path may have 107 bytes
         server.bind("socket")
         assert refusal(given.folder, cache_dir) == [
-            "  images_train: 2 entries are not a file but a link or device: pipe, socket"
+            "  images_train: 2 entries are not regular (links, devices, pipes): pipe, socket"
         ]
 
 

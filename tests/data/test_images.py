@@ -118,7 +118,7 @@ def test_damaged_images_and_other_formats(kind: str) -> None:
         data = file.getvalue()
     found = decode_image(data, SIZE)
     assert isinstance(found, Fault)
-    assert found.what == "damaged, truncated or not a PNG"
+    assert found.what == "damaged, truncated or not PNG"
 
 
 ODD = {

@@ -30,7 +30,7 @@ _DAMAGE = (
 )
 
 AGAIN = "Download or copy what is damaged again."
-UNREADABLE = Fault(IMAGE_IS, "damaged, truncated or not a PNG", AGAIN)
+UNREADABLE = Fault(IMAGE_IS, "damaged, truncated or not PNG", AGAIN)
 TOO_LARGE = Fault(IMAGE_IS, f"larger than {MAX_SIDE} x {MAX_SIDE} pixels or {MAX_BYTES >> 20} MiB")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")  # of a PNG: length, kind; after the content come 4 bytes of checksum

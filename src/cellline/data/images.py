@@ -34,8 +34,8 @@ from cellline.host.progress import progress_bar
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 4 << 20  # of pixels
 
-_LINK = Fault(("entry is", "entries are"), "not a file but a link or device")
-_TWICE = Fault(IMAGE_IS, "there twice")
+_LINK = Fault(("entry is", "entries are"), "not regular (links, devices, pipes)")
+_TWICE = Fault(IMAGE_IS, "stored twice")
 
 _SUFFIX = ".png"
 _UNKNOWN = -1  # a channel that is not among those of the competition

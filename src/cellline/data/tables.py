@@ -34,12 +34,12 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 _NOT_A_NUMBER = Fault(
     ID_IS,
-    "no non-negative integer",
+    "not whole and non-negative",
     f"Ids are whole numbers if all in {TEMPLATE} are, else text.",
 )
 _NOT_A_NAME = Fault(
     ID_IS,
-    "no part of a file's name",
+    "not usable in a file's name",
     f"An id has 1 to {LONGEST_ID} characters, no dot first, and no slash, control character "
     "or invisible character.",
 )
