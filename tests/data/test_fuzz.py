@@ -28,12 +28,12 @@ SECONDS = 120  # which no input may take
 FORMS = ["", ".tar", ".tar.gz", ".zip"]
 
 quick = settings(
-    max_examples=80,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-thousands = settings(quick, max_examples=2500, derandomize=False)
+thousands = settings(quick, max_examples=7500, derandomize=False)
 
 Mutation = Callable[[bytes], bytes]
 
@@ -252,7 +252,7 @@ def load(drawn: Input, known_pixels: bool, mutate: Callable[[Path], None], form:
     before = listing(drawn.folder)
     signal.alarm(SECONDS)  # of `bounded`
     try:
-        assert_sound(load_competition(drawn.folder, cache_dir, workers=1), drawn, known_pixels)
+        assert_sound(load_competition(drawn.folder, cache_dir), drawn, known_pixels)
         event("a competition")
     except UserError as error:
         event("a message")
@@ -314,25 +314,28 @@ TABLES = st.lists(
     min_size=1,
     max_size=4,
 )
+ANY = st.one_of(
+    st.tuples(st.just(check_archives), ARCHIVES),
+    st.tuples(st.just(check_images), st.tuples(st.sampled_from(FORMS), IMAGES)),
+    st.tuples(st.just(check_tables), st.tuples(st.booleans(), TABLES)),
+)
 
-bounded = pytest.mark.usefixtures("bounded")
 
-
-@bounded
+@pytest.mark.usefixtures("bounded")
 @quick
 @given(ARCHIVES)
 def test_archives(case: tuple[str, str, list[Mutation]]) -> None:
     check_archives(*case)
 
 
-@bounded
+@pytest.mark.usefixtures("bounded")
 @quick
 @given(st.sampled_from(FORMS), IMAGES)
 def test_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
     check_images(form, mutations)
 
 
-@bounded
+@pytest.mark.usefixtures("bounded")
 @quick
 @given(st.booleans(), TABLES)
 def test_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
@@ -340,24 +343,9 @@ def test_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
 
 
 @pytest.mark.torture
-@bounded
+@pytest.mark.usefixtures("bounded")
 @thousands
-@given(ARCHIVES)
-def test_thousands_of_archives(case: tuple[str, str, list[Mutation]]) -> None:
-    check_archives(*case)
-
-
-@pytest.mark.torture
-@bounded
-@thousands
-@given(st.sampled_from(FORMS), IMAGES)
-def test_thousands_of_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
-    check_images(form, mutations)
-
-
-@pytest.mark.torture
-@bounded
-@thousands
-@given(st.booleans(), TABLES)
-def test_thousands_of_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
-    check_tables(numeric, mutations)
+@given(ANY)
+def test_thousands_of_inputs(case: tuple[Callable[..., None], tuple[Any, ...]]) -> None:
+    check, arguments = case
+    check(*arguments)

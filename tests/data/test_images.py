@@ -1,391 +1,149 @@
-"""Decoding in parallel, and finding the decoded images again."""
+"""Images: the pixels that Pillow reads, and files that lie."""
 
-import json
-import os
+import io
 import random
-import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
-import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from disks import small_file_system
-from tiny_input import Input, make_input, png
+from hostile import png_chunk, png_file
+from PIL import Image
+from tiny_input import CHANNELS, Input, make_input, png, refusal
 
-from cellline.data import archives, images
 from cellline.data.competition import load_competition
-from cellline.errors import UserError
-from cellline.host.locking import one_writer
+from cellline.data.decoding import decode_image
+from cellline.data.problems import Fault
+
+pytestmark = pytest.mark.usefixtures("bounded")
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(8, 6)
 GOOD = png(PIXELS)
+ROWS = b"".join(b"\0" + row.tobytes() for row in PIXELS)
+PACKED = zlib.compress(ROWS)
+SIZE = 6, 8
+
+AGAIN = "Download or copy what is damaged again."
 
 
-def entry(cache_dir: Path) -> Path:
-    """Return the only entry."""
-    (folder,) = (path for path in cache_dir.iterdir() if path.is_dir())
-    return folder
+def pack_zeros(mebibytes: int) -> bytes:
+    packing = zlib.compressobj(1)
+    return b"".join(packing.compress(bytes(1 << 20)) for _ in range(mebibytes)) + packing.flush()
 
 
-def no_decoding(*_: object) -> Iterator[object]:
-    raise AssertionError("decoded again")
-    yield
+BOMB = pack_zeros(200)
 
 
-def test_second_start_decodes_nothing(
-    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+def idat(rows: bytes) -> bytes:
+    return png_chunk(b"IDAT", zlib.compress(rows))
+
+
+def animation() -> Iterator[bytes]:
+    """Yield the chunks of an animation whose second frame is black."""
+    yield png_chunk(b"acTL", struct.pack(">II", 2, 0))
+    yield png_chunk(b"fcTL", struct.pack(">5I2H2B", 0, 6, 8, 0, 0, 1, 1, 0, 0))
+    yield idat(ROWS)
+    yield png_chunk(b"fcTL", struct.pack(">5I2H2B", 1, 6, 8, 0, 0, 1, 1, 0, 0))
+    yield png_chunk(b"fdAT", struct.pack(">I", 2) + zlib.compress(bytes(len(ROWS))))
+
+
+def interlaced(pixels: np.ndarray) -> bytes:
+    """Encode pixels in seven passes (Adam7)."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)]
+    parts = [pixels[y::down, x::right] for y, x, down, right in [*passes, (1, 0, 2, 1)]]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    height, width = pixels.shape
+    return png_file(idat(rows), width=width, height=height, passes=1)
+
+
+@pytest.mark.parametrize("processors", [1, 3])
+def test_pixels_are_those_of_pillow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
-    first = load_competition(given.write(), cache_dir)
-    before = (entry(cache_dir) / "train.npy").stat()
-    monkeypatch.setattr("cellline.data.competition.list_images", no_decoding)
-    second = load_competition(given.folder, cache_dir)
-    after = (entry(cache_dir) / "train.npy").stat()
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert first.digest == second.digest
-    np.testing.assert_array_equal(first.train_images, second.train_images)
-
-
-def test_forms_share_one_entry(given: Input, tmp_path: Path, cache_dir: Path) -> None:
-    load_competition(given.write(), cache_dir)
-    before = (entry(cache_dir) / "train.npy").stat().st_ino
-    given.folder = tmp_path / "other"
-    load_competition(given.write(".tar"), cache_dir)
-    assert (entry(cache_dir) / "train.npy").stat().st_ino == before
-    assert sorted(Path(name).suffix for name in leftovers(cache_dir)) == ["", ".json", ".json"]
-
-
-@pytest.mark.parametrize("form", ["", ".tar"])
-def test_changed_image_is_decoded_again(
-    given: Input, tmp_path: Path, cache_dir: Path, form: str
-) -> None:
-    first = load_competition(given.write(form), cache_dir)
-    path = given.folder / ("images_test.tar" if form else "images_test/images_test/00005_red.png")
-    times = path.stat()
-    given.images["test"]["00005_red.png"] = png(given.pixels[5][1][::-1])
-    given.folder = tmp_path / "other"
-    path.write_bytes((given.write(form) / path.relative_to(tmp_path / "input")).read_bytes())
-    given.folder = tmp_path / "input"
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # a copy that keeps the time
-    second = load_competition(given.folder, cache_dir)
-    assert path.stat().st_size == times.st_size
-    assert second.test_digest != first.test_digest
-    np.testing.assert_array_equal(second.test_images[0, 1], first.test_images[0, 1][::-1])
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-@pytest.mark.parametrize("damage", [truncate, flip, empty, os.remove])
-@pytest.mark.parametrize("name", ["train.npy", "test.npy", "images.json"])
-def test_damaged_entry_is_rebuilt(
-    given: Input, cache_dir: Path, damage: Callable[[Path], None], name: str
-) -> None:
-    first = load_competition(given.write(), cache_dir)
-    expected = np.array(first.train_images), np.array(first.test_images)
-    path = entry(cache_dir) / name
-    times = path.stat()
-    damage(path)
-    if path.exists():  # a failing disk does not touch the times
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    second = load_competition(given.folder, cache_dir)
-    np.testing.assert_array_equal(second.train_images, expected[0])
-    np.testing.assert_array_equal(second.test_images, expected[1])
-    assert second.digest == first.digest
-
-
-def test_other_ids_in_the_entry_are_noticed(given: Input, cache_dir: Path) -> None:
-    load_competition(given.write(), cache_dir)
-    path = entry(cache_dir) / "images.json"
-    record = json.loads(path.read_text())
-    record["train"]["ids"].reverse()
-    path.write_text(json.dumps(record))
-    assert load_competition(given.folder, cache_dir).train_ids.tolist() == [1, 2, 17, 30]
-
-
-def test_copied_cache_is_used(
-    given: Input, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load_competition(given.write(), cache_dir)
-    shutil.copytree(cache_dir, tmp_path / "copy", copy_function=shutil.copyfile)
-    monkeypatch.setattr("cellline.data.competition.list_images", no_decoding)
-    load_competition(given.folder, tmp_path / "copy")
-
-
-def leftovers(cache_dir: Path) -> set[str]:
-    """Return the names in the cache but its lock's."""
-    return {path.name for path in cache_dir.iterdir()} - {".lock"}
-
-
-def test_interrupted_decoding_leaves_nothing(
-    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> Iterator[object]:
-        yield "train", 1, b"\7" * 48
-        assert leftovers(cache_dir) == {".decoding"}
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(images, "_decoded", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            load_competition(given.write(), cache_dir)
-    assert leftovers(cache_dir) == set()
-    load_competition(given.folder, cache_dir)
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Do something in a process of its own, and return its exit status, -9 if it was killed."""
-    if (child := os.fork()) == 0:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def load_and_die(folder: Path, cache_dir: Path, steps: int) -> None:
-    """Load a competition, and be killed at one of the cache's changes: before the n-th."""
-    count = 0
-
-    def watch(event: str, args: tuple[object, ...]) -> None:
-        nonlocal count
-        changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
-        writes = event == "open" and isinstance(args[2], int) and args[2] & os.O_ACCMODE
-        if (changes or writes) and str(cache_dir) in str(args[0]):
-            count += 1
-            if count == steps:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
-    load_competition(folder, cache_dir)
-
-
-def test_decoding_that_is_killed_at_any_step_is_done_anew(given: Input, tmp_path: Path) -> None:
-    expected = load_competition(given.write(), tmp_path / "expected")
-    for steps in range(1, 100):
-        cache_dir = tmp_path / f"cache-{steps}"
-        status = in_child(partial(load_and_die, given.folder, cache_dir, steps))
-        loaded = load_competition(given.folder, cache_dir)
-        assert loaded.digest == expected.digest
-        np.testing.assert_array_equal(loaded.train_images, expected.train_images)
-        assert leftovers(cache_dir) == leftovers(tmp_path / "expected")
-        if status == 0:
-            break
-        assert status == -signal.SIGKILL
-    assert 10 < steps < 99
-
-
-def test_an_entry_is_on_the_disk_before_it_has_its_name(
-    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events: list[str] = []
-    fsync, rename = os.fsync, Path.rename
-
-    def logged_fsync(descriptor: int) -> None:
-        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-        fsync(descriptor)
-
-    def logged_rename(path: Path, target: Path) -> Path:
-        events.append(f"rename {path.name}")
-        return rename(path, target)
-
-    monkeypatch.setattr(os, "fsync", logged_fsync)
-    monkeypatch.setattr(Path, "rename", logged_rename)
-    load_competition(given.write(), cache_dir)
-    renamed = events.index("rename .decoding")
-    folder = cache_dir / ".decoding"
-    flushed = [path.replace(str(folder), "") for path in events[:renamed]]
-    assert flushed[:2] == ["/train.npy", "/test.npy"]
-    assert flushed[2].startswith("/.images.json")
-    assert flushed[3] == ""  # the folder itself
-    assert events[renamed + 1] == str(cache_dir)
-
-
-# Two processes.
-
-
-@contextmanager
-def another_writer(cache_dir: Path, work: Callable[[], object]) -> Iterator[None]:
-    """Let another process have the cache's lock, and then work."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            with one_writer(cache_dir, "testing"):
-                os.write(writer, b"x")
-                work()
-        finally:
-            os._exit(0)
-    os.read(reader, 1)
-    try:
-        yield
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def test_the_second_writer_is_told_of_the_first(
-    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(images, "WAIT_SECONDS", 0.1)
-    with another_writer(cache_dir, partial(time.sleep, 60)):
-        with pytest.raises(UserError, match=r"cache is being written by process \d+ on .*testing"):
-            load_competition(given.write(), cache_dir)
-        assert leftovers(cache_dir) == set()
-    load_competition(given.folder, cache_dir)  # the lock dies with its holder
-
-
-def test_what_the_first_writer_decoded_is_used(
-    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given.write()
-
-    def work() -> None:
-        time.sleep(0.3)  # the other one has looked for the entry, and waits
-        load_competition(given.folder, cache_dir)
-
-    with another_writer(cache_dir, work):
-        monkeypatch.setattr(images, "_write_arrays", no_decoding)
-        load_competition(given.folder, cache_dir)
-
-
-def test_readers_need_no_lock(given: Input, cache_dir: Path) -> None:
-    load_competition(given.write(), cache_dir)
-    with another_writer(cache_dir, partial(time.sleep, 60)):
-        load_competition(given.folder, cache_dir)
-
-
-# Disks.
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    with small_file_system(tmp_path / "disk", "2m") as disk:
-        yield disk
-
-
-@pytest.fixture
-def large(tmp_path: Path) -> Input:
-    """An input whose images are a megabyte and a half when they are decoded."""
-    given = make_input(tmp_path / "input", labels={1: "RT4", 2: "HeLa"}, test_ids=[3])
-    for named in given.images.values():
-        named |= dict.fromkeys(named, png(np.zeros((400, 400), np.uint8)))
-    return given
-
-
-def test_too_small_a_disk_is_noticed_before_decoding(
-    large: Input, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (small_disk / "other").write_bytes(bytes(1 << 20))
-    monkeypatch.setattr(images, "_write_arrays", no_decoding)
-    with pytest.raises(UserError) as raised:
-        load_competition(large.write(), small_disk / "cache")
-    where = small_disk / "cache"
-    assert re.fullmatch(
-        rf"The decoded images can't be kept in {where}: they take 1\.4 MB, and 1\.\d are free\.\n"
-        r"Make room there .*, or choose another folder by --cache-dir\.",
-        str(raised.value),
-    )
-    assert leftovers(where) == set()
-
-
-def test_a_disk_that_fills_up_meanwhile(
-    large: Input, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = images._write_arrays
-
-    def fill_and_write(*args: object) -> object:
-        (small_disk / "other").write_bytes(bytes(1 << 20))
-        return write(*args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(images, "_write_arrays", fill_and_write)
-        with pytest.raises(UserError, match=r"can't be kept in .*cache: No space left on device\."):
-            load_competition(large.write(), small_disk / "cache")
-    assert leftovers(small_disk / "cache") == set()
-    (small_disk / "other").unlink()
-    load_competition(large.folder, small_disk / "cache")
-
-
-def test_a_read_only_cache_can_be_read(given: Input, small_disk: Path) -> None:
-    expected = load_competition(given.write(), small_disk / "cache").digest
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    assert load_competition(given.folder, small_disk / "cache").digest == expected
-    given.images["test"]["00005_red.png"] = png(given.pixels[5][1][::-1])
-    with pytest.raises(UserError, match=r"can't be kept in .*cache: Read-only file system\."):
-        load_competition(given.write(), small_disk / "cache")
-
-
-def test_existing_cache_folder_keeps_the_rest(given: Input, cache_dir: Path) -> None:
-    cache_dir.mkdir(parents=True)
-    given.images["test"]["00005_red.png"] = GOOD[:-20]
-    with pytest.raises(UserError):
-        load_competition(given.write(), cache_dir)
-    assert leftovers(cache_dir) == set()
-
-
-def test_file_that_goes_while_it_is_read(
-    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = archives.members
-
-    def fewer(source: Path, folder: str) -> Iterator[object]:
-        return (member for member in read(source, folder) if member.name != "00017_red.png")
-
-    monkeypatch.setattr(images, "members", fewer)
-    with pytest.raises(UserError, match=r"1 file changed while it was read: 00017_red\.png"):
-        load_competition(given.write(), cache_dir)
-    assert leftovers(cache_dir) == set()
-
-
-def test_cache_in_place_of_a_file(given: Input, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="can't be kept in"):
-        load_competition(given.write(), tmp_path / "file" / "cache")
-
-
-def test_workers_change_nothing(tmp_path: Path) -> None:
+    monkeypatch.setattr("cellline.host.processors.count_processors", lambda: processors)
     labels = {i: random.Random(i).choice("ab") for i in range(1, 121)}
-    given = make_input(tmp_path / "input", labels=labels, test_ids=range(200, 300))
-    one = load_competition(given.write(".tar"), tmp_path / "one", workers=1)
-    two = load_competition(given.folder, tmp_path / "two", workers=2)
-    assert one.digest == two.digest
-    np.testing.assert_array_equal(two.test_images[7], given.pixels[207])
+    given = make_input(tmp_path / "input", labels=labels, test_ids=range(200, 230))
+    for i, pixels in list(given.pixels.items())[::7]:
+        given.images["train" if i < 200 else "test"][f"{i:05d}_red.png"] = interlaced(pixels[1])
+    loaded = load_competition(given.write(".tar", reverse=True), tmp_path / "cache")
+    for split, ids, images in (
+        ("train", loaded.train_ids, loaded.train_images),
+        ("test", loaded.test_ids, loaded.test_images),
+    ):
+        for i, planes in zip(ids.tolist(), images, strict=True):
+            for channel, plane in zip(CHANNELS, planes, strict=True):
+                data = given.images[split][f"{i:05d}_{channel}.png"]
+                np.testing.assert_array_equal(plane, np.asarray(Image.open(io.BytesIO(data))))
 
 
-def peak_memory(folder: Path, samples: int) -> int:
-    """Return the most bytes that reading an input of so many training samples takes."""
-    given = make_input(folder, labels={i: "ab"[i % 2] for i in range(1, samples + 1)}, test_ids=[0])
-    given.write(".tar")
-    tracemalloc.start()
-    try:
-        load_competition(folder, folder / "cache", workers=1)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+NOISE = np.random.default_rng(0).integers(0, 9, (8, 6), np.uint8)
 
 
-def test_memory_hardly_grows_with_the_images(tmp_path: Path) -> None:
-    # The first, of any size, imports what is imported when it is needed.
-    _, few, many = (peak_memory(tmp_path / str(n), n) for n in (50, 200, 1000))
-    assert many - few < 800 * 400  # bytes a sample; with its names and their places it was 1,400
+@pytest.mark.parametrize("data", [GOOD, png(NOISE)])
+def test_damage_of_any_bit_is_noticed(data: bytes) -> None:
+    assert isinstance(decode_image(data, SIZE), bytes)
+    for at in range(len(data)):
+        for bit in range(8):
+            damaged = bytearray(data)
+            damaged[at] ^= 1 << bit
+            assert isinstance(decode_image(bytes(damaged), SIZE), Fault), at
+    for length in range(len(data)):
+        assert isinstance(decode_image(data[:length], SIZE), Fault), length
+
+
+DAMAGED = {
+    "part of a row": png_file(idat(ROWS[:-1])),
+    "no rows": png_file(idat(b"")),
+    "nothing packed": png_file(png_chunk(b"IDAT", b"")),
+    "no picture": png_file(),
+    "packed rows that break off": png_file(png_chunk(b"IDAT", PACKED[:-6])),
+    "rows filtered in an unknown way": png_file(idat(b"\x09" + ROWS[1:])),
+    "interlaced, and not by the rows": png_file(idat(ROWS), passes=1),
+    "no end": png_file(idat(ROWS))[:-12],
+    "a chunk that reaches behind the end": png_file(idat(ROWS))[:-12] + b"\xff" * 8,
+    "an unknown depth": png_file(idat(ROWS), bits=77, colour=99),
+    "texts that inflate to gigabytes": png_file(png_chunk(b"zTXt", b"a\0\0" + BOMB), idat(ROWS)),
+}
+DAMAGED |= dict.fromkeys(("GIF", "JPEG", "BMP", "TIFF"), b"")
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_images_and_other_formats(kind: str) -> None:
+    data = DAMAGED[kind]
+    if not data:
+        file = io.BytesIO()
+        Image.fromarray(PIXELS).save(file, kind)
+        data = file.getvalue()
+    found = decode_image(data, SIZE)
+    assert isinstance(found, Fault)
+    assert found.what == "damaged, truncated or not PNG"
+
+
+ODD = {
+    "an animation": list(animation()),
+    "a hundred thousand chunks": [png_chunk(b"abCd", b"")] * 100_000 + [idat(ROWS)],
+    "many parts": [png_chunk(b"IDAT", bytes([byte])) for byte in PACKED],
+    "a transparent colour": [png_chunk(b"tRNS", b"\0\5"), idat(ROWS)],
+    "gigabytes of rows": [idat(ROWS + bytes(7)), png_chunk(b"IDAT", BOMB)],
+}
+
+
+@pytest.mark.parametrize("chunks", ODD.values(), ids=ODD.keys())
+def test_odd_images_show_what_they_show(chunks: list[bytes]) -> None:
+    assert decode_image(png_file(*chunks), SIZE) == PIXELS.tobytes()
+    assert decode_image(png_file(*chunks) + b"appended", SIZE) == PIXELS.tobytes()
+
+
+def test_absurd_dimensions_and_other_depths_are_refused(given: Input, cache_dir: Path) -> None:
+    given.images["train"] |= {
+        "00001_red.png": png_file(idat(ROWS), bits=16),
+        "00017_red.png": png_file(idat(ROWS), width=60_000, height=60_000),
+        "00030_red.png": png_file(idat(ROWS), width=6, height=2**31 - 1),
+    }
+    assert refusal(given.write(), cache_dir) == [
+        "  images_train: 2 images are larger than 4096 x 4096 pixels or 32 MiB: "
+        "00017_red.png, 00030_red.png",
+        "  images_train: 1 image is not 8-bit grayscale but 16-bit: 00001_red.png",
+    ]

@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cellline.data.image_names import name_channel
+from cellline.data.images import name_channel
 from cellline.host.processors import map_in_order
 
 # Of pixels that a thread reads at once, 128 samples of 3 x 64 x 64: small enough for the

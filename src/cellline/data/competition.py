@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cellline.data.archives import FORMS
-from cellline.data.cache import SPLITS, Images, cache_key, open_images
+from cellline.data.cache import SPLITS, DecodedSplit, cache_key, decode_images, open_images
+from cellline.data.files import FORMS
 from cellline.data.ids import are_numbers, parse_number
-from cellline.data.images import decode_images
-from cellline.data.listing import list_images, settle_size
-from cellline.data.problems import Fault, Problems, brief, counted
-from cellline.data.tables import LABELS, TEMPLATE, Table, read_labels, read_template
-from cellline.errors import UserError
+from cellline.data.images import ImageNames, Source
+from cellline.data.problems import ID_IS, Fault, Problems, brief, describe_fault
+from cellline.data.tables import LABELS, TEMPLATE, LabelTable, read_labels, read_template
+from cellline.errors import Caution, UserError
 from cellline.host.files import digest_text
 from cellline.host.names import printable
 
@@ -23,9 +22,8 @@ _EXPECTED = (
     f"Expected there, as the competition offers them: images_train and images_test (each a folder, "
     f".tar, .tar.gz or .zip), {LABELS} and {TEMPLATE}."
 )
-# Words that a class may be called, and that programs write where a label is missing.
+# Words that may name a class, and that programs write for a missing label.
 _LIKE_MISSING = ("na", "n/a", "none", "null")
-_ONE_FORM = "Keep one form of the images."
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,35 +31,45 @@ class Competition:
     """The labelled and the unlabelled samples of one competition."""
 
     id_column: str
+    """The template's name of the ids."""
     label_column: str
-    classes: tuple[str, ...]  # sorted as text
-    channels: tuple[str, ...]  # in the images' order
-    train_ids: np.ndarray  # int64 or text [n], ascending
-    labels: np.ndarray  # int64 [n], index into classes
-    test_ids: np.ndarray  # of the same kind [m], ascending
-    template: tuple[str, ...]  # the ids of sample_submission.csv as written there, in its order
-    train_images: np.ndarray  # uint8 memory map [n, channel, height, width], read-only
-    test_images: np.ndarray  # uint8 memory map [m, channel, height, width], read-only
-    digest: str  # of images, ids and labels: what predictions were made from
-    test_digest: str  # of the test images alone: ids, channels, pixels
-    warnings: tuple[str, ...]  # a line each, for a verb to print
+    """The template's name of the labels."""
+    classes: tuple[str, ...]
+    """Sorted as text."""
+    channels: tuple[str, ...]
+    """In the images' order."""
+    train_ids: np.ndarray
+    """int64 or text [n], ascending."""
+    labels: np.ndarray
+    """int64 [n], index into classes."""
+    test_ids: np.ndarray
+    """Of the same kind [m], ascending."""
+    template: tuple[str, ...]
+    """The ids of sample_submission.csv as written there, in its order."""
+    train_images: np.ndarray
+    """uint8 memory map [n, channel, height, width], read-only."""
+    test_images: np.ndarray
+    """uint8 memory map [m, channel, height, width], read-only."""
+    digest: str
+    """Of images, ids and labels: what predictions were made from."""
+    test_digest: str
+    """Of the test images alone: ids, channels, pixels."""
+    warnings: tuple[Caution, ...]
+    """Findings that are no problems, but may be mistakes."""
 
 
 def load_competition(
     input_dir: Path,
     cache_dir: Path,
     channels: Sequence[str] = ("blue", "red", "yellow"),
-    *,
-    workers: int | None = None,
 ) -> Competition:
     """Check the input folder as a whole and open its images, decoded on the first start.
 
     `input_dir` holds `images_train` and `images_test` (each a folder, `.tar`, `.tar.gz`, `.tgz` or
     `.zip`) with 8-bit grayscale PNG images `<id>_<channel>.png` of one size (for the channel ""
-    `<id>.png`), `y_train.csv` and `sample_submission.csv`. Where all ids of the latter are whole
+    `<id>.png`), `y_train.csv` and `sample_submission.csv`. If all ids of the latter are whole
     numbers, ids match by value, `17` being `00017`; else they are text and match by letter. It is
-    only read. The decoded arrays are kept in `cache_dir`; `workers` threads decode, by default one
-    a processor.
+    only read. The decoded arrays are kept in `cache_dir`.
 
     Raises UserError with every problem found, one line each, and leaves nothing in `cache_dir`.
     """
@@ -70,35 +78,34 @@ def load_competition(
         raise UserError(f"--channels must name one channel or more, each once: {channels}")
     problems = Problems(input_dir)
     _check_folder(input_dir, problems)
-    found = {split: _find(input_dir, f"images_{split}", problems) for split in SPLITS}
-    sources = {split: source for split, source in found.items() if source}
     template = read_template(input_dir / TEMPLATE, problems)
     labels = read_labels(input_dir / LABELS, template, problems)
-
+    advice = _why_text(template)
+    sources = [
+        Source(split, path, table, advice)
+        for split, table in zip(SPLITS, (labels, template), strict=True)
+        if (path := _find(input_dir, f"images_{split}", problems)) is not None
+    ]
+    if labels is not None and template is not None:
+        both = Fault(ID_IS, f"in {LABELS} as well")
+        problems.count(TEMPLATE, both, np.intersect1d(labels.ids, template.ids).tolist())
     # Without ids in the template, those of the labels tell what kind the images' are.
     known = next((table.ids for table in (template, labels) if table and len(table.ids)), None)
-    numeric = known is None or are_numbers(known)
-    key = cache_key(list(sources.values()), channels, numeric=numeric)
+    names = ImageNames(channels, numeric=known is None or are_numbers(known))
+    key = cache_key(sources, names)
     images = open_images(cache_dir, key) if len(sources) == len(SPLITS) else None
     if images is None:
-        listings = [
-            list_images(split, at, channels, problems, numeric=numeric)
-            for split, at in sources.items()
-        ]
-        size = settle_size(listings, problems)
-        ids = {part.split: part.ids for part in listings if part.whole}
-        _match(ids, labels, template, found, problems)
-        images = decode_images(cache_dir, key, listings, size, problems, workers)
+        images = decode_images(cache_dir, key, sources, names, problems)
     else:
-        ids = {split: images[split].ids for split in SPLITS}
-        _match(ids, labels, template, found, problems)
+        for source in sources:
+            source.match(images[source.split].ids, problems)
     problems.check()
     assert labels is not None and template is not None  # or there was a problem
     return _competition(channels, images, labels, template)
 
 
 def _check_folder(input_dir: Path, problems: Problems) -> None:
-    """Make sure that `input_dir` is a folder that may be looked into."""
+    """Raise UserError unless `input_dir` is a folder that may be looked into."""
     try:
         os.stat(f"{input_dir}/.")  # noqa: PTH116  # pathlib drops the dot
     except (FileNotFoundError, NotADirectoryError):
@@ -108,13 +115,51 @@ def _check_folder(input_dir: Path, problems: Problems) -> None:
     problems.check()
 
 
+def _find(input_dir: Path, stem: str, problems: Problems) -> Path | None:
+    """Return the folder or archive of a split's images; None with a note if there isn't one."""
+    try:
+        there = [path for form in FORMS if (path := input_dir / f"{stem}{form}").exists()]
+        if not there:
+            problems.note(stem, "missing", _EXPECTED)
+        elif len(there) > 1:
+            names = " and ".join(path.name for path in there)
+            problems.note(stem, f"there {len(there)} times: {names}", "Keep one of them.")
+        elif not there[0].is_dir() and (there[0].name == stem or not there[0].is_file()):
+            problems.note(stem, "neither a folder nor an archive", _EXPECTED)
+        else:
+            return there[0]
+    except OSError as error:  # a link to where one may not look
+        problems.note(stem, f"can't be read: {error.strerror}")
+    return None
+
+
+def _why_text(template: LabelTable | None) -> str:
+    """Return what to know if ids that are text don't match; nothing if they are numbers."""
+    if template is None or are_numbers(template.ids):
+        return ""
+    reason = next(text for text in template.written if parse_number(text) is None)
+    return (
+        f"Ids are text, as not all in {TEMPLATE} are whole numbers ({printable(brief(reason))}): "
+        "they match letter by letter, including case and leading zeros."
+    )
+
+
 def _competition(
-    channels: tuple[str, ...], images: Mapping[str, Images], labels: Table, template: Table
+    channels: tuple[str, ...],
+    images: Mapping[str, DecodedSplit],
+    labels: LabelTable,
+    template: LabelTable,
 ) -> Competition:
     train, test = (images[split] for split in SPLITS)
     given = [labels.labels[row] for row in np.argsort(labels.ids).tolist()]  # as train.ids
     classes = tuple(sorted(set(given)))
     index = {label: at for at, label in enumerate(classes)}
+    blank = [
+        Caution(f"images_{split}: {describe_fault(_blank(channel), ids)}")
+        for split in SPLITS
+        for channel, ids in images[split].blank.items()
+    ]
+    doubtful = [label for label in classes if label.lower() in _LIKE_MISSING]
     return Competition(
         id_column=template.id_column,
         label_column=template.label_column,
@@ -128,94 +173,18 @@ def _competition(
         test_images=test.pixels,
         digest=digest_text(train.digest, test.digest, json.dumps(given)),
         test_digest=test.digest,
-        warnings=(
-            *(
-                f"images_{split}: {counted(_blank(channel), ids)}"
-                for split in SPLITS
-                for channel, ids in images[split].blank.items()
-            ),
-            *(
-                _doubt(label, given.count(label))
-                for label in classes
-                if label.lower() in _LIKE_MISSING
-            ),
-        ),
-    )
-
-
-def _doubt(label: str, count: int) -> str:
-    samples = "sample is" if count == 1 else "samples are"
-    return (
-        f"{LABELS}: {count} {samples} of a class {label!r}; if that stands for a missing label, "
-        "remove them together with their images"
+        warnings=(*blank, *(_doubt(label, given.count(label)) for label in doubtful)),
     )
 
 
 def _blank(channel: str) -> Fault:
-    shown = f"{channel} " if channel else ""
-    return Fault(f"{shown}image is all zero", f"{shown}images are all zero")
+    image = f"{channel} image".lstrip()
+    return Fault((f"{image} is", f"{image}s are"), "all zero")
 
 
-def _find(input_dir: Path, stem: str, problems: Problems) -> Path | None:
-    """Return the one form in which a split's images are there."""
-    try:
-        there = [path for form in FORMS if (path := input_dir / f"{stem}{form}").exists()]
-        if not there:
-            problems.note(stem, "missing", _EXPECTED)
-        elif len(there) > 1:
-            names = " and ".join(path.name for path in there)
-            problems.note(stem, f"there {len(there)} times: {names}", _ONE_FORM)
-        elif not there[0].is_dir() and (there[0].name == stem or not there[0].is_file()):
-            problems.note(stem, "neither a folder nor an archive", _EXPECTED)
-        else:
-            return there[0]
-    except OSError as error:  # a link to where one may not look
-        problems.note(stem, f"can't be read: {error.strerror}")
-    return None
-
-
-def _match(
-    images: Mapping[str, np.ndarray],
-    labels: Table | None,
-    template: Table | None,
-    sources: Mapping[str, Path | None],
-    problems: Problems,
-) -> None:
-    """Note samples and rows without their counterpart, and ids both in training and test."""
-    tables = {"train": (LABELS, labels), "test": (TEMPLATE, template)}
-    advice = _why_text(template)
-    for split, (name, table) in tables.items():
-        source = sources[split]
-        if table is not None and source is not None and split in images:
-            rowless = Fault(
-                f"sample has no row in {name}", f"samples have no row in {name}", advice
-            )
-            imageless = Fault(
-                f"row has no images in {source.name}",
-                f"rows have no images in {source.name}",
-                advice,
-            )
-            problems.count(source.name, rowless, np.setdiff1d(images[split], table.ids).tolist())
-            problems.count(name, imageless, np.setdiff1d(table.ids, images[split]).tolist())
-    train, test = (sources[split] for split in SPLITS)
-    if train is not None and test is not None and len(images) == len(SPLITS):
-        both = _also_in(train.name)
-        problems.count(test.name, both, np.intersect1d(images["train"], images["test"]).tolist())
-    if labels is not None and template is not None:
-        both = _also_in(LABELS)
-        problems.count(TEMPLATE, both, np.intersect1d(labels.ids, template.ids).tolist())
-
-
-def _why_text(template: Table | None) -> str:
-    """What to know where ids that are text don't match; nothing where they are numbers."""
-    if template is None or are_numbers(template.ids):
-        return ""
-    reason = next(text for text in template.written if parse_number(text) is None)
-    return (
-        f"Ids are text, as not all in {TEMPLATE} are whole numbers ({printable(brief(reason))}): "
-        "they match letter by letter, case and leading zeros and all."
+def _doubt(label: str, count: int) -> Caution:
+    samples = "sample is" if count == 1 else "samples are"
+    return Caution(
+        f"{LABELS}: {count} {samples} of a class {label!r}; if that stands for a missing label, "
+        "remove them together with their images"
     )
-
-
-def _also_in(name: str) -> Fault:
-    return Fault(f"id is in {name} as well", f"ids are in {name} as well")

@@ -1,7 +1,7 @@
-"""What samples are called: by whole numbers, which match by value, or by text.
+"""Sample ids: whole numbers, which match by value, or text.
 
-Text matches letter by letter, case and leading zeros and all. Only how Unicode composes a letter
-makes no difference: macOS takes the letters in the names of files apart.
+Text matches letter by letter, with case and leading zeros. Unicode's composition of letters makes
+no difference: macOS decomposes the letters in file names.
 """
 
 import hashlib
@@ -13,24 +13,24 @@ import numpy as np
 
 from cellline.host.names import has_control
 
-# Characters. Arrays of text have as much room for each id as for the longest; a SHA-256 has 64.
+# Characters. An array of text has as much room for each id as for the longest; a SHA-256 has 64.
 LONGEST_ID = 128
 
-_DIGITS = re.compile(r"0*[0-9]{1,18}", re.ASCII)  # what an int64 surely holds
+_DIGITS = re.compile(r"0*[0-9]{1,18}", re.ASCII)  # 18 digits always fit in an int64
 
 Id = int | str
 
 
 def parse_number(text: str) -> int | None:
-    """Return the value of a non-negative integer, zero-padded or not; None if it isn't one."""
-    # Only the digits that count: int() refuses thousands of them, be they zeros.
+    """Return the value of a non-negative integer, zero-padded or not; None for any other text."""
+    # Only the last digits: int() refuses thousands of them, even zeros.
     return int(text[-18:]) if _DIGITS.fullmatch(text) else None
 
 
 def parse_text(text: str) -> str | None:
-    """Return a text as it is compared with others; None for what can't be in a file's name.
+    """Return a text as it is compared with others; None if no file name can contain it.
 
-    Nor can a dot begin it: such files are an archiver's, not the competition's.
+    It can't begin with a dot either: archivers leave such files behind.
     """
     name = unicodedata.normalize("NFC", text)
     if not 0 < len(name) <= LONGEST_ID or name != name.strip() or name[0] == ".":
@@ -39,7 +39,7 @@ def parse_text(text: str) -> str | None:
 
 
 def parse_id(text: str, *, numeric: bool) -> Id | None:
-    """Return an id as it is compared with others; None for what isn't one."""
+    """Return an id as it is compared with others; None if the text is no id."""
     return parse_number(text) if numeric else parse_text(text)
 
 
@@ -54,7 +54,7 @@ def are_numbers(ids: np.ndarray) -> bool:
 
 
 def find_rows(written: Iterable[str], ids: np.ndarray) -> np.ndarray:
-    """Return the rows int64 [m] among ids [n], ascending, of texts that name some of them."""
+    """Return the rows, int64 [m], of written ids among ids [n], which ascend."""
     numeric = are_numbers(ids)
     named = [known for text in written if (known := parse_id(text, numeric=numeric)) is not None]
     rows: np.ndarray = np.searchsorted(ids, to_array(named, numeric=numeric))
@@ -62,9 +62,9 @@ def find_rows(written: Iterable[str], ids: np.ndarray) -> np.ndarray:
 
 
 def number_samples(ids: np.ndarray) -> np.ndarray:
-    """Return a number for each of ids [n], int64 [n], that depends on nothing else.
+    """Return numbers, int64 [n], each a function of one of ids [n] alone.
 
-    A whole number is its own; a text's is taken from a digest.
+    A number stands for itself; text is digested.
     """
     if are_numbers(ids):
         return ids

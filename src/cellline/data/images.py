@@ -1,164 +1,262 @@
-"""Decoding all images of the input once, in parallel, into one array a split."""
+"""Images by name: which sample and channel a file shows, decoded into one array a split."""
 
+import errno
+import math
 import os
 import shutil
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from cellline.data.archives import UnreadableError, members
-from cellline.data.cache import Images, cache_key, keep_images, open_images, temporary_folder
-from cellline.data.decoding import Encoded, decode
-from cellline.data.ids import are_numbers
-from cellline.data.listing import AGAIN, DAMAGED, MAX_BYTES, Listing, Size
-from cellline.data.problems import Fault, Problems
-from cellline.errors import UserError
-from cellline.host.locking import one_writer
-from cellline.host.names import printable
+from cellline.data.decoding import (
+    AGAIN,
+    MAX_BYTES,
+    TOO_LARGE,
+    Size,
+    decode_image,
+    read_size,
+    show_size,
+)
+from cellline.data.files import Member, UnreadableError, members
+from cellline.data.ids import Id, parse_id, to_array
+from cellline.data.problems import IMAGE_IS, ROW_HAS, SAMPLE_HAS, Fault, Problems
+from cellline.data.tables import LabelTable
+from cellline.host.processors import map_in_order
 from cellline.host.progress import progress_bar
 
-# For another process that decodes, perhaps the same images: the challenge's take some seconds.
-WAIT_SECONDS = 60
+# Decoded by one thread at a time: at 64 x 64 about 6 ms of work. Large images come in fewer.
+CHUNK_IMAGES = 64
+CHUNK_BYTES = 4 << 20  # of pixels
 
-_CHANGED = Fault("file changed while it was read", "files changed while they were read", AGAIN)
+_LINK = Fault(("entry is", "entries are"), "not regular (links, devices, pipes)")
+_TWICE = Fault(IMAGE_IS, "stored twice")
+
+_SUFFIX = ".png"
+_UNKNOWN = -1  # a channel that is not among those of the competition
 
 
-def decode_images(
-    cache_dir: Path,
-    key: str,
-    listings: Sequence[Listing],
-    size: Size,
-    problems: Problems,
-    workers: int | None = None,
-) -> dict[str, Images]:
-    """Decode all listed images of this size into the cache, and open them.
+class ImageNames:
+    """The names `<id>_<channel>.png` of the images of one competition.
 
-    With `problems` known already the images are decoded to find the damaged ones, and nothing is
-    written. Raises UserError for the problems, if `cache_dir` can't be written or has no room, or
-    if another process goes on decoding into it.
+    The channel "" stands for names without one, `<id>.png`. A text id may have underscores: the
+    channel is the longest known one that ends the name, else what follows the last underscore.
     """
-    if problems:
-        for _ in _decoded(listings, size, problems, workers):
-            pass
-        problems.check()
-    try:
-        with one_writer(cache_dir, "decoding images", wait=WAIT_SECONDS):
-            images = open_images(cache_dir, key)  # by the process that was waited for
-            if images is None:
-                with temporary_folder(cache_dir) as folder:
-                    _check_room(cache_dir, listings, size)
-                    blank = _write_arrays(
-                        folder, _decoded(listings, size, problems, workers), listings, size
-                    )
-                    _check_unchanged(key, listings, problems)
-                    problems.check()
-                    images = keep_images(folder, cache_dir, key, listings, blank)
-            return images
-    except OSError as error:
-        raise _no_room(cache_dir, error.strerror or str(error)) from error
+
+    def __init__(self, channels: Sequence[str], *, numeric: bool) -> None:
+        self.channels = tuple(channels)
+        self.numeric = numeric
+        composed = (unicodedata.normalize("NFC", channel) for channel in channels)
+        suffixes = [f"_{channel}" if channel else "" for channel in composed]
+        self._by_length = sorted(enumerate(suffixes), key=lambda at: -len(at[1]))
+        self.stray = Fault(
+            ("file belongs", "files belong"), f"to nothing, expected files named {self.pattern}"
+        )
+        self.unknown = Fault(
+            IMAGE_IS,
+            "of an unknown channel",
+            f"The channels are {', '.join(channel or repr('') for channel in channels)}; if they "
+            'have other names, set --channels (--channels "" for files <id>.png).',
+        )
+
+    @property
+    def pattern(self) -> str:
+        """The pattern of names, for a message."""
+        return f"<id>{_SUFFIX}" if self.channels == ("",) else f"<id>_<channel>{_SUFFIX}"
+
+    def parse(self, name: str) -> tuple[Id, int] | None:
+        """Return the id and the channel's index or _UNKNOWN; None if the name has no id."""
+        if not name.endswith(_SUFFIX):
+            return None
+        stem = unicodedata.normalize("NFC", name).removesuffix(_SUFFIX)
+        for index, suffix in self._by_length:
+            if stem.endswith(suffix):
+                sample = parse_id(stem.removesuffix(suffix), numeric=self.numeric)
+                if sample is not None:
+                    return sample, index
+        head = stem.partition("_")[0] if self.numeric else stem.rpartition("_")[0]
+        sample = parse_id(head or stem, numeric=self.numeric)
+        return None if sample is None else (sample, _UNKNOWN)
 
 
-def _check_room(cache_dir: Path, listings: Sequence[Listing], size: Size) -> None:
-    """Raise UserError if the arrays don't fit on the disk, before any of them is decoded."""
-    pictures = sum(len(listing.ids) * len(listing.channels) for listing in listings)
-    need, free = pictures * size[0] * size[1], shutil.disk_usage(cache_dir).free
-    if need > free:
-        raise _no_room(cache_dir, f"they take {need / 1e6:.1f} MB, and {free / 1e6:.1f} are free")
+def name_channel(channel: str) -> str:
+    """Name a channel for a message: the one that file names don't mention is the image."""
+    return channel or "image"
 
 
-def _no_room(cache_dir: Path, why: str) -> UserError:
-    return UserError(
-        f"The decoded images can't be kept in {printable(str(cache_dir))}: {why}.\n"
-        "Make room there (what it holds can be deleted), or choose another folder by --cache-dir."
-    )
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where the images of one split are, and which samples they should show."""
+
+    split: str
+    """train or test."""
+    path: Path
+    """A folder or an archive."""
+    table: LabelTable | None
+    """The split's table; None if it is unusable."""
+    advice: str
+    """What to know if ids don't match."""
+
+    def match(self, ids: np.ndarray, problems: Problems) -> None:
+        """Note samples, by ids [n] of images, without a row in the table, and the reverse."""
+        if self.table is None:
+            return
+        where, name = self.path.name, self.table.name
+        rowless = Fault(SAMPLE_HAS, f"no row in {name}", self.advice)
+        imageless = Fault(ROW_HAS, f"no images in {where}", self.advice)
+        problems.count(where, rowless, np.setdiff1d(ids, self.table.ids).tolist())
+        problems.count(name, imageless, np.setdiff1d(self.table.ids, ids).tolist())
 
 
-def _check_unchanged(key: str, listings: Sequence[Listing], problems: Problems) -> None:
-    """Note if any file changed since `key` was made: the arrays may be of old and new images."""
-    sources = [listing.source for listing in listings]
-    if cache_key(sources, listings[0].channels, numeric=are_numbers(listings[0].ids)) != key:
-        names = " or ".join(source.name for source in sources)
-        problems.note(names, "changed while it was read", "Start again when nothing writes there.")
+class _Encoded(NamedTuple):
+    """One image as stored: its file's name, its sample's id, its channel's index, its bytes."""
+
+    name: str
+    sample: Id
+    channel: int
+    data: bytes
 
 
-def _decoded(
-    listings: Sequence[Listing], size: Size, problems: Problems, workers: int | None
-) -> Iterator[tuple[str, int, bytes]]:
-    """Yield split, place and pixels of all sound images; note the others."""
-    missing = {listing.split: listing.sound() for listing in listings}
-    damaged: dict[str, list[int]] = defaultdict(list)
-    images = decode(_encoded(listings, problems), size, workers)
-    total = sum(int(sound.sum()) for sound in missing.values())
-    with progress_bar("decoding images", total, "image") as advance:
-        for split, place, pixels in images:
-            missing[split][place] = False
-            if pixels is None:
-                damaged[split].append(place)
-            else:
-                yield split, place, pixels
-            advance(1)
-    for listing in listings:
-        name, split = listing.source.name, listing.split
-        problems.count(name, DAMAGED, listing.names_at(damaged[split]))
-        if listing.whole:
-            gone = np.flatnonzero(missing[split]).tolist()
-            problems.count(name, _CHANGED, listing.names_at(gone))
+class SplitReader:
+    """Reads the images of one split: decodes them into an array, finds what is wrong with them."""
 
+    def __init__(
+        self, source: Source, names: ImageNames, array: Path | None, size: Size | None
+    ) -> None:
+        """Read images of `size`, or of the first sound image's, into the file `array` if any."""
+        self.source = source
+        self.names = names
+        self.array = array
+        self.size = size
+        self.blank: dict[str, list[Id]] = {}
+        """Channel -> ids of the samples whose image is all zero."""
+        ids = [] if source.table is None else np.sort(source.table.ids).tolist()
+        self._rows: dict[Id, int] = {sample: row for row, sample in enumerate(ids)}
+        self._seen: dict[Id, int] = {}  # id -> a bit for each of its channels
+        self._faults: dict[Fault, list[str]] = defaultdict(list)
+        self._broken = ""  # why the folder or archive can't be read any further
 
-def _encoded(listings: Sequence[Listing], problems: Problems) -> Iterator[Encoded]:
-    for listing in listings:
-        sound = listing.sound()
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of the samples that have an image, ascending."""
+        return np.unique(to_array(list(self._seen), numeric=self.names.numeric))
+
+    def read(self, problems: Problems) -> None:
+        """Decode all images, and note all problems."""
+        total = len(self._rows) * len(self.names.channels)
+        with ExitStack() as stack:
+            advance = stack.enter_context(progress_bar("decoding images", total, "image"))
+            file: BinaryIO | None = None
+            for chunk in map_in_order(_decode_chunk, self._chunks()):
+                for image, found in chunk:
+                    if isinstance(found, Fault):
+                        self._faults[found].append(image.name)
+                    elif not isinstance(found, bytes):
+                        self._faults[self._other_size].append(f"{image.name} ({show_size(found)})")
+                    elif self.array is not None and image.sample in self._rows:
+                        file = file or stack.enter_context(self._open_array(self.array))
+                        self._write(file, image, found)
+                advance(len(chunk))
+            if file is not None:
+                file.flush()
+                os.fsync(file.fileno())
+        self._note(problems)
+
+    def _chunks(self) -> Iterator[tuple[list[_Encoded], Size | None]]:
+        """Group images with their size, so that neither files nor pixels exceed CHUNK_BYTES."""
+        chunk: list[_Encoded] = []
+        filled = 0
+        for image in self._encoded():
+            if self.size is None:
+                self.size = read_size(image.data)
+            chunk.append(image)
+            filled += max(len(image.data), math.prod(self.size or ()))
+            if len(chunk) == CHUNK_IMAGES or filled >= CHUNK_BYTES:
+                yield chunk, self.size
+                chunk, filled = [], 0
+        yield chunk, self.size
+
+    def _encoded(self) -> Iterator[_Encoded]:
+        """Yield the images that have a place of their own."""
+        source = self.source
         try:
-            for member in members(listing.source, f"images_{listing.split}"):
-                place = listing.place(member.name) if member.regular else None
-                if place is not None and sound[place]:
-                    try:
-                        data = member.read(MAX_BYTES)
-                    except UnreadableError:
-                        data = b""  # decodes to a damaged image
-                    yield Encoded(listing.split, place, data)
+            for member in members(source.path, f"images_{source.split}"):
+                parsed = self.names.parse(member.name)
+                if not member.regular:
+                    self._faults[_LINK].append(member.name)
+                elif parsed is None:
+                    self._faults[self.names.stray].append(member.name)
+                elif (image := self._read_member(member, *parsed)) is not None:
+                    yield image
         except UnreadableError as error:
-            if listing.whole:  # or else it broke off in the first pass, too
-                problems.note(listing.source.name, f"can't be read: {error}", AGAIN)
+            self._broken = f"can't be read: {error}"
+
+    def _read_member(self, member: Member, sample: Id, channel: int) -> _Encoded | None:
+        channels = self._seen.setdefault(sample, 0)
+        fault = self.names.unknown
+        if channel != _UNKNOWN:
+            self._seen[sample] |= 1 << channel
+            if channels >> channel & 1:
+                fault = _TWICE
+            elif member.size > MAX_BYTES:
+                fault = TOO_LARGE
+            else:
+                try:
+                    return _Encoded(member.name, sample, channel, member.read(MAX_BYTES))
+                except UnreadableError as error:
+                    fault = Fault(("file", "files"), f"can't be read ({error})", AGAIN)
+        self._faults[fault].append(member.name)
+        return None
+
+    def _open_array(self, path: Path) -> BinaryIO:
+        """Make the array's file. Raises OSError if the disk has no room for it.
+
+        Pixels are written to the file and not through the memory map: a full disk is an error
+        instead of a crash, and the pixels don't count as this process's memory.
+        """
+        assert self.size is not None
+        shape = len(self._rows), len(self.names.channels), *reversed(self.size)
+        need, free = math.prod(shape), shutil.disk_usage(path.parent).free
+        if need > free:
+            why = f"they take {need / 1e6:.1f} MB, and {free / 1e6:.1f} are free"
+            raise OSError(errno.ENOSPC, why)
+        self._begin = np.lib.format.open_memmap(path, "w+", np.uint8, shape).offset
+        return path.open("r+b")
+
+    def _write(self, file: BinaryIO, image: _Encoded, pixels: bytes) -> None:
+        place = self._rows[image.sample] * len(self.names.channels) + image.channel
+        file.seek(self._begin + place * len(pixels))
+        file.write(pixels)
+        if not pixels.strip(b"\0"):
+            self.blank.setdefault(self.names.channels[image.channel], []).append(image.sample)
+
+    @property
+    def _other_size(self) -> Fault:
+        return Fault(IMAGE_IS, f"not {show_size(self.size)} pixels like the first")
+
+    def _note(self, problems: Problems) -> None:
+        where = self.source.path.name
+        for fault, which in sorted(self._faults.items()):
+            problems.count(where, fault, which)
+        if self._broken:  # the rest is unknown, so that nothing can be said to lack
+            problems.note(where, self._broken, AGAIN)
+            return
+        if not self._seen:
+            problems.note(where, f"no images, expected files named {self.names.pattern}")
+        for index, channel in enumerate(map(name_channel, self.names.channels)):
+            fault = Fault(SAMPLE_HAS, f"no channel {channel}")
+            lacking = [sample for sample, there in self._seen.items() if not there >> index & 1]
+            problems.count(where, fault, lacking)
+        self.source.match(self.ids, problems)
 
 
-def _write_arrays(
-    folder: Path,
-    images: Iterator[tuple[str, int, bytes]],
-    listings: Sequence[Listing],
-    size: Size,
-) -> dict[str, dict[str, list[Any]]]:
-    """Write `<split>.npy` for each listing; return split -> channel -> ids of blank images.
-
-    Written as a file and not through the memory map: a full disk is an error and not a crash, and
-    the pixels don't count as this process's memory.
-    """
-    blank: dict[str, dict[str, list[Any]]] = {listing.split: {} for listing in listings}
-    by_split = {listing.split: listing for listing in listings}
-    zeros = bytes(size[0] * size[1])
-    with ExitStack() as stack:
-        files, offsets = {}, {}
-        for split, listing in by_split.items():
-            path = folder / f"{split}.npy"
-            shape = len(listing.ids), len(listing.channels), *size
-            array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-            offsets[split] = array.offset
-            del array
-            files[split] = stack.enter_context(path.open("r+b"))
-        for split, place, pixels in images:
-            files[split].seek(offsets[split] + place * len(zeros))
-            files[split].write(pixels)
-            if pixels == zeros:
-                listing = by_split[split]
-                row, channel = divmod(place, len(listing.channels))
-                blank[split].setdefault(listing.channels[channel], []).append(
-                    listing.ids[row].item()
-                )
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
-    return blank
+def _decode_chunk(
+    chunk: tuple[list[_Encoded], Size | None],
+) -> list[tuple[_Encoded, bytes | Size | Fault]]:
+    images, size = chunk
+    return [(image, decode_image(image.data, size)) for image in images]

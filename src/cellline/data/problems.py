@@ -1,4 +1,4 @@
-"""Everything that is wrong with the input, collected so that it is reported in one go."""
+"""Problems of the input, collected so that all of them are reported at once."""
 
 from collections.abc import Collection
 from operator import itemgetter
@@ -9,22 +9,30 @@ from cellline.errors import UserError
 from cellline.host.names import printable
 
 LONGEST = 255  # characters of a name in a message, as of a file's name on most systems
-NAMED = 5  # so many culprits let a person find the pattern; a thousand hide the next problem
+NAMED = 5  # examples: enough to see the pattern, few enough to see the next problem
+
+
+# Subjects of faults.
+IMAGE_IS = ("image is", "images are")
+SAMPLE_HAS = ("sample has", "samples have")
+ROW_HAS = ("row has", "rows have")
+ID_IS = ("id is", "ids are")
+ID_HAS = ("id has", "ids have")
 
 
 class Fault(NamedTuple):
-    """What several ids or names may share, for one of them and for many, and what to do."""
+    """A fault that several ids or names may share."""
 
-    one: str
-    many: str
+    subject: tuple[str, str]
+    """Noun and verb, for one and for several."""
+    what: str
+    """The rest of the sentence."""
     advice: str = ""
+    """What to do about it."""
 
 
 class Problems:
-    """The problems of one input folder: a line each, grouped and counted.
-
-    `where` is the file's or folder's name in the input folder, `advice` says what to do.
-    """
+    """The problems of one input folder: a line each, grouped and counted."""
 
     def __init__(self, input_dir: Path) -> None:
         self._input_dir = input_dir
@@ -35,15 +43,15 @@ class Problems:
         return bool(self._problems)
 
     def note(self, where: str, what: str, advice: str = "") -> None:
-        """Note one problem of a file as a whole."""
+        """Note a problem of `where`, a file or folder in the input folder, as a whole."""
         self._problems.append((printable(where), what))
         if advice:
             self._advice[advice] = None
 
-    def count(self, where: str, fault: Fault, which: Collection[int] | Collection[str]) -> None:
-        """Note a fault of these ids or names; nothing if there are none."""
+    def count(self, where: str, fault: Fault, which: Collection[int | str]) -> None:
+        """Note a fault of these ids or names in `where`; nothing if there are none."""
         if which:
-            self.note(where, counted(fault, which), fault.advice)
+            self.note(where, describe_fault(fault, which), fault.advice)
 
     def check(self) -> None:
         """Raise UserError if there is a problem; its lines are sorted by file."""
@@ -56,14 +64,15 @@ class Problems:
         raise UserError("\n".join([*lines, *self._advice]))
 
 
-def counted(fault: Fault, which: Collection[int] | Collection[str]) -> str:
-    """Return e.g. `3 samples lack channel red: 17, 33, 901`, at most NAMED of them named."""
-    culprits: list[int | str] = sorted(which)
+def describe_fault(fault: Fault, which: Collection[int | str]) -> str:
+    """Return e.g. `3 samples have no channel red: 17, 33, 901`, naming the first NAMED of them."""
+    culprits = sorted(which)
     named = ", ".join(printable(brief(str(culprit))) for culprit in culprits[:NAMED])
     more = f" and {len(culprits) - NAMED} more" if len(culprits) > NAMED else ""
-    return f"{len(culprits)} {fault.one if len(culprits) == 1 else fault.many}: {named}{more}"
+    subject = fault.subject[len(culprits) > 1]
+    return f"{len(culprits)} {subject} {fault.what}: {named}{more}"
 
 
 def brief(text: str) -> str:
-    """Cut out the middle of what is too long to be shown."""
+    """Cut out the middle of a text that is too long for a message."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}"

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cellline.demo.cells import CELL_LINES, CHANNELS, draw_field
-from cellline.host.files import atomic, write_bytes
+from cellline.host.files import atomic, write_csv
 
 Picture = NDArray[np.uint8]  # [3, size, size], channels in the order of CHANNELS
 
-HEADER = "file_id,cell_line"
+HEADER = ("file_id", "cell_line")
 
 # One copy in five is flipped or rotated, the rest are exact: as rare as they are in the real data.
 TURNED_EVERY = 5
@@ -98,9 +98,9 @@ def write_competition(
             raise FileExistsError(f"{path} exists already: choose an empty folder")
     _write_tar(train_path, train)
     _write_tar(test_path, test)
-    write_bytes(labels_path, _csv(labels))
+    write_csv(labels_path, HEADER, labels.items())
     placeholder = next(iter(CELL_LINES))
-    write_bytes(template_path, _csv(dict.fromkeys(test_ids, placeholder)))
+    write_csv(template_path, HEADER, dict.fromkeys(test_ids, placeholder).items())
 
 
 def plan_samples(
@@ -213,10 +213,6 @@ def _given_labels(
         wrong = [name for name in CELL_LINES if name != labels[i]]
         labels[i] = wrong[rng.integers(len(wrong))]
     return labels
-
-
-def _csv(labels: Mapping[int, str]) -> bytes:
-    return "".join([HEADER, "\n", *(f"{i},{label}\n" for i, label in labels.items())]).encode()
 
 
 def _write_tar(path: Path, pictures: Iterable[tuple[int, Picture]]) -> None:

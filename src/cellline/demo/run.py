@@ -1,6 +1,5 @@
 """The pipeline on a competition whose truth is known."""
 
-import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from cellline.audit.dealing import Plan, describe_dealt, make_folds
 from cellline.config import Config
 from cellline.demo.cells import contact_sheet
 from cellline.demo.drawing import draw_competition
-from cellline.host.files import write_csv
+from cellline.host.files import read_csv, write_csv
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.report.page import write_report
@@ -79,5 +78,5 @@ def score_submission(submission: Path, truth: Path) -> float:
 
 def read_rows(path: Path) -> list[tuple[int, str]]:
     """Ids and labels of a CSV with a header."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [(int(row[0]), row[1]) for row in list(csv.reader(file))[1:]]
+    rows = read_csv(path)
+    return list(zip(rows.iloc[:, 0].astype(int), rows.iloc[:, 1], strict=True))

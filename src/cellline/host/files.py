@@ -1,6 +1,5 @@
 """Writing files that can't be half done, and digests of what they hold."""
 
-import csv
 import hashlib
 import io
 import json
@@ -11,11 +10,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from cellline.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SUFFIX = ".tmp"
 
@@ -123,17 +125,30 @@ def damaged(path: Path, why: str) -> UserError:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file with a header row, newlines as `\\n`."""
+    """Write a CSV file with a header row, newlines as `\n`."""
     write_bytes(path, render_csv(header, rows))
 
 
 def render_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """What `write_csv` writes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    """Return a CSV as `write_csv` writes it; floats keep all digits."""
+    # Imported where it is used: it takes 0.4 s, and --help needs none.
+    import pandas as pd
+
+    frame = pd.DataFrame(list(rows), columns=list(header), dtype=object)
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text.encode()
+
+
+def read_csv(path: Path) -> "pd.DataFrame":
+    """Read a CSV with a header as text, as it was written."""
+    return parse_csv(path.read_bytes())
+
+
+def parse_csv(data: bytes) -> "pd.DataFrame":
+    """Read what `render_csv` rendered, as text."""
+    import pandas as pd
+
+    return pd.read_csv(io.BytesIO(data), dtype=str, na_filter=False)
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """What it takes to have the run again: settings, digests, versions."""
 
 from cellline.config import flatten
-from cellline.data.image_names import name_channel
+from cellline.data.images import name_channel
 from cellline.host.versions import code_version, package_versions
 from cellline.report.content import Section, Table
 from cellline.runs.run import Run

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from cellline.data.image_names import name_channel
+from cellline.data.images import name_channel
 from cellline.report.content import Tile
 from cellline.runs.run import Run
 

@@ -1,6 +1,5 @@
 """The folds that samples were dealt into, and the two files that record them."""
 
-import csv
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,14 @@ import numpy as np
 from cellline.config import Folders
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import Caution, UserError
-from cellline.host.files import digest_file, read_json, render_csv, write_bytes, write_json
+from cellline.host.files import (
+    digest_file,
+    read_csv,
+    read_json,
+    render_csv,
+    write_bytes,
+    write_json,
+)
 
 # Shown wherever such folds are dealt or learned from.
 IGNORING_GROUPS = Caution(
@@ -116,10 +122,9 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
     digest = record["folds_digest"]
     if not path.exists() or digest_file(path) != digest:
         raise UserError(f"{path} is not the file that was dealt: run `folds` to restore it")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    group = np.array([row[2] for row in rows], dtype=competition.train_ids.dtype)
-    fold = np.array([row[3] for row in rows], dtype=np.int64)
+    rows = read_csv(path)
+    group = np.array(rows.iloc[:, 2].tolist(), dtype=competition.train_ids.dtype)
+    fold = np.array(rows.iloc[:, 3].tolist(), dtype=np.int64)
     return Folds(
         competition, fold, group, record["n_folds"], digest, record["ignore_groups"], record
     )

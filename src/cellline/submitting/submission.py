@@ -1,8 +1,6 @@
 """The submission file: rendered from probabilities, checked against the template, recorded."""
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,14 @@ import numpy as np
 
 from cellline.data.competition import Competition
 from cellline.data.ids import find_rows
-from cellline.host.files import digest_text, read_json, write_bytes, write_json
+from cellline.host.files import (
+    digest_text,
+    parse_csv,
+    read_json,
+    render_csv,
+    write_bytes,
+    write_json,
+)
 from cellline.host.locking import one_writer
 from cellline.host.versions import code_version, package_versions
 
@@ -34,22 +39,19 @@ def render_submission(competition: Competition, predicted: np.ndarray) -> bytes:
     The ids are spelled and ordered as in the template.
     """
     rows = find_rows(competition.template, competition.test_ids)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((competition.id_column, competition.label_column))
-    for written, label in zip(competition.template, predicted[rows].tolist(), strict=True):
-        writer.writerow((written, competition.classes[label]))
-    return text.getvalue().encode()
+    labels = [competition.classes[label] for label in predicted[rows].tolist()]
+    header = (competition.id_column, competition.label_column)
+    return render_csv(header, zip(competition.template, labels, strict=True))
 
 
 def validate_submission(data: bytes, competition: Competition) -> None:
     """Raise ValueError unless a CSV matches the competition's template."""
-    rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
-    if rows[0] != [competition.id_column, competition.label_column]:
-        raise ValueError(f"header {rows[0]} is not the template's")
-    if [row[0] for row in rows[1:]] != list(competition.template):
+    rows = parse_csv(data)
+    if list(rows) != [competition.id_column, competition.label_column]:
+        raise ValueError(f"header {list(rows)} is not the template's")
+    if rows.iloc[:, 0].tolist() != list(competition.template):
         raise ValueError("the ids are not the template's, in its order")
-    unknown = {row[1] for row in rows[1:]} - set(competition.classes)
+    unknown = set(rows.iloc[:, 1]) - set(competition.classes)
     if unknown:
         raise ValueError(f"unknown labels {sorted(unknown)}")
 

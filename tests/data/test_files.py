@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import END_OF_TAR, pax_entry, tar_entry, tar_header
-from tiny_input import Input, make_input, png, refusal, tar
+from hostile import END_OF_TAR, pax_entries, pax_entry, tar_entry, tar_header
+from tiny_input import Input, make_input, png, refusal
 
-from cellline.data import archives, images
+from cellline.data import cache, files
 from cellline.data.competition import load_competition
 from cellline.errors import UserError
 
@@ -61,7 +61,7 @@ def test_climbing_names_in_a_tar_are_strays(given: Input, cache_dir: Path, form:
     assert refusal(folder, cache_dir) == [
         f"  images_train{form}: 3 files {STRAYS}: {', '.join(CLIMBING)}"
     ]
-    assert list(folder.parent.iterdir()) == [folder]
+    assert {path.name for path in folder.parent.iterdir()} == {"input", "new"}
 
 
 def test_climbing_names_in_a_zip_are_strays(given: Input, cache_dir: Path) -> None:
@@ -73,7 +73,7 @@ def test_climbing_names_in_a_zip_are_strays(given: Input, cache_dir: Path) -> No
     assert refusal(folder, cache_dir) == [
         f"  images_train.zip: 3 files {STRAYS}: {', '.join(sorted(BACKSLASHES))}"
     ]
-    assert list(folder.parent.iterdir()) == [folder]
+    assert {path.name for path in folder.parent.iterdir()} == {"input", "new"}
 
 
 def test_names_that_would_drive_the_terminal_are_escaped(given: Input, cache_dir: Path) -> None:
@@ -86,14 +86,6 @@ def test_names_that_would_drive_the_terminal_are_escaped(given: Input, cache_dir
     ]
 
 
-def test_names_of_any_length_are_cut(given: Input, cache_dir: Path) -> None:
-    data = pax_entry(b"path", b"x" * 900_000) + tar_entry(b"", b"")
-    folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
-    assert max(len(one.name) for one in archives.members(folder / "images_train.tar", "")) < 300
-    (line,) = refusal(folder, cache_dir)
-    assert re.search(r" x{100,150}\.\.\.x{100,150}$", line)
-
-
 # What is not a file.
 
 
@@ -102,7 +94,7 @@ def test_links_and_devices_in_a_tar_are_refused(given: Input, cache_dir: Path) -
     data = b"".join(tar_header(name.encode(), kind=kind) for kind, name in kinds.items())
     folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
     assert refusal(folder, cache_dir) == [
-        "  images_train.tar: 5 entries are links or devices, not files: "
+        "  images_train.tar: 5 entries are not regular (links, devices, pipes): "
         "17_a.png, 17_b.png, disk, pipe, zero"
     ]
 
@@ -114,7 +106,7 @@ def test_links_in_a_zip_are_refused(given: Input, cache_dir: Path) -> None:
         archive.writestr(link, "/etc/passwd")
 
     assert refusal(write_zip(given, add), cache_dir) == [
-        "  images_train.zip: 1 entry is a link or device, not a file: 00017_green.png"
+        "  images_train.zip: 1 entry is not regular (links, devices, pipes): 00017_green.png"
     ]
 
 
@@ -125,7 +117,7 @@ def test_pipes_and_sockets_in_a_folder_are_refused(given: Input, cache_dir: Path
         os.chdir(inside)  # a socket's path may have 107 bytes
         server.bind("socket")
         assert refusal(given.folder, cache_dir) == [
-            "  images_train: 2 entries are links or devices, not files: pipe, socket"
+            "  images_train: 2 entries are not regular (links, devices, pipes): pipe, socket"
         ]
 
 
@@ -145,18 +137,21 @@ def test_pipes_and_devices_in_place_of_an_archive(given: Input, cache_dir: Path,
 @pytest.mark.parametrize("form", [".tar", ".tar.gz"])
 @pytest.mark.parametrize("kind", [b"L", b"x"])
 def test_headers_of_many_megabytes(given: Input, cache_dir: Path, form: str, kind: bytes) -> None:
-    data = tar_entry(b"a", bytes(40 << 20), kind)
+    data = tar_entry(b"a", bytes(8 << 20), kind)
     folder = write_tar(given, sound_entries(given) + data, form)
     line = f"  images_train{form}: can't be read: a header in it is longer than any name"
     assert refusal(folder, cache_dir) == [line, AGAIN]
 
 
-@pytest.mark.parametrize("claim", [b"\x80" + b"\xff" * 11, b"77777777777\0"])
+@pytest.mark.parametrize("claim", [b"\x80" + b"\xff" * 11, b"77777777777\0", b"\xff" * 12])
 @pytest.mark.parametrize("form", [".tar", ".tar.gz"])
 def test_absurd_sizes(given: Input, cache_dir: Path, form: str, claim: bytes) -> None:
     data = tar_header(b"00017_red.png", size_field=claim)
-    (line, _) = refusal(write_tar(given, sound_entries(given) + data, form), cache_dir)
-    assert re.search(r"can't be read: it would unpack to more than 6\d MiB, far too much", line)
+    lines = refusal(write_tar(given, sound_entries(given) + data, form), cache_dir)
+    told = (
+        r"can't be read: (it would unpack to more than 6\d MiB, far too much|damaged or truncated)"
+    )
+    assert any(re.search(told, line) for line in lines)
 
 
 def test_bombs_in_a_tar_are_not_unpacked(given: Input, cache_dir: Path) -> None:
@@ -227,7 +222,7 @@ def test_entries_of_a_zip_that_share_their_bytes(given: Input, cache_dir: Path) 
 def test_too_many_files(
     given: Input, cache_dir: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MAX_ENTRIES", 7)
+    monkeypatch.setattr(files, "MAX_ENTRIES", 7)
     assert f"  images_train{form}: can't be read: it holds more than 7 files" in refusal(
         given.write(form), cache_dir
     )
@@ -247,24 +242,17 @@ def test_table_of_contents_of_a_zip_is_bounded(given: Input, cache_dir: Path) ->
     ]
 
 
-def test_a_file_without_a_name(given: Input, cache_dir: Path) -> None:
-    path = given.write(".zip") / "images_train.zip"
-    data = bytearray(path.read_bytes())
-    at = data.rindex(b"PK\1\2") + 28  # lengths of the last one's name, extra field and comment
-    length = int.from_bytes(data[at : at + 2], "little")
-    data[at : at + 6] = struct.pack("<HHH", 0, 0, length)
-    path.write_bytes(data)
-    assert refusal(given.folder, cache_dir)[0] == f"  images_train.zip: 1 file {STRAY}: "
-
-
-def test_offsets_beyond_the_zip(given: Input, cache_dir: Path) -> None:
-    path = given.write(".zip") / "images_train.zip"
-    data = bytearray(path.read_bytes())
-    at = data.rindex(b"PK\1\2") + 42  # where the entry begins
-    data[at : at + 4] = b"\xfe\xff\xff\xff"
-    path.write_bytes(data)
-    (line, _) = refusal(given.folder, cache_dir)
-    assert "1 file can't be read (damaged or truncated): 00030_yellow.png" in line
+def test_what_makes_tarfile_loop_or_recurse(given: Input, cache_dir: Path) -> None:
+    """Negative sizes (CVE-2025-8194), sparse maps without end, thousands of nested headers."""
+    data = tar_entry(b"00031_red.png", b"x")
+    backwards = pax_entry(b"size", b"-1536") + data
+    header = pax_entries({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"})
+    endless = header + tar_entry(b"00031_red.png", b"9" * 512)
+    nested = pax_entry(b"path", b"a") * 3000 + data
+    sparse = tar_header(b"a", kind=b"S", size_field=b"\xff" * 12)
+    for attack in (backwards, endless, nested, sparse):
+        lines = refusal(write_tar(given, sound_entries(given) + attack), cache_dir)
+        assert "  images_train.tar: can't be read: damaged or truncated" in lines
 
 
 # What is odd, and right.
@@ -277,30 +265,6 @@ def test_parts_of_gzip_and_what_follows_the_end(given: Input, cache_dir: Path) -
     parts = [gzip.compress(part) for part in (data[:700], b"", data[700:], END_OF_TAR)]
     (folder / "images_train.tar.gz").write_bytes(b"".join([*parts, b"garbage"]))
     assert load_competition(folder, cache_dir).digest == expected
-
-
-def test_archives_of_the_smallest_images_are_no_bombs(given: Input) -> None:
-    """Copies of one tiny image, each in a kilobyte of tar: nothing else unpacks to as much."""
-    images = [(f"{i:05d}_red.png", GOOD) for i in range(3_000)]
-    packed = gzip.compress(tar(images))
-    assert 50 < 3_000 * 1024 / len(packed) < archives.MAX_RATIO
-
-
-def test_deeply_nested_folders(given: Input, cache_dir: Path) -> None:
-    os.chdir(given.write() / "images_train")
-    depth = 1200  # more than Python's limit of recursion
-    for _ in range(depth):
-        Path("a").mkdir()
-        os.chdir("a")
-    Path("1_red.png").write_bytes(b"x")
-    try:
-        with pytest.raises(UserError, match=r"images_train: 1 file belongs to nothing, .*: a/a/a"):
-            load_competition(given.folder, cache_dir)
-    finally:  # pytest would do it recursively
-        Path("1_red.png").unlink()
-        for _ in range(depth):
-            os.chdir("..")
-            Path("a").rmdir()
 
 
 # What can't be read, or changes.
@@ -360,7 +324,7 @@ def test_what_is_replaced_while_it_is_read(
     """The other file has the same names and sound images: only its times and inode tell."""
     folder = given.write(form)
     path = folder / (f"images_train{form}" if form else "images_train/images_train/00017_red.png")
-    write = images._write_arrays
+    write = cache._read
 
     def replace_and_write(*args: object) -> object:
         copy = path.with_name("copy")
@@ -368,8 +332,8 @@ def test_what_is_replaced_while_it_is_read(
         copy.replace(path)
         return write(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(images, "_write_arrays", replace_and_write)
-    with pytest.raises(UserError, match="changed while it was read\nStart again when nothing"):
+    monkeypatch.setattr(cache, "_read", replace_and_write)
+    with pytest.raises(UserError, match="changed while it was read\nStart again when no"):
         load_competition(folder, cache_dir)
     monkeypatch.undo()
     load_competition(folder, cache_dir)
@@ -377,12 +341,12 @@ def test_what_is_replaced_while_it_is_read(
 
 def test_a_file_that_turns_into_a_pipe_or_a_link_is_not_waited_for(given: Input) -> None:
     inside = given.write() / "images_train/images_train"
-    for member in archives.members(inside, ""):
+    for member in files.members(inside, ""):
         path = inside / member.name
         path.unlink()
         if member.name.endswith("red.png"):
             os.mkfifo(path)
         else:
             path.symlink_to(given.folder / "y_train.csv")
-        with pytest.raises(archives.UnreadableError):
+        with pytest.raises(files.UnreadableError):
             member.read(10)

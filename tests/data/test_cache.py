@@ -1,0 +1,327 @@
+"""Decoding in parallel, and finding the decoded images again."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from disks import small_file_system
+from tiny_input import Input, make_input, png
+
+from cellline.data import cache, images
+from cellline.data.competition import load_competition
+from cellline.errors import UserError
+from cellline.host.locking import one_writer
+
+PIXELS = np.arange(48, dtype=np.uint8).reshape(8, 6)
+GOOD = png(PIXELS)
+
+
+def entry(cache_dir: Path) -> Path:
+    """Return the only entry."""
+    (folder,) = (path for path in cache_dir.iterdir() if path.is_dir())
+    return folder
+
+
+def no_decoding(*_: object) -> Iterator[object]:
+    raise AssertionError("decoded again")
+    yield
+
+
+def test_second_start_decodes_nothing(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_competition(given.write(), cache_dir)
+    before = (entry(cache_dir) / "train.npy").stat()
+    monkeypatch.setattr("cellline.data.competition.decode_images", no_decoding)
+    second = load_competition(given.folder, cache_dir)
+    after = (entry(cache_dir) / "train.npy").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert first.digest == second.digest
+    np.testing.assert_array_equal(first.train_images, second.train_images)
+
+
+def test_forms_share_one_entry(given: Input, tmp_path: Path, cache_dir: Path) -> None:
+    load_competition(given.write(), cache_dir)
+    before = (entry(cache_dir) / "train.npy").stat().st_ino
+    given.folder = tmp_path / "other"
+    load_competition(given.write(".tar"), cache_dir)
+    assert (entry(cache_dir) / "train.npy").stat().st_ino == before
+    assert sorted(Path(name).suffix for name in leftovers(cache_dir)) == ["", ".json", ".json"]
+
+
+@pytest.mark.parametrize("form", ["", ".tar"])
+def test_changed_image_is_decoded_again(
+    given: Input, tmp_path: Path, cache_dir: Path, form: str
+) -> None:
+    first = load_competition(given.write(form), cache_dir)
+    path = given.folder / ("images_test.tar" if form else "images_test/images_test/00005_red.png")
+    times = path.stat()
+    given.images["test"]["00005_red.png"] = png(given.pixels[5][1][::-1])
+    given.folder = tmp_path / "other"
+    path.write_bytes((given.write(form) / path.relative_to(tmp_path / "input")).read_bytes())
+    given.folder = tmp_path / "input"
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # a copy that keeps the time
+    second = load_competition(given.folder, cache_dir)
+    assert path.stat().st_size == times.st_size
+    assert second.test_digest != first.test_digest
+    np.testing.assert_array_equal(second.test_images[0, 1], first.test_images[0, 1][::-1])
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, empty, os.remove])
+@pytest.mark.parametrize("name", ["train.npy", "test.npy", "images.json"])
+def test_damaged_entry_is_rebuilt(
+    given: Input, cache_dir: Path, damage: Callable[[Path], None], name: str
+) -> None:
+    first = load_competition(given.write(), cache_dir)
+    expected = np.array(first.train_images), np.array(first.test_images)
+    path = entry(cache_dir) / name
+    times = path.stat()
+    damage(path)
+    if path.exists():  # a failing disk does not touch the times
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    second = load_competition(given.folder, cache_dir)
+    np.testing.assert_array_equal(second.train_images, expected[0])
+    np.testing.assert_array_equal(second.test_images, expected[1])
+    assert second.digest == first.digest
+
+
+def leftovers(cache_dir: Path) -> set[str]:
+    """Return the names in the cache but its lock's."""
+    return {path.name for path in cache_dir.iterdir()} - {".lock"}
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Do something in a process of its own, and return its exit status, -9 if it was killed."""
+    if (child := os.fork()) == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def load_and_die(folder: Path, cache_dir: Path, steps: int) -> None:
+    """Load a competition, and be killed at one of the cache's changes: before the n-th."""
+    count = 0
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        nonlocal count
+        changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+        writes = event == "open" and isinstance(args[2], int) and args[2] & os.O_ACCMODE
+        if (changes or writes) and str(cache_dir) in str(args[0]):
+            count += 1
+            if count == steps:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    load_competition(folder, cache_dir)
+
+
+def test_decoding_that_is_killed_at_any_step_is_done_anew(given: Input, tmp_path: Path) -> None:
+    expected = load_competition(given.write(), tmp_path / "expected")
+    for steps in range(1, 100):
+        cache_dir = tmp_path / f"cache-{steps}"
+        status = in_child(partial(load_and_die, given.folder, cache_dir, steps))
+        loaded = load_competition(given.folder, cache_dir)
+        assert loaded.digest == expected.digest
+        np.testing.assert_array_equal(loaded.train_images, expected.train_images)
+        assert leftovers(cache_dir) == leftovers(tmp_path / "expected")
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+    assert 10 < steps < 99
+
+
+def test_an_entry_is_on_the_disk_before_it_has_its_name(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def logged_fsync(descriptor: int) -> None:
+        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def logged_rename(path: Path, target: Path) -> Path:
+        events.append(f"rename {path.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "rename", logged_rename)
+    load_competition(given.write(), cache_dir)
+    renamed = events.index("rename .decoding")
+    folder = cache_dir / ".decoding"
+    flushed = [path.replace(str(folder), "") for path in events[:renamed]]
+    assert flushed[:2] == ["/train.npy", "/test.npy"]
+    assert flushed[2].startswith("/.images.json")
+    assert flushed[3] == ""  # the folder itself
+    assert events[renamed + 1] == str(cache_dir)
+
+
+# Two processes.
+
+
+@contextmanager
+def another_writer(cache_dir: Path, work: Callable[[], object]) -> Iterator[None]:
+    """Let another process have the cache's lock, and then work."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with one_writer(cache_dir, "testing"):
+                os.write(writer, b"x")
+                work()
+        finally:
+            os._exit(0)
+    os.read(reader, 1)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_the_second_writer_is_told_of_the_first(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "WAIT_SECONDS", 0.1)
+    with another_writer(cache_dir, partial(time.sleep, 60)):
+        with pytest.raises(UserError, match=r"cache is being written by process \d+ on .*testing"):
+            load_competition(given.write(), cache_dir)
+        assert leftovers(cache_dir) == set()
+    load_competition(given.folder, cache_dir)  # the lock dies with its holder
+
+
+def test_what_the_first_writer_decoded_is_used(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given.write()
+
+    def work() -> None:
+        time.sleep(0.3)  # the other one has looked for the entry, and waits
+        load_competition(given.folder, cache_dir)
+
+    with another_writer(cache_dir, work):
+        monkeypatch.setattr(cache, "_read", no_decoding)
+        load_competition(given.folder, cache_dir)
+
+
+# Disks.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    with small_file_system(tmp_path / "disk", "2m") as disk:
+        yield disk
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Input:
+    """An input whose images are a megabyte and a half when they are decoded."""
+    given = make_input(tmp_path / "input", labels={1: "RT4", 2: "HeLa"}, test_ids=[3])
+    for named in given.images.values():
+        named |= dict.fromkeys(named, png(np.zeros((400, 400), np.uint8)))
+    return given
+
+
+def test_a_read_only_cache_can_be_read(given: Input, small_disk: Path) -> None:
+    expected = load_competition(given.write(), small_disk / "cache").digest
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert load_competition(given.folder, small_disk / "cache").digest == expected
+    given.images["test"]["00005_red.png"] = png(given.pixels[5][1][::-1])
+    with pytest.raises(UserError, match=r"can't be kept in .*cache: Read-only file system\."):
+        load_competition(given.write(), small_disk / "cache")
+
+
+def test_too_small_a_disk_is_noticed_before_it_is_full(large: Input, small_disk: Path) -> None:
+    (small_disk / "other").write_bytes(bytes(1 << 20))
+    where = small_disk / "cache"
+    with pytest.raises(UserError) as raised:
+        load_competition(large.write(), where)
+    assert re.fullmatch(
+        rf"The decoded images can't be kept in {where}: they take 0\.5 MB, and 0\.\d are free\.\n"
+        r"Make room there .*, or choose another folder by --cache-dir\.",
+        str(raised.value),
+    )
+    assert leftovers(where) == set()
+
+
+def test_a_disk_that_fills_up_meanwhile(
+    large: Input, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = images.SplitReader._write
+
+    def fill_and_write(*args: Any) -> None:
+        (small_disk / "other").write_bytes(bytes(3 << 19))
+        write(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(images.SplitReader, "_write", fill_and_write)
+        with pytest.raises(UserError, match=r"can't be kept in .*cache: No space left on device\."):
+            load_competition(large.write(), small_disk / "cache")
+    assert leftovers(small_disk / "cache") == set()
+    (small_disk / "other").unlink()
+    load_competition(large.folder, small_disk / "cache")
+
+
+def test_interrupted_decoding_leaves_nothing(
+    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> object:
+        assert leftovers(cache_dir) == {".decoding"}
+        raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    with monkeypatch.context() as patched:
+        patched.setattr(images.SplitReader, "_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load_competition(given.write(), cache_dir)
+    assert leftovers(cache_dir) == set()
+    assert threading.active_count() == threads
+    load_competition(given.folder, cache_dir)
+
+
+def peak_memory(folder: Path, samples: int) -> int:
+    """Return the most bytes that reading an input of so many training samples takes."""
+    given = make_input(folder, labels={i: "ab"[i % 2] for i in range(1, samples + 1)}, test_ids=[0])
+    given.write(".tar")
+    tracemalloc.start()
+    try:
+        load_competition(folder, folder / "cache")
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_hardly_grows_with_the_images(tmp_path: Path) -> None:
+    # The first, of any size, imports what is imported when it is needed.
+    _, few, many = (peak_memory(tmp_path / str(n), n) for n in (50, 200, 700))
+    assert many - few < 500 * 600  # bytes a sample; its three decoded images have 144
