@@ -213,7 +213,7 @@ def test_the_second_writer_is_told_of_the_first(
 ) -> None:
     monkeypatch.setattr(cache, "WAIT_SECONDS", 0.1)
     with another_writer(cache_dir, partial(time.sleep, 60)):
-        with pytest.raises(UserError, match=r"cache is being written by process \d+ on .*testing"):
+        with pytest.raises(UserError, match=r"cache is in use by process \d+ on .*testing"):
             load_competition(given.write(), cache_dir)
         assert leftovers(cache_dir) == set()
     load_competition(given.folder, cache_dir)  # the lock dies with its holder
