@@ -13,7 +13,7 @@ from cellline.data.archives import members
 from cellline.data.competition import load_competition
 from cellline.data.decoding import Encoded, decode
 from cellline.data.listing import MAX_BYTES
-from cellline.demo.drawing import draw_competition
+from cellline.demo.drawing import Drawing, draw_competition
 
 SAMPLES = 300  # of three images each; a tenth of a second of the plain loop
 SAMPLES_TEST = 9
@@ -56,7 +56,7 @@ def measure(rounds: int) -> list[Figure]:
     """The rows on decoding, of images that are drawn for it, in a tar that is in memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw_competition(folder, samples_train=SAMPLES, samples_test=SAMPLES_TEST, size=SIZE)
+        draw_competition(folder, Drawing(SAMPLES, SAMPLES_TEST, size=SIZE))
         archive = folder / "images_train.tar"
         runs = [
             partial(plain_loop, archive),

@@ -14,7 +14,7 @@ from cellline.audit.dealing import make_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.demo.cells import CELL_LINES, CHANNELS
-from cellline.demo.drawing import Sample, draw_sample, write_competition
+from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competition
 from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.runs.folds import deal_folds, open_folds, write_folds
@@ -67,7 +67,7 @@ def deal_copies(*, of_test: int) -> None:
     test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // of_test, (0, 0)) for i in range(90)}
     write_competition(
         Path("input"),
-        *(((i, draw_sample(s, 16, 0)) for i, s in part.items()) for part in (train, test)),
+        *(((i, draw_sample(s, Drawing(90, 90, size=16))) for i, s in part.items()) for part in (train, test)),
         {i: sample.cell_line for i, sample in train.items()},
         test,
     )

@@ -95,7 +95,5 @@ def measure(
     return Findings(
         audit.counts,
         measure_reference(train, competition.labels, naive, grouped, test_share),
-        measure_shift(
-            train, test, name_statistics(competition.channels), plan.n_folds, plan.seed
-        ),
+        measure_shift(train, test, name_statistics(competition.channels), plan.n_folds, plan.seed),
     )

@@ -16,19 +16,13 @@ find 30 of some 10,000 pairs. Hence three steps from image registration:
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from cellline.audit.keypoints import (
-    MAX_DISTANCE,
-    chunks,
-    describe_keypoints,
-    find_keypoints,
-    find_neighbours,
-)
+from cellline.audit.keypoints import MAX_DISTANCE, chunks, find_keypoints, find_neighbours
 from cellline.data.views import VIEWS, take_view
 from cellline.host.files import name_in_errors
 from cellline.host.processors import map_in_order
@@ -44,22 +38,8 @@ MIN_CONTRAST = 4.0  # gray values (rms): a flat overlap, like shared background,
 TRIM = 3  # pixels at a crop's border, where shrinking saw other neighbours (3-lobed Lanczos)
 SUBPIXELS = 32  # positions distinguished within a pixel, so that few kernels are computed
 
-
-class Rows:
-    """Several arrays as one sequence of samples uint8 [channel, height, width], without a copy."""
-
-    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
-        # Plain arrays: indexing a memory map costs four times as much.
-        self._arrays = [np.asarray(array) for array in arrays]
-        self._ends = np.cumsum([len(array) for array in arrays], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        k = int(np.searchsorted(self._ends, row, side="right"))
-        image: np.ndarray = self._arrays[k][row - int(self._ends[k])]
-        return image
+# Samples uint8 [channel, height, width] by row.
+Rows = list[np.ndarray]
 
 
 def best_view(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,20 +109,7 @@ def described_blocks(rows: Rows, representatives: np.ndarray) -> Iterator[np.nda
 
     def describe(start: int) -> np.ndarray:
         block = representatives[start : start + length]
-        found = find_keypoints(np.stack([rows[int(row)] for row in block]), block)
-        descriptors, contrast = describe_keypoints(found.rings)
-        columns = {
-            "row": found.row,
-            "position": found.position,
-            # Contrast is evidence too: its logarithm is one more coordinate.
-            "descriptor": np.column_stack([descriptors, np.log(contrast)]),
-            "rings": found.rings / contrast[:, None, None, None],
-        }
-        kinds = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
-        kept = np.empty(len(found.row), kinds)
-        for name, column in columns.items():
-            kept[name] = column
-        return kept
+        return find_keypoints(np.stack([rows[row] for row in block]), block)
 
     # Threads: NumPy's loops, which take nearly all the time, run beside each other.
     yield from map_in_order(describe, range(0, len(representatives), length))

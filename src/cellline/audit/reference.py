@@ -6,7 +6,6 @@ network's; the difference between two splits of the same samples measures the le
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -77,29 +76,29 @@ def predict_held_out(statistics: np.ndarray, labels: np.ndarray, fold: np.ndarra
     a random forest, twice as fast, and indifferent to scale. The same arguments give the same bits
     on any number of processors.
     """
-    # Imported here: it takes a second, which the other verbs need not spend.
-    from sklearn.utils.class_weight import compute_sample_weight
-
     prob = np.zeros((len(labels), int(labels.max()) + 1))
-    seeds = np.random.RandomState(0).randint(2**31 - 1, size=TREES).tolist()
     for held_out in (fold == number for number in np.unique(fold)):
         known = labels[~held_out]
-        weights = compute_sample_weight("balanced", known)
-        vote = partial(grow_and_ask, statistics[~held_out], known, weights, statistics[held_out])
-        # Sum in the trees' order: any other order can change the last bit.
-        prob[np.ix_(held_out, np.unique(known))] = sum(map_in_order(vote, seeds)) / TREES
+        votes = grow_and_ask(statistics[~held_out], known, statistics[held_out])
+        prob[np.ix_(held_out, np.unique(known))] = votes
     return prob
 
 
-def grow_and_ask(
-    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, asked: np.ndarray, seed: int
-) -> np.ndarray:
-    """Predictions float64 [n, class that occurs] for `asked` by one tree grown on `rows`.
+def grow_and_ask(rows: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Mean vote float64 [n, class that occurs] on `asked` by trees grown on `rows`.
 
-    The tree is forgotten: a whole forest, as ExtraTreesClassifier keeps it, takes 10 kB per row.
+    Trees are forgotten one by one: a forest, as ExtraTreesClassifier keeps it, takes 10 kB per row.
     """
+    # Imported here: it takes a second, which the other verbs need not spend.
     from sklearn.tree import ExtraTreeClassifier
+    from sklearn.utils.class_weight import compute_sample_weight
 
-    tree = ExtraTreeClassifier(random_state=seed)
-    votes: np.ndarray = tree.fit(rows, labels, weights).predict_proba(asked)
-    return votes
+    weights = compute_sample_weight("balanced", labels)
+
+    def vote(seed: int) -> np.ndarray:
+        tree = ExtraTreeClassifier(random_state=seed).fit(rows, labels, weights)
+        return np.asarray(tree.predict_proba(asked))
+
+    seeds = np.random.RandomState(0).randint(2**31 - 1, size=TREES).tolist()
+    # Sum in the trees' order: any other order can change the last bit.
+    return np.asarray(sum(map_in_order(vote, seeds)) / TREES)
