@@ -1,4 +1,5 @@
 import pytest
+from cellline.runs.run_folder import Chosen
 from made import make_run
 from sklearn.metrics import balanced_accuracy_score
 
@@ -6,7 +7,6 @@ from cellline.report.content import Bullets, Section
 from cellline.report.honesty import honesty_section
 from cellline.report.learning import flattery
 from cellline.report.trials import Study, Trial
-from cellline.runs.run_folder import Chosen
 from cellline.scoring.metrics import percent
 
 

@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cellline.runs.run_folder import (
+    OutOfFold,
+    claim_run,
+    describe_run,
+    write_out_of_fold,
+    write_test_predictions,
+)
 
 from cellline.audit.dealing import make_folds
 from cellline.config import Config, Folders, Machine, Training
@@ -18,13 +25,6 @@ from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competitio
 from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.runs.folds import deal_folds, open_folds, write_folds
-from cellline.runs.run_folder import (
-    OutOfFold,
-    claim_run,
-    describe_run,
-    write_out_of_fold,
-    write_test_predictions,
-)
 from cellline.scoring.metrics import balanced_accuracy
 from cellline.submitting.submit import submit
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint

@@ -65,11 +65,8 @@ def build_bundle(output: Path, pythons: Sequence[str], weights: Path | None) -> 
         members |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
         with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
             for name, source in sorted(members.items()):
-                kind = (
-                    zipfile.ZIP_STORED if name.endswith((".whl", ".pth")) else zipfile.ZIP_DEFLATED
-                )
-                archive.writestr(zipfile.ZipInfo(name, WHEN), source.read_bytes(), kind)
-            archive.writestr(zipfile.ZipInfo(f"{NAME}.ipynb", WHEN), notebook, zipfile.ZIP_DEFLATED)
+                archive.writestr(zipfile.ZipInfo(name, WHEN), source.read_bytes())
+            archive.writestr(zipfile.ZipInfo(f"{NAME}.ipynb", WHEN), notebook)
     write_bytes(path.with_suffix(".ipynb"), notebook)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.0f} MB)")
     return path
