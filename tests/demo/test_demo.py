@@ -6,7 +6,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def demo() -> str:
-    command = [str(ROOT / "src/demo.py"), "--network", "densenet_tiny", "--demo-epochs", "2"]
+    command = [str(ROOT / "src/demo.py"), "--network", "densenet_tiny", "--demo-epochs", "1"]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
