@@ -72,10 +72,3 @@ def test_the_model_is_scikit_learns_forest_bit_for_bit(labels: np.ndarray) -> No
     forest.fit(statistics[fold != 1], labels[fold != 1])
     expected = forest.predict_proba(statistics[fold == 1])
     np.testing.assert_array_equal(predict_held_out(statistics, labels, fold)[fold == 1], expected)
-
-
-def test_a_class_that_is_held_out_whole_gets_nothing() -> None:
-    labels, fold = np.repeat([0, 1, 2], 10), np.repeat([0, 1, 0], 10)
-    prob = predict_held_out(noise(30, 3), labels, fold)
-    assert prob.shape == (30, 3)
-    assert not prob[fold == 1, 1].any()

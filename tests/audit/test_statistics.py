@@ -50,24 +50,6 @@ def test_names_say_what_the_numbers_are() -> None:
     assert measured["blue-red correlation"] == pytest.approx(blue_red, abs=1e-5)
 
 
-def test_textures_tell_fine_from_coarse() -> None:
-    stripes = {width: np.arange(16) // width % 2 * 100 for width in (1, 2, 4)}
-    image = np.stack([np.tile(stripe, (16, 1)) for stripe in stripes.values()]).astype(np.uint8)
-    measured = measure_one(image)
-    for channel, kind in zip(CHANNELS, ("fine", "medium", "coarse"), strict=True):
-        of_kind = {name: measured[f"{name} {kind} texture"] for name in CHANNELS}
-        assert max(of_kind, key=lambda name: of_kind[name]) == channel
-
-
-def test_a_blank_channel_goes_with_nothing() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (3, 9, 9), dtype=np.uint8)
-    image[0] = 7
-    measured = measure_one(image)
-    assert measured["blue mean"] == measured["blue 99th percentile"] == 7
-    assert measured["blue standard deviation"] == measured["blue coarse texture"] == 0
-    assert measured["blue-red correlation"] == measured["blue-yellow correlation"] == 0
-
-
 def test_blocks_of_a_memory_map_don_t_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cellline.audit.statistics.BLOCK_BYTES", 50 * 3 * 8 * 8)
     generator = np.random.default_rng(0)

@@ -1,7 +1,6 @@
 """Content of the zip; kaggle/test_notebook.py runs it and shows that it is enough."""
 
 import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -15,14 +14,7 @@ import torchvision
 from packaging.requirements import Requirement
 
 from cellline.errors import UserError
-from cellline.kaggle.bundle import (
-    PYTHONS,
-    ROOT,
-    build_bundle,
-    in_image,
-    list_pins,
-    render_notebook,
-)
+from cellline.kaggle.bundle import PYTHONS, ROOT, build_bundle, in_image, list_pins
 
 
 def build(folder: Path, weights: Path | None = None) -> Path:
@@ -94,10 +86,3 @@ def test_without_a_connection_it_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "can't download the wheels for Python 3.11" in done.stderr
     assert "No matching distribution found" in done.stderr
     assert not Path("dist").exists()
-
-
-def test_a_script_becomes_cells() -> None:
-    source = "# %% [markdown]\n# # Title\n#\n# Text.\n\n# %%\na = 1\n\n\n# %%\nb = '# %%'\n"
-    notebook = json.loads(render_notebook(source))
-    kinds = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
-    assert kinds == [("markdown", "# Title\n\nText."), ("code", "a = 1"), ("code", "b = '# %%'")]
