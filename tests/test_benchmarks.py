@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from cellline.runs.run_folder import describe_run
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -25,6 +24,7 @@ from cellline.host.device import Device
 from cellline.host.files import read_json
 from cellline.host.stopping import Stop
 from cellline.model.network import Classifier
+from cellline.runs.run_folder import describe_run
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
 from cellline.training.loop import FoldTrainer

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cellline.runs.run_folder import run_folder
 from odd_labels import LABELS, relabel
 
 from cellline.audit.dealing import make_folds
@@ -16,6 +15,7 @@ from cellline.errors import UserError
 from cellline.host.names import count_columns, name_classes
 from cellline.report.comparing import compare_runs
 from cellline.report.page import write_report
+from cellline.runs.run_folder import run_folder
 from cellline.submitting.submission import join_names, write_submission
 from cellline.submitting.submit import submit
 from cellline.training.run import train_run

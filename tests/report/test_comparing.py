@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cellline.runs.run_folder import OutOfFold, claim_run, describe_run, write_out_of_fold
 
 from cellline.config import Config, Folders, Training
 from cellline.data.competition import load_competition
@@ -12,6 +11,7 @@ from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.report.comparing import compare_runs
 from cellline.runs.folds import open_folds, write_folds
+from cellline.runs.run_folder import OutOfFold, claim_run, describe_run, write_out_of_fold
 
 Finish = Callable[..., None]
 

@@ -1,5 +1,4 @@
 import pytest
-from cellline.runs.run_folder import Chosen
 from made import make_run
 from sklearn.metrics import balanced_accuracy_score
 
@@ -7,6 +6,7 @@ from cellline.report.content import Bullets, Section
 from cellline.report.honesty import honesty_section
 from cellline.report.learning import flattery
 from cellline.report.trials import Study, Trial
+from cellline.runs.run_folder import Chosen
 from cellline.scoring.metrics import percent
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Tab, browse, is_installed
-from cellline.runs.run_folder import OutOfFold, read_out_of_fold, write_out_of_fold
 from odd_labels import LABELS, relabel
 from sklearn.metrics import (
     accuracy_score,
@@ -30,6 +29,7 @@ from cellline.host.names import name_classes
 from cellline.report.calibrating import calibration_section, show_submissions
 from cellline.report.page import write_report
 from cellline.report.run import open_run
+from cellline.runs.run_folder import OutOfFold, read_out_of_fold, write_out_of_fold
 from cellline.scoring.metrics import percent
 from cellline.submitting.submit import submit
 from cellline.training.run import train_run

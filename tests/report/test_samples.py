@@ -1,12 +1,12 @@
 from dataclasses import replace
 
 import numpy as np
-from cellline.runs.run_folder import OutOfFold
 from made import make_run
 
 from cellline.report.content import Grid, Text
 from cellline.report.run import Run
 from cellline.report.samples import CONFIDENT_ERRORS, samples_section
+from cellline.runs.run_folder import OutOfFold
 
 LABEL_ERRORS = "Likely label errors"
 

@@ -4,6 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from cellline.config import Training
+from cellline.data.competition import Competition
+from cellline.errors import UserError
+from cellline.runs.folds import Folds
 from cellline.runs.run_folder import (
     OutOfFold,
     check_run,
@@ -17,11 +22,6 @@ from cellline.runs.run_folder import (
     run_folder,
     write_out_of_fold,
 )
-
-from cellline.config import Training
-from cellline.data.competition import Competition
-from cellline.errors import UserError
-from cellline.runs.folds import Folds
 from cellline.submitting.blend import common_samples
 
 

@@ -1,9 +1,9 @@
 import numpy as np
-from cellline.runs.run_folder import OutOfFold
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cellline.runs.run_folder import OutOfFold
 from cellline.submitting.blend import blend, common_samples
 
 PROB = arrays(np.float32, (4, 3), elements=st.floats(0, 1, width=32))

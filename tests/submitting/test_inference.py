@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellline.runs.run_folder import describe_run
 from stop_at import StopAt
 
 from cellline.config import Training
@@ -14,6 +13,7 @@ from cellline.host.device import Device
 from cellline.host.stopping import Stop, Stopped
 from cellline.model.views import VIEWS, average_views, predict_views
 from cellline.runs.folds import Folds
+from cellline.runs.run_folder import describe_run
 from cellline.submitting.inference import predict_test, restore_network
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.fold import train_fold

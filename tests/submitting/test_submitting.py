@@ -9,13 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellline.runs.run_folder import (
-    OutOfFold,
-    claim_run,
-    describe_run,
-    write_out_of_fold,
-    write_test_predictions,
-)
 
 from cellline.audit.dealing import make_folds
 from cellline.config import Config, Folders, Machine, Training
@@ -25,6 +18,13 @@ from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competitio
 from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.runs.folds import deal_folds, open_folds, write_folds
+from cellline.runs.run_folder import (
+    OutOfFold,
+    claim_run,
+    describe_run,
+    write_out_of_fold,
+    write_test_predictions,
+)
 from cellline.scoring.metrics import balanced_accuracy
 from cellline.submitting.submit import submit
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -60,15 +60,17 @@ def here(dealt: Path, tmp_path: Path) -> None:
         (tmp_path / "oof" / name).write_bytes((dealt / "oof" / name).read_bytes())
 
 
+DRAWING = Drawing(90, 90, size=16)
+
+
 def deal_copies(*, of_test: int) -> None:
     """Folds here, of 90 samples that are two copies each; of the 90 to test are `of_test` each."""
     lines = list(CELL_LINES)
     train = {i: Sample(lines[i // 2 % 9], i // 2, (0, 0)) for i in range(90)}
     test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // of_test, (0, 0)) for i in range(90)}
-    drawing = Drawing(90, 90, size=16)
     write_competition(
         Path("input"),
-        *(((i, draw_sample(s, drawing)) for i, s in part.items()) for part in (train, test)),
+        *(((i, draw_sample(s, DRAWING)) for i, s in part.items()) for part in (train, test)),
         {i: sample.cell_line for i, sample in train.items()},
         test,
     )

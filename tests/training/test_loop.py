@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellline.runs.run_folder import describe_run
 from stop_at import StopAt
 
 from cellline.config import Machine, Training
@@ -15,6 +14,7 @@ from cellline.host.device import Device, choose_device
 from cellline.host.stopping import Stop, Stopped
 from cellline.model.views import PLAIN
 from cellline.runs.folds import Folds
+from cellline.runs.run_folder import describe_run
 from cellline.scoring.metrics import balanced_accuracy
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
