@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from cellline.runs.run_folder import Chosen, OutOfFold
 
 from cellline.audit.findings import Findings
 from cellline.audit.groups import Counts
@@ -16,6 +15,7 @@ from cellline.config import Folders, Training
 from cellline.data.competition import Competition
 from cellline.report.run import Run
 from cellline.runs.folds import Folds
+from cellline.runs.run_folder import Chosen, OutOfFold
 from cellline.scoring.metrics import Bootstrap, Estimate
 
 SIZE = 12
