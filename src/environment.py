@@ -33,7 +33,6 @@ def main() -> None:
         # If pip fails, the list below names what is still missing.
         flags.append(f"--find-links={arguments.find_links}")
         subprocess.run([*pip, *flags, *lacking], check=False)  # noqa: S603
-        importlib.invalidate_caches()
         lacking = find_lacking(wanted)
     if lacking:
         print(f"error: {sys.executable} lacks", *lacking.values(), sep="\n  ", file=sys.stderr)

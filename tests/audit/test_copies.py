@@ -167,8 +167,8 @@ def test_memory_does_not_grow_with_the_keypoints(monkeypatch: pytest.MonkeyPatch
     """Noise has 49 keypoints a sample, of 488 bytes each; the file takes them."""
     # Or blocks of samples would take more at a time than all keypoints of so few.
     monkeypatch.setattr("cellline.audit.overlaps.BLOCK_BYTES", 2 * 3 * 48 * 48)
-    many = np.random.default_rng(0).integers(0, 256, (800, 3, 48, 48), np.uint8)
-    few = many[:200]
+    many = np.random.default_rng(0).integers(0, 256, (400, 3, 48, 48), np.uint8)
+    few = many[:100]
     peaks = []
     for images in (few, many):
         tracemalloc.start()

@@ -19,10 +19,16 @@ from cellline.host.processors import map_in_order
 # cache. Intermediate arrays take some 20 times as much.
 BLOCK_BYTES = 3 << 19
 
-# Of a channel's pixels; not 0 and 100, which a single dead pixel would set.
+# Statistics of each channel; not percentiles 0 and 100, which a single dead pixel would set.
 PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
-# Mean absolute difference of pixels at these distances (the first points of a variogram).
-TEXTURES = {"fine": 1, "medium": 2, "coarse": 4}
+KINDS = (
+    *("mean", "standard deviation", "centre mean"),
+    *("1st percentile", "10th percentile", "25th percentile", "median"),
+    *("75th percentile", "90th percentile", "99th percentile"),
+    *("fine texture", "medium texture", "coarse texture"),
+)
+# Texture is the mean absolute difference of pixels at these distances (as in a variogram).
+DISTANCES = (1, 2, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +43,9 @@ class Part:
 
 def name_statistics(channels: Sequence[str]) -> tuple[str, ...]:
     """Names of the columns of `measure_statistics`, in order: 'red 99th percentile'."""
-    kinds = (
-        "mean",
-        "standard deviation",
-        "centre mean",
-        *(
-            "median" if q == 50 else f"{q}{'st' if q == 1 else 'th'} percentile"
-            for q in PERCENTILES
-        ),
-        *(f"{name} texture" for name in TEXTURES),
-    )
     names = [name_channel(channel) for channel in channels]
     return (
-        *(f"{channel} {kind}" for channel in names for kind in kinds),
+        *(f"{channel} {kind}" for channel in names for kind in KINDS),
         *(f"{a}-{b} correlation" for a, b in combinations(names, 2)),
     )
 
@@ -85,7 +81,7 @@ def measure_block(images: np.ndarray) -> np.ndarray:
     order = np.sort(pixels, axis=2, kind="stable")
     ranks = [round(q / 100 * (pixels.shape[2] - 1)) for q in PERCENTILES]
     by_channel = [mean, deviation, centre, *np.moveaxis(order[:, :, ranks], 2, 0)]
-    for lag in TEXTURES.values():
+    for lag in DISTANCES:
         down = np.abs(signed[:, :, lag:] - signed[:, :, :-lag])
         across = np.abs(signed[..., lag:] - signed[..., :-lag])
         total = down.sum((2, 3)) + across.sum((2, 3))

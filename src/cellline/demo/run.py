@@ -27,8 +27,8 @@ TRIALS, TUNE_EPOCHS = 2, 2
 FIRST_LR, FIRST_BATCH_SIZE = 1e-3, 16
 
 
-def demo(config: Config, n_folds: int) -> float:
-    """Draw the competition into `config.folders`, run every verb; return the test set's BAC.
+def demo(config: Config, n_folds: int) -> None:
+    """Draw the competition into `config.folders`, run every verb, and print the test set's BAC.
 
     Existing results are kept, as by the verbs themselves.
     """
@@ -59,7 +59,6 @@ def demo(config: Config, n_folds: int) -> float:
     write_report(config)
     score = score_submission(path, truth)
     say(f"== test BAC {percent(score)}; guessing gives {percent(1 / len(CELL_LINES))}")
-    return score
 
 
 def score_submission(submission: Path, truth: Path) -> float:
