@@ -42,20 +42,6 @@ SUBPIXELS = 32  # positions distinguished within a pixel, so that few kernels ar
 Rows = list[np.ndarray]
 
 
-def best_view(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """View of the second keypoints' rings [k, ...] that is closest to the first's; its distance.
-
-    A quarter turn moves point p of a ring to p - 2, mirroring moves it to 4 - p.
-    """
-    point = np.arange(8)
-    distance = np.empty((len(VIEWS), len(first)), np.float32)
-    for view in VIEWS:
-        source = ((4 - point if view >= 4 else point) + 2 * (view % 4)) % 8
-        squares = np.square(first - second[..., source])
-        distance[view] = np.sqrt(squares.mean(-1).sum((1, 2)))  # on the scale of the descriptors
-    return distance.argmin(0), distance.min(0)
-
-
 def find_overlaps(rows: Rows, representatives: np.ndarray, scratch: Path) -> np.ndarray:
     """Edges int64 [m, 2] between overlapping crops among `representatives`.
 
@@ -81,13 +67,21 @@ def find_candidates(
     rows: Rows, representatives: np.ndarray, scratch: Path
 ) -> Iterator[tuple[int, int, int, np.ndarray, np.ndarray]]:
     """Yield row, later row, view of the later, and the keypoint [y, x] in each; closest first."""
+    length = max(1, BLOCK_BYTES // rows[0].nbytes)
+    starts = range(0, len(representatives), length)
+    blocks = (representatives[start : start + length] for start in starts)
+
+    def describe(block: np.ndarray) -> np.ndarray:
+        return find_keypoints(np.stack([rows[row] for row in block]), block)
+
     with name_in_errors(scratch), tempfile.TemporaryFile(dir=scratch) as file:
-        for block in described_blocks(rows, representatives):
-            file.write(block.tobytes())
+        # Threads: NumPy's loops, which take nearly all the time, run beside each other.
+        for keypoints in map_in_order(describe, blocks):
+            file.write(keypoints.tobytes())
         if not file.tell():
             return
         file.flush()
-        keypoints = np.asarray(np.memmap(file, block.dtype, mode="r"))
+        keypoints = np.asarray(np.memmap(file, keypoints.dtype, mode="r"))
         row, position = np.array(keypoints["row"]), keypoints["position"]
         rings = keypoints["rings"]
         first, second = find_neighbours(keypoints["descriptor"], row)
@@ -101,18 +95,18 @@ def find_candidates(
             yield int(row[a]), int(row[b]), int(view[k]), position[a], position[b]
 
 
-def described_blocks(rows: Rows, representatives: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the keypoints of one block of samples after the other, as the file keeps them."""
-    if not len(representatives):
-        return
-    length = max(1, BLOCK_BYTES // rows[0].nbytes)
+def best_view(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """View of the second keypoints' rings [k, ...] that is closest to the first's; its distance.
 
-    def describe(start: int) -> np.ndarray:
-        block = representatives[start : start + length]
-        return find_keypoints(np.stack([rows[row] for row in block]), block)
-
-    # Threads: NumPy's loops, which take nearly all the time, run beside each other.
-    yield from map_in_order(describe, range(0, len(representatives), length))
+    A quarter turn moves point p of a ring to p - 2, mirroring moves it to 4 - p.
+    """
+    point = np.arange(8)
+    distance = np.empty((len(VIEWS), len(first)), np.float32)
+    for view in VIEWS:
+        source = ((4 - point if view >= 4 else point) + 2 * (view % 4)) % 8
+        squares = np.square(first - second[..., source])
+        distance[view] = np.sqrt(squares.mean(-1).sum((1, 2)))  # on the scale of the descriptors
+    return distance.argmin(0), distance.min(0)
 
 
 def show_same(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> bool:

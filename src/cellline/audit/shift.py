@@ -31,7 +31,7 @@ class Shift:
     auc: Estimate
     """Probability that the classifier picks the test sample from a training and a test sample."""
     differences: dict[str, Estimate]
-    """By statistic: test mean minus training mean, in the training samples' standard deviations."""
+    """Test mean minus training mean of each statistic, in training standard deviations."""
 
     @property
     def shifted(self) -> bool:
