@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.measuring import Figure, alternate, compare
 from cellline.data.competition import load_competition
-from cellline.demo.drawing import draw_competition
+from cellline.demo.drawing import Drawing, draw_competition
 
 SAMPLES = 300  # of three images each; a tenth of a second of the plain loop
 SAMPLES_TEST = 9
@@ -44,7 +44,7 @@ def measure(rounds: int) -> list[Figure]:
     """The rows on decoding, of images that are drawn for it, in tars that are in memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw_competition(folder, samples_train=SAMPLES, samples_test=SAMPLES_TEST, size=64)
+        draw_competition(folder, Drawing(SAMPLES, SAMPLES_TEST))
         into_the_cache(folder)  # imports pandas
         runs = {PLAIN: partial(plain_loop, folder), CACHED: partial(into_the_cache, folder)}
         seconds = alternate(runs, rounds)

@@ -21,7 +21,7 @@ import tyro
 
 from cellline.cli import end
 from cellline.demo.cells import CELL_LINES, draw_field
-from cellline.demo.drawing import Picture, write_competition
+from cellline.demo.drawing import write_competition
 from cellline.errors import UserError
 from cellline.host.files import write_json
 
@@ -90,7 +90,7 @@ def draw(folder: Path, n_train: int) -> int:
     # However few there are, every class has a field for each fold.
     dealt[-FOLDS * len(looks) :] = np.tile(np.arange(len(looks)), FOLDS)
     ids = iter((rng.permutation(n) + 1).tolist())
-    pictures: dict[int, Picture] = {}
+    pictures: dict[int, np.ndarray] = {}
     labels: dict[int, str] = {}
     for of_line, count in zip(dealt.tolist(), n_crops, strict=True):
         name, margin = list(CELL_LINES)[of_line], MARGIN if count > 1 else 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measuring import Figure, alternate
-from cellline.demo.drawing import draw_competition
+from cellline.demo.drawing import Drawing, draw_competition
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 
@@ -70,7 +70,7 @@ def measure(rounds: int, machine: Sequence[str] = ()) -> list[Figure]:
     """The rows on start-up, with a competition that is drawn for it, `machine` being settings."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw_competition(folder / "input", samples_train=SAMPLES, samples_test=9)
+        draw_competition(folder / "input", Drawing(SAMPLES, 9))
         run(SOURCES / "folds.py", "--folds", "3", cwd=folder)
         trainings = Trainings(folder, machine)
         # The training last: it goes on until the round is over.

@@ -1,20 +1,20 @@
 # %% [markdown]
 # # cellline: folds, train, submit
 #
-# Attach the competition's data and the data set made of the zip that `make kaggle` built. To go on
-# where another session stopped, attach its output as well: its `oof` folder is taken over.
-# Settings are in the next cell and nowhere else.
+# Attach the competition's data, and the data set made from the zip that `make kaggle` built. To
+# resume another session, attach its output as well: its `oof` folder is copied.
+# All settings are in the next cell.
 
 # %%
 from pathlib import Path
 
-MINUTES = 500  # of training: then it stops, saved, and what there is is submitted
-FOLDS = ["--folds", "5"]  # settings of folds.py alone, as "--channels", "gray"
-ARGS = ["--weights", "imagenet"]  # any others, as "--recipe", "full"; always the same ones
+MINUTES = 500  # of training; then it saves and stops, and the notebook submits what is trained
+FOLDS = ["--folds", "5"]  # settings of folds.py alone, such as "--channels", "gray"
+ARGS = ["--weights", "imagenet"]  # other settings, such as "--recipe", "full"; keep them on resume
 
-INPUT = Path("/kaggle/input")  # only read: the data, the bundle, earlier outputs
-WORKING = Path("/kaggle/working")  # kept
-TEMPORARY = Path("/kaggle/temp")  # not kept
+INPUT = Path("/kaggle/input")  # read-only: the data, the bundle, earlier outputs
+WORKING = Path("/kaggle/working")  # kept after the session
+TEMPORARY = Path("/kaggle/temp")  # deleted after the session
 
 # %% [markdown]
 # ## Find what is attached
@@ -28,9 +28,9 @@ import zipfile
 
 
 def run(script, *arguments):
-    """Run a script of the bundle, show what it prints, and fail where it fails."""
+    """Run a script of the bundle, show its output, and fail if it fails."""
     command = [sys.executable, "-u", str(BUNDLE / "src" / script), *map(str, arguments)]
-    # Printed from here, since not every notebook shows what other processes print.
+    # Printed here, because not every notebook shows the output of other processes.
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, **piped, errors="replace", cwd=TEMPORARY) as process:
         for line in process.stdout:
@@ -40,17 +40,17 @@ def run(script, *arguments):
 
 
 def the_one(what, folders):
-    """The one folder there is; an error that names them where there is none or another."""
+    """Return the only folder; raise an error that names all of them if there is not exactly one."""
     if len(folders) != 1:
-        found = ", ".join(map(str, folders)) or "none is"
-        raise FileNotFoundError(f"one {what} must be attached; under {INPUT}: {found}")
+        found = ", ".join(map(str, folders)) or "none"
+        raise FileNotFoundError(f"attach exactly one {what}; found under {INPUT}: {found}")
     return folders[0]
 
 
 for folder in (WORKING, TEMPORARY):
     folder.mkdir(parents=True, exist_ok=True)
 UNPACKED = TEMPORARY / "bundle"
-for path in INPUT.rglob("cellline-kaggle.zip"):  # Kaggle unpacks it, a drive does not
+for path in INPUT.rglob("cellline-kaggle.zip"):  # Kaggle unpacks it, a drive doesn't
     with zipfile.ZipFile(path) as archive:
         archive.extractall(UNPACKED)
 BUNDLE = the_one(
@@ -67,15 +67,15 @@ DATA = the_one(
 )
 earlier = [path.parent for path in INPUT.rglob("oof/folds.json")]
 if (WORKING / "oof").exists():
-    print("going on with", WORKING / "oof")
+    print("resuming from", WORKING / "oof")
 elif earlier:
     copying = WORKING / "oof.copying"
     shutil.copytree(the_one("earlier `oof`", earlier), copying, dirs_exist_ok=True)
     copying.rename(WORKING / "oof")
-if BUNDLE.is_relative_to(UNPACKED):  # in /kaggle/input weights are found by themselves
+if BUNDLE.is_relative_to(UNPACKED):  # weights in /kaggle/input are found without it
     os.environ["TORCH_HOME"] = str(BUNDLE / "weights")
 if "none" in ARGS:
-    print("warning: from scratch a network takes many more epochs, and usually scores lower")
+    print("warning: from scratch a network needs many more epochs and usually scores lower")
 COMMON = ["--input-dir", DATA, "--oof-dir", WORKING / "oof"]
 COMMON += ["--submissions-dir", WORKING / "submissions", "--cache-dir", TEMPORARY / "cache", *ARGS]
 

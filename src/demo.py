@@ -1,4 +1,4 @@
-"""make demo: the whole pipeline on a small synthetic competition."""
+"""Verb demo: the whole pipeline on a small synthetic competition."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,24 +9,24 @@ from cellline.config import Config, Folders
 
 @dataclass(frozen=True)
 class DemoConfig(Config):
-    """Settings of `make demo`; its folders, weights and image size are its own."""
+    """Settings of the verb `demo`; its folders, weights and image size are its own."""
 
     demo_dir: Path = Path("demo")
-    """Where the competition is drawn, and all that is made of it is kept."""
+    """Folder of the drawn competition and of all results."""
     folds: int = 3
     """Number of folds (K)."""
     demo_epochs: int = 5
-    """Of training; a tuning trial takes two."""
+    """Epochs of training; a tuning trial takes two."""
 
 
 def main(config: DemoConfig) -> None:
     """Draw a small competition, then folds, tune, train, submit; score it against the truth."""
-    # Here, so that a mistyped setting need not wait for torch.
+    # Imported here, so that a mistyped setting need not wait for torch.
     from cellline.demo.run import demo
 
     names = ("input", "oof", "submissions", "cache")
     folders = Folders(*(config.demo_dir / name for name in names))
-    # Images as they are drawn: enlarged they would take twice the time.
+    # Images keep their drawn size: enlarged they would take twice the time.
     training = replace(
         config.training,
         weights="none",

@@ -1,7 +1,6 @@
-"""Say what the active Python lacks of what pyproject.toml asks for, or install it from a folder."""
+"""Check that the active Python has what pyproject.toml requires, or install it from a folder."""
 
 import argparse
-import importlib
 import importlib.metadata
 import re
 import subprocess
@@ -11,13 +10,11 @@ from pathlib import Path
 
 
 def main() -> None:
-    """End with status 2 and a list when packages are missing or too old or new.
+    """End with status 2 and a list if packages are missing or have a wrong version.
 
-    Arguments name further groups of dependencies, such as dev. With `--find-links FOLDER` what is
-    lacking is installed from the wheels there first, with what that needs in turn; what suits all
-    of them stays as it is, and no network is needed. This runs before anything is installed, so it
-    uses the standard library alone: of version ranges it understands what pyproject.toml has, `>=`,
-    `<` and `==` of numbers.
+    Arguments name more groups of dependencies, such as dev. `--find-links FOLDER` first installs
+    the missing ones from wheels there, without a network. This runs before anything is installed,
+    so it uses the standard library alone and reads only the ranges that pyproject.toml has.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("groups", nargs="*")
@@ -25,55 +22,48 @@ def main() -> None:
     arguments = parser.parse_args()
     pyproject = Path(__file__).resolve().parents[1] / "pyproject.toml"
     settings = tomllib.loads(pyproject.read_text(encoding="utf-8"))
-    wanted = list(settings["project"]["dependencies"])
-    for group in arguments.groups:
-        wanted += settings["dependency-groups"][group]
+    groups = [settings["dependency-groups"][group] for group in arguments.groups]
+    wanted = sum(groups, settings["project"]["dependencies"])
     lacking = find_lacking(wanted)
+    pip = [sys.executable, "-m", "pip", "install"]
     if lacking and arguments.find_links:
-        print("installing", ", ".join(describe(lacking)), flush=True)
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        print("installing", ", ".join(lacking.values()), flush=True)
         # Not compiled, which takes most of the time: Python compiles what is imported.
-        command += ["--no-compile", "--no-index", f"--find-links={arguments.find_links}", *lacking]
-        # What pip can't install is listed below, after its own words.
-        subprocess.run(command, check=False)  # noqa: S603
-        importlib.invalidate_caches()
+        flags = ["--quiet", "--disable-pip-version-check", "--no-compile", "--no-index"]
+        # If pip fails, the list below names what is still missing.
+        flags.append(f"--find-links={arguments.find_links}")
+        subprocess.run([*pip, *flags, *lacking], check=False)  # noqa: S603
         lacking = find_lacking(wanted)
     if lacking:
-        print(f"error: {sys.executable} lacks", *describe(lacking), sep="\n  ", file=sys.stderr)
-        quoted = " ".join(f"'{text}'" for text in lacking)
-        print(f"Install them: {sys.executable} -m pip install {quoted}", file=sys.stderr)
+        print(f"error: {sys.executable} lacks", *lacking.values(), sep="\n  ", file=sys.stderr)
+        quoted = " ".join(f"'{requirement}'" for requirement in lacking)
+        print(f"Install them: {' '.join(pip)} {quoted}", file=sys.stderr)
         sys.exit(2)
 
 
 def find_lacking(wanted: list[str]) -> dict[str, str]:
-    """The requirements that are not met, each with what is wrong."""
-    return {text: problem for text in wanted if (problem := check(text))}
-
-
-def describe(lacking: dict[str, str]) -> list[str]:
-    """Each requirement with what is wrong."""
-    return [f"{text} ({problem})" for text, problem in lacking.items()]
+    """Requirements that are not met; each again with the reason."""
+    return {text: f"{text} ({problem})" for text in wanted if (problem := check(text))}
 
 
 def check(requirement: str) -> str:
-    """What is wrong with the installed version; empty when nothing is."""
+    """Problem of the installed version; empty if there is none."""
     name, bounds = re.findall(r"^([\w-]+)(?:\[\w+\])?(.*)$", requirement)[0]
     try:
         installed = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-    for bound in bounds.split(","):
-        sign, version = re.findall(r"^(>=|<|==)([\d.]+)$", bound)[0]
-        order = (numbers(installed) > numbers(version)) - (numbers(installed) < numbers(version))
-        if not {">=": order >= 0, "<": order < 0, "==": order == 0}[sign]:
+    for sign, version in re.findall(r"(>=|<|==)([\d.]+)", bounds):
+        has, limit = numbers(installed), numbers(version)
+        if not {">=": has >= limit, "<": has < limit, "==": has == limit}[sign]:
             return f"{installed} is installed"
     return ""
 
 
 def numbers(version: str) -> list[int]:
-    """The release numbers of a version such as 2.14.1+cu130, three of them."""
-    release = [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
-    return release + [0] * (3 - len(release))
+    """Release numbers of a version such as 2.14.1+cu130, three of them."""
+    release = re.findall(r"\d+", version.split("+")[0])
+    return [int(part) for part in (*release, 0, 0)][:3]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""make folds: check the input, decode it once, find copies, deal samples into folds."""
+"""Verb folds: check the input, decode it once, find copies, deal samples into folds."""
 
 from dataclasses import dataclass
 
-from cellline.audit.dealing import Plan, describe_dealt, make_folds
+from cellline.audit.dealing import Plan, make_folds
+from cellline.audit.words import describe_dealt
 from cellline.cli import run_verb
 from cellline.config import Config
 from cellline.host.progress import say
@@ -10,14 +11,14 @@ from cellline.host.progress import say
 
 @dataclass(frozen=True)
 class FoldsConfig(Config):
-    """Settings of `make folds`."""
+    """Settings of the verb `folds`."""
 
     folds: int = Plan.n_folds
     """Number of folds (K)."""
     channels: tuple[str, ...] = Plan.channels
-    """Channels as image files' names end, in the order that the network sees; "" for <id>.png."""
+    """Endings of the image files' names, in the network's order; "" for <id>.png."""
     ignore_groups: bool = False
-    """Deal copies and overlaps apart, to measure the leak and for nothing else: scores flatter."""
+    """Deal copies and overlaps apart: only for measuring the leak, because scores flatter."""
 
 
 def main(config: FoldsConfig) -> None:

@@ -1,4 +1,4 @@
-"""make kaggle: one zip and one notebook, to run the pipeline where there is no network."""
+"""Verb kaggle: one zip and one notebook, to run the pipeline where there is no network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from cellline.kaggle.bundle import PYTHONS, build_bundle
 
 @dataclass(frozen=True)
 class BundleConfig(Config):
-    """Settings of `make kaggle`."""
+    """Settings of the verb `kaggle`."""
 
     output_dir: Path = Path("dist")
-    """Where the zip and the notebook are written."""
+    """Folder for the zip and the notebook."""
     weights_file: Path | None = None
-    """ImageNet weights to put in, as torchvision publishes them (densenet161-8d451a50.pth)."""
+    """ImageNet weights to include, as torchvision publishes them (densenet161-8d451a50.pth)."""
     pythons: tuple[str, ...] = PYTHONS
-    """Versions of Python that wheels are put in for."""
+    """Versions of Python to include wheels for."""
 
 
 def main(config: BundleConfig) -> None:

@@ -12,7 +12,7 @@ from postgres import Server, postgresql_server
 
 from cellline.config import Augmentation, Machine, Training
 from cellline.data.competition import Competition
-from cellline.demo.drawing import draw_competition
+from cellline.demo.drawing import Drawing, draw_competition
 from cellline.host.device import Device, choose_device
 from cellline.runs.folds import Folds
 
@@ -104,5 +104,5 @@ def plain_training(training: Training) -> Training:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The input folder of a drawn competition: 90 + 18 samples of 16 px, with copies."""
     folder = tmp_path_factory.mktemp("drawn") / "input"
-    draw_competition(folder, samples_train=90, samples_test=18, size=16)
+    draw_competition(folder, Drawing(90, 18, size=16))
     return folder

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from odd_labels import LABELS, relabel
 
-from cellline.audit.dealing import Plan, describe_dealt, make_folds
+from cellline.audit.dealing import Plan, make_folds
+from cellline.audit.words import describe_dealt
 from cellline.config import Config, Folders, Machine, Training
 from cellline.errors import UserError
 from cellline.host.names import count_columns, name_classes

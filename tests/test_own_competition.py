@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from test_pipeline import ROOT, make, read
 
-from cellline.audit.dealing import Plan, describe_dealt, make_folds
+from cellline.audit.dealing import Plan, make_folds
+from cellline.audit.words import describe_dealt
 from cellline.config import Config, Folders
 from cellline.data.competition import load_competition
 from cellline.report.comparing import compare_runs

@@ -3,32 +3,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellline.audit.splitting import check_groups, deal_folds, deal_naively
+from cellline.audit.splitting import check_groups, deal_folds
 from cellline.errors import UserError
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
-def test_grouping_never_splits(data: st.DataObject) -> None:
+def test_folds_never_split_a_group(data: st.DataObject) -> None:
     n_folds = data.draw(st.integers(2, 5))
     groups_of_class = data.draw(st.lists(st.integers(5, 15), min_size=2, max_size=4))
     label_of_group = np.repeat(np.arange(len(groups_of_class)), groups_of_class)
-    sizes = data.draw(
-        st.lists(st.integers(1, 6), min_size=len(label_of_group), max_size=len(label_of_group))
-    )
-    group = np.repeat(np.arange(len(label_of_group)) * 7, sizes)
-    labels = label_of_group[group // 7]
-    fold = deal_folds(labels, group, n_folds, seed=data.draw(st.integers(0, 9)))
+    n = len(label_of_group)
+    sizes = data.draw(st.lists(st.integers(1, 6), min_size=n, max_size=n))
+    group = np.repeat(np.arange(n) * 7, sizes)
+    fold = deal_folds(label_of_group[group // 7], group, n_folds, data.draw(st.integers(0, 9)))
     assert set(fold) <= set(range(n_folds))
     for name in np.unique(group):
         assert len(set(fold[group == name])) == 1
 
 
-def test_classes_are_spread_evenly() -> None:
+@pytest.mark.parametrize("group", [np.arange(100), None])
+def test_classes_are_spread_evenly(group: np.ndarray | None) -> None:
     labels = np.repeat([0, 1, 2], [50, 30, 20])
-    fold = deal_folds(labels, np.arange(100), 5, seed=0)
+    fold = deal_folds(labels, group, 5, seed=0)
     for name, share in ((0, 10), (1, 6), (2, 4)):
         assert list(np.bincount(fold[labels == name])) == [share] * 5
+    assert not np.array_equal(fold, deal_folds(labels, group, 5, seed=1))
 
 
 def test_a_class_with_too_few_groups_is_named() -> None:
@@ -38,11 +38,3 @@ def test_a_class_with_too_few_groups_is_named() -> None:
         check_groups(labels, group, ("HeLa", "RT4"), 3)
     with pytest.raises(UserError, match="add samples"):
         check_groups(labels, np.array([1, 2, 3, 4, 5, 5, 5, 5]), ("HeLa", "RT4"), 2)
-
-
-def test_naive_folds_are_even_and_ignore_everything_else() -> None:
-    labels = np.repeat([0, 1], [30, 12])
-    fold = deal_naively(labels, 3, seed=0)
-    assert list(np.bincount(fold[labels == 0])) == [10] * 3
-    assert list(np.bincount(fold[labels == 1])) == [4] * 3
-    assert not np.array_equal(fold, deal_naively(labels, 3, seed=1))

@@ -1,4 +1,3 @@
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cellline.audit.statistics import measure_statistics, name_statistics
+from cellline.data.views import VIEWS, take_view
 
 CHANNELS = ("blue", "red", "yellow")
 pictures = st.tuples(
@@ -15,14 +15,11 @@ pictures = st.tuples(
 ).flatmap(lambda shape: arrays.arrays(np.uint8, shape))
 
 
-@settings(max_examples=60, deadline=None)
-@given(images=pictures, view=st.integers(0, 7))
+@settings(max_examples=60)
+@given(images=pictures, view=st.sampled_from(VIEWS))
 def test_flips_and_rotations_change_nothing(images: np.ndarray, view: int) -> None:
-    turned = np.rot90(images, view % 4, (2, 3))
-    if view >= 4:
-        turned = turned[..., ::-1]
     statistics = measure_statistics(images)
-    np.testing.assert_array_equal(measure_statistics(turned), statistics)
+    np.testing.assert_array_equal(measure_statistics(take_view(images, view)), statistics)
     assert statistics.dtype == np.float32
     assert np.isfinite(statistics).all()
     names = name_statistics([f"c{k}" for k in range(images.shape[1])])
@@ -53,40 +50,11 @@ def test_names_say_what_the_numbers_are() -> None:
     assert measured["blue-red correlation"] == pytest.approx(blue_red, abs=1e-5)
 
 
-def test_textures_tell_fine_from_coarse() -> None:
-    stripes = {width: np.arange(16) // width % 2 * 100 for width in (1, 2, 4)}
-    image = np.stack([np.tile(stripe, (16, 1)) for stripe in stripes.values()]).astype(np.uint8)
-    measured = measure_one(image)
-    for channel, kind in zip(CHANNELS, ("fine", "medium", "coarse"), strict=True):
-        of_kind = {name: measured[f"{name} {kind} texture"] for name in CHANNELS}
-        assert max(of_kind, key=lambda name: of_kind[name]) == channel
-
-
-def test_a_blank_channel_goes_with_nothing() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (3, 9, 9), dtype=np.uint8)
-    image[0] = 7
-    measured = measure_one(image)
-    assert measured["blue mean"] == measured["blue 99th percentile"] == 7
-    assert measured["blue standard deviation"] == measured["blue coarse texture"] == 0
-    assert measured["blue-red correlation"] == measured["blue-yellow correlation"] == 0
-
-
 def test_blocks_of_a_memory_map_don_t_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellline.data.statistics.BLOCK_BYTES", 50 * 3 * 8 * 8)
+    monkeypatch.setattr("cellline.audit.statistics.BLOCK_BYTES", 50 * 3 * 8 * 8)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (103, 3, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     one_by_one = np.concatenate([measure_statistics(image[None]) for image in images])
     np.testing.assert_array_equal(measure_statistics(mapped), one_by_one)
-
-
-def test_memory_is_that_of_a_few_blocks_whatever_the_images_size() -> None:
-    peaks = []
-    for n, side in ((512, 64), (32, 256)):
-        images = np.random.default_rng(0).integers(0, 256, (n, 3, side, side), dtype=np.uint8)
-        tracemalloc.start()
-        measure_statistics(images)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]

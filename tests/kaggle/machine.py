@@ -1,8 +1,8 @@
 """A machine like Kaggle's: `python machine.py FOLDER COMMAND...`, within `unshare --mount --net`.
 
-What is in FOLDER is seen at /kaggle: `input` read-only, `working` and `temp` to be written. All
-else is as it was, but for the paths in $HIDDEN, which are empty, and those in $READ_ONLY. There is
-no network but the loopback. Runs the command there and ends with its status.
+FOLDER appears as /kaggle: `input` read-only, `working` and `temp` writable. All else is unchanged,
+except that paths in $HIDDEN are empty and those in $READ_ONLY can't be written. The loopback is the
+only network. The command runs there, and its status is returned.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Any empty folder that every machine has: what is mounted on it is seen from here alone.
+# An empty folder that every machine has: mounts on it are visible to this process alone.
 ROOT = Path("/mnt")
 
 
@@ -27,7 +27,7 @@ def freeze(path: Path) -> None:
 
 
 def build_root(root: Path, folder: Path) -> None:
-    """A root that has what / has, and /kaggle, of which / itself knows nothing."""
+    """Make a root with the content of / and /kaggle, which / itself lacks."""
     mount("-t", "tmpfs", "tmpfs", root)
     for entry in Path("/").iterdir():
         if entry.is_symlink():
@@ -48,7 +48,7 @@ def start_loopback() -> None:
 
 def main() -> int:
     start_loopback()
-    # Nothing that is mounted here is seen outside.
+    # Mounts stay invisible outside.
     mount("--make-rprivate", "/")
     for path in os.environ.pop("READ_ONLY").split(os.pathsep):
         freeze(Path(path))

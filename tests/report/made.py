@@ -5,7 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from cellline.runs.run_folder import Chosen, OutOfFold
 
+from cellline.audit.findings import Findings
 from cellline.audit.groups import Counts
 from cellline.audit.leak import Leak
 from cellline.audit.reference import Reference
@@ -14,7 +16,6 @@ from cellline.config import Folders, Training
 from cellline.data.competition import Competition
 from cellline.report.run import Run
 from cellline.runs.folds import Folds
-from cellline.runs.run_folder import Chosen, OutOfFold
 from cellline.scoring.metrics import Bootstrap, Estimate
 
 SIZE = 12
@@ -109,8 +110,6 @@ def make_audit() -> dict[str, object]:
         test_grouped=6,
         conflicts=(),
     )
-    return {
-        **counts.record(),
-        "reference": Reference(score, score, gap, leak, leak, 0.5).record(),
-        "shift": Shift(Estimate(0.5, 0.45, 0.55, 0.03), {"blue mean": gap}).record(),
-    }
+    reference = Reference(score, score, gap, leak, leak, 0.5)
+    shift = Shift(Estimate(0.5, 0.45, 0.55, 0.03), {"blue mean": gap})
+    return Findings(counts, reference, shift).record()

@@ -3,12 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from altered import draw_altered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellline.config import Augmentation, Training
 from cellline.data.competition import Competition, load_competition
-from cellline.demo.drawing import draw_competition, plan_samples
+from cellline.demo.drawing import Drawing, plan_samples
 from cellline.host.device import Device
 from cellline.host.stopping import Stop
 from cellline.report.label_errors import LabelErrors, find_label_errors
@@ -23,9 +24,10 @@ N_CLASSES = 9
 def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Competition, np.ndarray, Folds]:
     """A drawn competition with wrong labels, its true labels, and two folds."""
     folder = tmp_path_factory.mktemp("mislabelled")
-    draw_competition(folder, samples_train=270, samples_test=9, size=32, mislabelled=0.12)
+    drawing = Drawing(270, 9, size=32)
+    draw_altered(folder, drawing, mislabelled=0.12)
     competition = load_competition(folder, folder / "cache", ("blue", "red", "yellow"))
-    plan = plan_samples(270, 9, size=32)
+    plan = plan_samples(drawing)
     samples = [plan[number] for number in competition.train_ids.tolist()]
     truth = np.array([competition.classes.index(sample.cell_line) for sample in samples])
     group = np.array([sample.field for sample in samples])

@@ -16,7 +16,7 @@ from cellline.audit.splitting import deal_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.demo.cells import CELL_LINES
-from cellline.demo.drawing import Sample, draw_sample, write_competition
+from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competition
 from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.runs.folds import open_folds, write_folds
@@ -62,12 +62,15 @@ def here(dealt: Path, tmp_path: Path) -> None:
 
 def deal_copies(*, of_test: int) -> None:
     """Folds here, of 90 samples that are two copies each; of the 90 to test are `of_test` each."""
-    lines = list(CELL_LINES)
+    lines, drawing = list(CELL_LINES), Drawing(90, 90, size=16)
     train = {i: Sample(lines[i // 2 % 9], i // 2, (0, 0)) for i in range(90)}
     test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // of_test, (0, 0)) for i in range(90)}
     write_competition(
         Path("input"),
-        *(((i, draw_sample(s, 16, 0)) for i, s in part.items()) for part in (train, test)),
+        *(
+            ((i, draw_sample(s, Drawing(90, 90, size=16))) for i, s in part.items())
+            for part in (train, test)
+        ),
         {i: sample.cell_line for i, sample in train.items()},
         test,
     )

@@ -12,7 +12,7 @@ from typing import Any
 from harness import Ended, Kill, Running, Verbs, snapshot
 from launcher import SYNCING
 
-from cellline.demo.drawing import draw_competition
+from cellline.demo.drawing import Drawing, draw_competition
 
 TINY = ("--network", "densenet_tiny", "--weights", "none", "--batch-size", "16", "--device", "cpu")
 
@@ -79,7 +79,7 @@ class Scenes:
         self.verbs = Verbs(folder, forked=forked)
         # Where all copies read it: the cache knows an input by its place. As many images as are
         # decoded by several threads.
-        draw_competition(folder / "input", samples_train=90, samples_test=18, size=16)
+        draw_competition(folder / "input", Drawing(90, 18, size=16))
 
     def play(self, name: str, before: Path, verb: str, *arguments: str) -> Scene:
         """Run a verb undisturbed in the folder `name`, a copy of `before`."""

@@ -20,7 +20,7 @@ from numpy.testing import assert_allclose
 from cellline.audit.dealing import make_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import Competition
-from cellline.demo.drawing import draw_competition
+from cellline.demo.drawing import Drawing, draw_competition
 from cellline.errors import UserError
 from cellline.host.device import Device
 from cellline.runs.folds import Folds
@@ -53,7 +53,7 @@ ADDRESSES = "10.83.0.1", "10.83.0.2"
 def dealt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small competition, decoded and dealt into folds of 30 samples."""
     folder = tmp_path_factory.mktemp("ranks")
-    draw_competition(folder / "input", samples_train=90, samples_test=18, size=16)
+    draw_competition(folder / "input", Drawing(90, 18, size=16))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         list(make_folds(Folders(), ("blue", "red", "yellow"), 3, 0))

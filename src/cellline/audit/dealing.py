@@ -1,25 +1,23 @@
-"""From the input folder to audited folds."""
+"""Dealing folds: from the input folder to audited folds on disk."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from cellline.audit.groups import Audit, Counts, audit_copies
-from cellline.audit.reference import Reference, measure_reference
-from cellline.audit.shift import Shift, measure_shift
-from cellline.audit.splitting import check_groups, deal_folds, deal_naively
-from cellline.audit.statistics import measure_statistics, name_statistics
+from cellline.audit.findings import Findings
+from cellline.audit.groups import Audit, audit_copies
+from cellline.audit.reference import measure_reference
+from cellline.audit.shift import measure_shift
+from cellline.audit.splitting import check_groups, deal_folds
+from cellline.audit.statistics import Part, measure_statistics, name_statistics
 from cellline.config import Folders
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.host.files import digest_file
 from cellline.host.locking import one_writer
-from cellline.host.names import align, name_classes
 from cellline.host.progress import say
 from cellline.host.versions import code_version
 from cellline.runs.folds import (
-    IGNORING_GROUPS,
     Folds,
     find_dependents,
     read_folds,
@@ -31,21 +29,21 @@ from cellline.runs.folds import (
 
 @dataclass(frozen=True)
 class Plan:
-    """How to deal samples into folds."""
+    """Settings that, with the input, determine the folds."""
 
     channels: tuple[str, ...] = ("blue", "red", "yellow")
-    """Channels as image files' names end, in the order that the network sees; "" for <id>.png."""
+    """Endings of the image files' names, in the network's order; "" for <id>.png."""
     n_folds: int = 5
     seed: int = 0
     ignore_groups: bool = False
-    """Deal copies and overlaps apart, to measure what that flatters."""
+    """Deal copies and overlaps apart, to measure how much that flatters."""
 
 
 def make_folds(folders: Folders, plan: Plan) -> Folds:
-    """Check the input, audit it, and write its folds.
+    """Check the input, audit it, write its folds, and return them.
 
-    Deals nothing if the present folds were made from the same input with the same plan. Raises
-    UserError for bad input, and if folds that runs or a tuning depend on would change.
+    Existing folds from the same input and plan are kept. Raises UserError for bad input, and if
+    folds that runs or a tuning depend on would change.
     """
     if plan.n_folds < 2:
         raise UserError(f"--folds {plan.n_folds}: at least 2 are needed")
@@ -56,7 +54,7 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
 
 
 def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
-    """Audit the input and write its folds, unless the present ones were made by this plan."""
+    """Audit the input and write its folds, unless the present ones have this input and plan."""
     settings = {
         "n_folds": plan.n_folds,
         "seed": plan.seed,
@@ -78,58 +76,24 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     say("looking for copies and overlaps")
     audit = audit_copies(competition, folders.oof_dir)
     check_groups(competition.labels, audit.group, competition.classes, plan.n_folds)
-    naive = deal_naively(competition.labels, plan.n_folds, plan.seed)
+    naive = deal_folds(competition.labels, None, plan.n_folds, plan.seed)
     grouped = deal_folds(competition.labels, audit.group, plan.n_folds, plan.seed)
     say("measuring what a leak would be worth, comparing training and test samples")
-    findings = {**audit.counts.record(), **measure(competition, audit, naive, grouped, plan)}
+    findings = measure(competition, audit, naive, grouped, plan)
     fold = naive if plan.ignore_groups else grouped
-    record = {**settings, "audit": findings, "code": code_version()}
+    record = {**settings, "audit": findings.record(), "code": code_version()}
     write_folds(folders.oof_dir, competition, fold, audit.group, record)
 
 
 def measure(
     competition: Competition, audit: Audit, naive: np.ndarray, grouped: np.ndarray, plan: Plan
-) -> dict[str, dict[str, Any] | None]:
-    """The audit's findings from image statistics alone, as folds.json records them."""
-    train, test = map(measure_statistics, (competition.train_images, competition.test_images))
+) -> Findings:
+    """Measure leak and shift from image statistics alone; `naive` and `grouped` are folds."""
+    train = Part(measure_statistics(competition.train_images), audit.group)
+    test = Part(measure_statistics(competition.test_images), audit.test_group)
     test_share = audit.counts.test_grouped / len(competition.test_ids)
-    reference = measure_reference(
-        train, competition.labels, audit.group, naive, grouped, test_share
+    return Findings(
+        audit.counts,
+        measure_reference(train, competition.labels, naive, grouped, test_share),
+        measure_shift(train, test, name_statistics(competition.channels), plan.n_folds, plan.seed),
     )
-    names = name_statistics(competition.channels)
-    shift = measure_shift(
-        train, test, names, audit.group, audit.test_group, plan.n_folds, plan.seed
-    )
-    return {"reference": reference.record(), "shift": shift.record() if shift else None}
-
-
-def describe_dealt(folds: Folds) -> list[str]:
-    """Lines on everything that dealing found: the input's cautions, the audit, a table of folds."""
-    competition, record = folds.competition, folds.record["audit"]
-    counts = Counts.from_record(record)
-    return [
-        *competition.warnings,
-        *counts.describe(len(competition.train_ids), len(competition.test_ids)),
-        *Reference.from_record(record["reference"]).describe(),
-        *(
-            Shift.from_record(record["shift"]).describe()
-            if record["shift"]
-            else ["the test set is too small to tell whether it looks like the training set"]
-        ),
-        *describe_folds(folds),
-        *([IGNORING_GROUPS] if folds.ignore_groups else []),
-    ]
-
-
-def describe_folds(folds: Folds) -> list[str]:
-    """A table of classes by folds, one line each; groups count copies and overlaps once."""
-    competition = folds.competition
-    heads = [*(f"fold {k}" for k in folds.numbers), "samples", "groups"]
-    margin, *names = align(["", *name_classes(competition.classes)])
-    lines = [margin + "".join(f"{head:>9}" for head in heads)]
-    for index, name in enumerate(names):
-        rows = competition.labels == index
-        counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
-        cells = [*counts, counts.sum(), len(np.unique(folds.group[rows]))]
-        lines.append(name + "".join(f"{cell:9d}" for cell in cells))
-    return lines

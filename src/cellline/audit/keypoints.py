@@ -1,37 +1,31 @@
-"""Keypoints: places that are found again in another crop of the same field of view.
+"""Keypoints: places that can be found again in another crop of the same field of view.
 
-The pattern is Lowe 2004, "Distinctive image features from scale-invariant keypoints": local extrema
-of the smoothed image, located to a fraction of a pixel, each with a descriptor of its surroundings,
-which here the eight flips and rotations of the square (D4) do not change. Crops of one field share
-scale and exposure, so no scale space is needed and gray values may be compared as they are.
+They follow Lowe 2004, "Distinctive image features from scale-invariant keypoints": local extrema of
+the smoothed image, located to a fraction of a pixel, each with a descriptor of its surroundings.
+The eight flips and rotations of a square (D4) leave these descriptors unchanged. Crops of one field
+share scale and exposure, so there is no scale space, and gray values are compared as they are.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Images = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
-RINGS = (2.0, 3.5, 5.0)  # radii of a descriptor, pixels: wider sees less at a crop's border
-MARGIN = 6  # the largest ring, and half a pixel of the keypoint's own position
+RINGS = (2.0, 3.5, 5.0)  # radii of a descriptor, pixels: wider ones see less at a crop's border
+MARGIN = 6  # the largest ring, and half a pixel for the keypoint's own position
 MIN_CURVATURE = 6.0  # gray values per pixel^2, smoothed: flatter extrema are camera noise
 MAX_DISTANCE = 0.15  # between unit descriptors: true pairs have 0.03 (median), 0.08 (90 %)
 CELL = 0.2  # width of a hash cell
-PROJECTIONS, TABLES = 6, 8  # 43 % of the true pairs share a table's cell, 99 % one in eight tables
-CHUNK = 4096  # keypoints, or pairs of them, whose descriptors are in memory at once
-NEIGHBOURS = 12  # followers in a cell that are compared: a pattern shared by all stays linear
+PROJECTIONS, TABLES = 6, 8  # 43 % of the true pairs share a cell in one table, 99 % in one of eight
+CHUNK = 4096  # keypoints, or pairs, whose descriptors are in memory at once
+NEIGHBOURS = 12  # followers compared in a cell: keeps a pattern that all samples share linear
 
 
-def smooth_images(images: Images) -> Floats:
-    """Binomial filter of variance 2 on the last two axes, borders repeated.
+def smooth_images(images: np.ndarray) -> np.ndarray:
+    """Smooth uint8 [n, channel, height, width]: binomial filter of variance 2, borders repeated.
 
-    Sums of whole numbers below 2**24, exact in any order: a view's result is the result's view, bit
-    for bit. Products with banded matrices take 0.4 of the time at 64 pixels a side, and 5 times as
-    long at 1024.
+    The sums are whole numbers below 2**24, exact in any order, so smoothing commutes with views
+    bit for bit. Products with banded matrices take 0.4 of the time at 64 pixels a side, but 5 times
+    as long at 1024.
     """
     out = np.pad(images, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="edge").astype(np.float32)
     for _ in range(8):
@@ -41,17 +35,13 @@ def smooth_images(images: Images) -> Floats:
     return out / np.float32(2**16)
 
 
-@dataclass(frozen=True)
-class Keypoints:
-    """k keypoints in the rows that they lie in."""
+def find_keypoints(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Find and describe the extrema of the smoothed channel sum; a structured array [k].
 
-    row: Ints  # [k]
-    position: Floats  # [k, 2]: y, x in pixels
-    rings: Floats  # [k, channel, ring, 8]: contrast to the keypoint, every 45 degrees
-
-
-def find_keypoints(images: Images, rows: Ints) -> Keypoints:
-    """Extrema of the smoothed channel sum, with what surrounds them."""
+    `rows` [n] numbers the `images` uint8 [n, channel, height, width]. Fields: `row` int64;
+    `position` [y, x] in pixels; `descriptor`, see `describe_keypoints`; `rings` [channel, ring, 8]:
+    contrast to the keypoint every 45 degrees, on the descriptor's scale. All but `row` are float32.
+    """
     smooth = smooth_images(images)
     total = smooth.sum(1)
     height, width = total.shape[1:]
@@ -71,8 +61,8 @@ def find_keypoints(images: Images, rows: Ints) -> Keypoints:
     n, y, x = (index.astype(np.int64) for index in np.nonzero(extremum))
     y, x = y + MARGIN, x + MARGIN
 
-    def vertex(before: Floats, middle: Floats, after: Floats) -> Floats:
-        """Where the parabola through three equidistant values has its extremum."""
+    def vertex(before: np.ndarray, middle: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Position of the extremum of a parabola through three equidistant values."""
         return np.asarray((before - after) / (2 * (before - 2 * middle + after)), np.float32)
 
     middle = total[n, y, x]
@@ -94,35 +84,48 @@ def find_keypoints(images: Images, rows: Ints) -> Keypoints:
     values = (flat[index] * (1 - fx) + flat[index + 1] * fx) * (1 - fy)
     values += (flat[index + width] * (1 - fx) + flat[index + width + 1] * fx) * fy
     values = values.transpose(0, 2, 1)
-    rings = (values[:, :, 1:] - values[:, :, :1]).reshape(len(n), images.shape[1], len(RINGS), 8)
-    return Keypoints(rows[n], position.astype(np.float32), rings.astype(np.float32))
+    rings = (values[:, :, 1:] - values[:, :, :1]).astype(np.float32)
+    rings = rings.reshape(len(n), images.shape[1], len(RINGS), 8)
+    descriptor, contrast = describe_keypoints(rings)
+    columns = {
+        "row": rows[n],
+        "position": position.astype(np.float32),
+        "descriptor": descriptor,
+        "rings": rings / contrast[:, None, None, None],
+    }
+    kinds = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
+    keypoints = np.empty(len(n), kinds)
+    for name, column in columns.items():
+        keypoints[name] = column
+    return keypoints
 
 
-def describe_keypoints(rings: Floats) -> tuple[Floats, Floats]:
-    """D4-invariant unit descriptors [k, d], and the contrasts [k] that they were divided by.
+def describe_keypoints(rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """D4-invariant descriptors [k, d] of rings [k, channel, ring, 8], and their contrasts [k].
 
-    D4 shifts and reverses a ring's eight points, which leaves the magnitudes of their Fourier
-    coefficients as they are. A product, as eight points are too few for an FFT to pay.
+    A descriptor is a unit vector and the logarithm of its contrast, which is evidence too.
+    D4 shifts and reverses the eight points of a ring, which leaves the magnitudes of their Fourier
+    coefficients unchanged. A matrix product: an FFT doesn't pay for eight points.
     """
     wave = np.exp(2j * np.pi * np.outer(np.arange(8), np.arange(5)) / 8) / 8
     wave[:, 1:4] *= np.sqrt(2)  # each stands for two coefficients (Parseval)
-    points = rings.reshape(-1, 8)  # one product, not one a keypoint
+    points = rings.reshape(-1, 8)  # one product, not one per keypoint
     power = np.hypot(points @ wave.real.astype(np.float32), points @ wave.imag.astype(np.float32))
     power[:, 0] = points.mean(-1)  # with its sign
     flat = power.reshape(len(rings), np.prod(rings.shape[1:3]) * 5)
     contrast = np.maximum(np.linalg.norm(flat, axis=1), np.float32(1e-3))  # never 0: see log
-    return flat / contrast[:, None], contrast
+    return np.column_stack([flat / contrast[:, None], np.log(contrast)]), contrast
 
 
-def find_neighbours(descriptors: Floats, row: Ints) -> tuple[Ints, Ints]:
+def find_neighbours(descriptors: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of keypoints of different rows that share a hash cell and have close descriptors.
 
-    `descriptors` [k, d] may be mapped from a file: no more than CHUNK of them are copied at once.
+    `descriptors` [k, d] may be a memory map: at most CHUNK of them are copied at once.
     """
     rng = np.random.default_rng(0)
     pairs = np.empty(0, np.int64)
     for _ in range(TABLES):
-        # Most are found in all tables: kept until the end, they would take eight times as much.
+        # All tables find most pairs: kept until the end, they would take eight times the memory.
         found = [pairs]
         direction = rng.standard_normal((descriptors.shape[1], PROJECTIONS), np.float32)
         start = rng.random(PROJECTIONS, np.float32)
@@ -150,5 +153,5 @@ def find_neighbours(descriptors: Floats, row: Ints) -> tuple[Ints, Ints]:
 
 
 def chunks(n: int) -> Iterator[slice]:
-    """Parts of a range of n, CHUNK long."""
+    """Slices of a range of n, CHUNK long."""
     return (slice(start, start + CHUNK) for start in range(0, n, CHUNK))

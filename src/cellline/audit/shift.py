@@ -1,51 +1,49 @@
-"""Whether the test set looks like the training set.
+"""Differences between the training and the test set.
 
-Adversarial validation: where a classifier tells training from test samples better than by guessing,
+Adversarial validation: if a classifier tells training from test samples better than by guessing,
 their distributions differ (a classifier two-sample test, Lopez-Paz and Oquab 2017,
-arXiv:1610.06545). Which statistics differ is told one by one.
+arXiv:1610.06545). Each statistic is compared as well.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
-from typing import Any, Self
 
 import numpy as np
 
-from cellline.audit.reference import cross_fit
+from cellline.audit.reference import predict_held_out
 from cellline.audit.splitting import deal_folds
-from cellline.errors import Caution
+from cellline.audit.statistics import Part
 from cellline.scoring.metrics import BLOCKS, Bootstrap, Estimate, estimate
 
-# How often a test set that is like the training set may be called different, by either verdict.
+# Probability, for either verdict, of calling a test set different that is like the training set.
 FALSE_ALARMS = 0.01
-NAMED = 5  # statistics that are named at most
-# Below, the normal distribution calls statistics different far too often: of 60 parts of 12 drawn
-# test samples 6 times.
+# With fewer, the normal distribution calls statistics different far too often: 6 of 60 parts of 12
+# drawn test samples.
 FEWEST_GROUPS = 15
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How training and test samples differ."""
+    """Differences between training and test samples."""
 
     auc: Estimate
-    """Chance that of a training and a test sample the classifier takes the right one for test."""
+    """Probability that the classifier picks the test sample from a training and a test sample."""
     differences: dict[str, Estimate]
-    """By statistic: test mean minus training mean, in the training samples' standard deviations."""
+    """Test mean minus training mean of each statistic, in training standard deviations."""
 
     @property
     def shifted(self) -> bool:
-        """Whether the test set looks different: a one-sided test at the level FALSE_ALARMS."""
+        """True if the test set looks different: a one-sided test at the level FALSE_ALARMS."""
         return self.auc.value - NormalDist().inv_cdf(1 - FALSE_ALARMS) * self.auc.error > 0.5
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """Statistics whose means differ, the most first: two-sided tests, after Bonferroni.
+        """Statistics whose means differ, largest first: two-sided tests with Bonferroni correction.
 
-        By the normal distribution, which with fewer than some 50 test groups alarms more often than
-        FALSE_ALARMS: of 60 drawn parts of 18 samples twice, of 60 samples once.
+        They assume normal distributions, so with fewer than some 50 test groups they alarm more
+        often than FALSE_ALARMS: for 2 of 60 drawn parts of 18 samples, 1 of 60 parts of 60 samples.
         """
         width = NormalDist().inv_cdf(1 - FALSE_ALARMS / 2 / len(self.differences))
         sizes = {
@@ -55,64 +53,25 @@ class Shift:
         }
         return tuple(sorted(sizes, key=lambda name: -sizes[name]))
 
-    def record(self) -> dict[str, Any]:
-        """For folds.json."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `record`."""
-        differences = {name: Estimate(**each) for name, each in record["differences"].items()}
-        return cls(Estimate(**record["auc"]), differences)
-
-    def describe(self) -> list[str]:
-        """The verdict, what it rests on, and what to do about it, a line each."""
-        auc = f"AUC {self.auc.value:.2f} [{self.auc.low:.2f}, {self.auc.high:.2f}]"
-        unit = " standard deviations"
-        named = ", ".join(
-            f"{name} ({self.differences[name].value:+.2f}{'' if place else unit})"
-            for place, name in enumerate(self.differing[:NAMED])
-        )
-        if len(self.differing) > NAMED:
-            named += f" and {len(self.differing) - NAMED} more"
-        if not self.shifted:
-            verdict = f"training and test samples can't be told apart: {auc}"
-            if named:
-                return [verdict, f"though on average they differ in {named}"]
-            return [f"{verdict}, nothing to correct"]
-        return [
-            Caution(
-                f"the test set looks different: {auc}; "
-                + (f"most in {named}" if named else "in how statistics go together, in none's mean")
-            ),
-            "expect less there than the OOF score, and augment what differs (--gain and --offset "
-            "for brightness)",
-        ]
-
 
 def measure_shift(
-    train: np.ndarray,
-    test: np.ndarray,
-    names: Sequence[str],
-    group: np.ndarray,
-    test_group: np.ndarray,
-    n_folds: int,
-    seed: int,
+    train: Part, test: Part, names: Sequence[str], n_folds: int, seed: int
 ) -> Shift | None:
-    """Compare statistics [n, k] and [m, k], called `names`; groups, [n] and [m], span both.
+    """Compare the statistics, called `names`, of two parts whose groups span both.
 
-    None when either part has too few groups to tell.
+    None if either part has too few groups to tell.
     """
-    if min(len(np.unique(group)), len(np.unique(test_group))) < max(n_folds, FEWEST_GROUPS):
+    fewest = min(len(np.unique(part.group)) for part in (train, test))
+    if fewest < max(n_folds, FEWEST_GROUPS):
         return None
-    is_test = np.repeat([0, 1], [len(train), len(test)])
-    groups = np.concatenate([group, test_group])
-    statistics = np.concatenate([train, test])
+    is_test = np.repeat([0, 1], [len(train.group), len(test.group)])
+    groups = np.concatenate([train.group, test.group])
+    statistics = np.concatenate([train.statistics, test.statistics])
     bootstrap = Bootstrap(groups)
-    # A test sample has the other label than a training sample that it is a copy of: that would
-    # teach the classifier to be wrong.
+    # By groups: a test sample and its copy in training have different labels here, so a classifier
+    # that has seen one of them is wrong about the other.
     fold = deal_folds(is_test, groups, n_folds, seed)
-    prob = cross_fit(statistics, is_test, fold)[:, 1]
+    prob = predict_held_out(statistics, is_test, fold)[:, 1]
     return Shift(
         measure_auc(is_test, prob, fold, bootstrap),
         dict(zip(names, compare_means(statistics, is_test, bootstrap), strict=True)),
@@ -124,10 +83,10 @@ def measure_auc(
 ) -> Estimate:
     """Area under the ROC curve of `prob` [n], over pairs of samples within a fold.
 
-    Only there, as scores of different models don't compare. Two samples of different folds that
-    are alike judge each other, right both times or wrong both times: that makes the AUC of parts
-    that can't be told apart vary up to sqrt(2) times as much as its bootstrap over given scores
-    (1.38 and 1.40 times, measured with trees and a linear classifier), so the draws are widened.
+    Scores of different folds' models can't be compared. Two similar samples in different folds
+    judge each other, both right or both wrong. This makes the AUC of indistinguishable parts vary
+    up to sqrt(2) times as much as its bootstrap over given scores (measured 1.38 and 1.40 times,
+    with trees and a linear classifier), so the draws are widened by that factor.
     """
     orders, starts = [], []
     for number in np.unique(fold):
@@ -136,13 +95,13 @@ def measure_auc(
         starts.append(np.unique(prob[orders[-1]], return_index=True)[1])
 
     def of_draws(counts: np.ndarray) -> np.ndarray:
-        """AUC [draw] where each group counts so often, int [draw, group]."""
+        """AUC [draw] for the number of times that each group counts, int [draw, group]."""
         right, pairs = np.zeros((2, len(counts)))
         for rows, ties in zip(orders, starts, strict=True):
             drawn = counts[:, bootstrap.group[rows]]
             test = np.add.reduceat(drawn * is_test[rows], ties, axis=1)
             training = np.add.reduceat(drawn * (1 - is_test[rows]), ties, axis=1)
-            # A tie is half right.
+            # A tie counts half.
             below = training.cumsum(axis=1) - training / 2
             right += (test * below).sum(axis=1)
             pairs += test.sum(axis=1) * training.sum(axis=1)
@@ -151,7 +110,7 @@ def measure_auc(
         return auc
 
     [value] = of_draws(np.ones((1, bootstrap.n_groups), np.uint8))
-    # In blocks: a draw of all samples takes a few numbers of each.
+    # In blocks: every draw takes a few numbers per sample.
     drawn = np.concatenate([of_draws(bootstrap.counts[block]) for block in BLOCKS])
     return estimate(value, np.clip(value + sqrt(2) * (drawn - value), 0, 1))
 
@@ -161,7 +120,7 @@ def compare_means(
 ) -> list[Estimate]:
     """Test minus training mean of statistics [n, k], in training standard deviations.
 
-    What never varies in training is compared in its own unit.
+    A statistic that never varies in training is compared in its own unit.
     """
     deviation = statistics[is_test == 0].std(axis=0, dtype=np.float64)
     scaled = statistics / np.where(deviation > 0, deviation, 1)

@@ -9,7 +9,7 @@ from cellline.host.names import name_classes
 def check_groups(
     labels: np.ndarray, group: np.ndarray, classes: tuple[str, ...], n_folds: int
 ) -> None:
-    """Raise UserError when there are classes with fewer groups than folds."""
+    """Raise UserError if a class has fewer groups than there are folds."""
     groups = [len(np.unique(group[labels == index])) for index in range(len(classes))]
     few = [
         f"{name} has {count}"
@@ -25,25 +25,17 @@ def check_groups(
         )
 
 
-def deal_folds(labels: np.ndarray, group: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Stratified folds, int64 [n], of labels int [n] and groups [n]; no group is in two folds."""
-    # Imported where it is used: it takes a second, which the other verbs need not spend.
-    from sklearn.model_selection import StratifiedGroupKFold
+def deal_folds(labels: np.ndarray, group: np.ndarray | None, n_folds: int, seed: int) -> np.ndarray:
+    """Stratified folds, int64 [n], of labels int [n] and groups [n]; no group is in two folds.
 
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    Without groups the folds are naive, as if no sample had a copy: only to measure what that does.
+    """
+    # Imported here: it takes a second, which the other verbs need not spend.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    kind = StratifiedKFold if group is None else StratifiedGroupKFold
     fold = np.empty(len(labels), dtype=np.int64)
-    for number, (_, held_out) in enumerate(splitter.split(labels, labels, group)):
-        fold[held_out] = number
-    return fold
-
-
-def deal_naively(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Stratified folds, int64 [n], as if no sample had a copy: only to measure what that does."""
-    # Imported where it is used, as above.
-    from sklearn.model_selection import StratifiedKFold
-
-    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    fold = np.empty(len(labels), dtype=np.int64)
-    for number, (_, held_out) in enumerate(splitter.split(labels, labels)):
+    splits = kind(n_folds, shuffle=True, random_state=seed).split(labels, labels, group)
+    for number, (_, held_out) in enumerate(splits):
         fold[held_out] = number
     return fold

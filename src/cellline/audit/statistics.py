@@ -1,12 +1,13 @@
-"""A few dozen fixed statistics of each sample's image, which a person can read.
+"""A few dozen fixed, readable statistics of each sample's image.
 
-What a model without any learning of features sees of a sample: how bright its channels are, how
-that varies, how fine their texture is, and how they go together. All are made of whole-number sums
-over pixels or pairs of pixels that the eight flips and rotations of the square (D4) map onto each
-other, so that they are the same, to the last bit, for all eight views of an image.
+They describe the brightness of its channels, their spread, texture and correlation, for models that
+learn no features. All are based on whole-number sums over pixels, or pairs of pixels, that the
+eight flips and rotations of a square (D4) map onto each other, so the eight views of an image have
+the same statistics to the last bit.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -14,31 +15,37 @@ import numpy as np
 from cellline.data.images import name_channel
 from cellline.host.processors import map_in_order
 
-# Of pixels that a thread reads at once, 128 samples of 3 x 64 x 64: small enough for the
-# processor's cache. What is computed of them takes some 20 times as much.
+# Pixels that a thread reads at once, 128 samples of 3 x 64 x 64: small enough for the processor's
+# cache. Intermediate arrays take some 20 times as much.
 BLOCK_BYTES = 3 << 19
 
-# Of a channel's pixels; the ends, not 0 and 100, because one dead pixel would set those.
+# Statistics of each channel; not percentiles 0 and 100, which a single dead pixel would set.
 PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
-# Mean absolute difference of pixels so far apart (a variogram's first points).
-TEXTURES = {"fine": 1, "medium": 2, "coarse": 4}
+KINDS = (
+    *("mean", "standard deviation", "centre mean"),
+    *("1st percentile", "10th percentile", "25th percentile", "median"),
+    *("75th percentile", "90th percentile", "99th percentile"),
+    *("fine texture", "medium texture", "coarse texture"),
+)
+# Texture is the mean absolute difference of pixels at these distances (as in a variogram).
+DISTANCES = (1, 2, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Training or test samples, as the audit's cheap models see them."""
+
+    statistics: np.ndarray
+    """float32 [n, k], see `measure_statistics`."""
+    group: np.ndarray
+    """[n]: groups are shared by both parts."""
 
 
 def name_statistics(channels: Sequence[str]) -> tuple[str, ...]:
-    """Names in the order of `measure_statistics`' columns, such as 'red 99th percentile'."""
-    kinds = (
-        "mean",
-        "standard deviation",
-        "centre mean",
-        *(
-            "median" if q == 50 else f"{q}{'st' if q == 1 else 'th'} percentile"
-            for q in PERCENTILES
-        ),
-        *(f"{name} texture" for name in TEXTURES),
-    )
+    """Names of the columns of `measure_statistics`, in order: 'red 99th percentile'."""
     names = [name_channel(channel) for channel in channels]
     return (
-        *(f"{channel} {kind}" for channel in names for kind in kinds),
+        *(f"{channel} {kind}" for channel in names for kind in KINDS),
         *(f"{a}-{b} correlation" for a, b in combinations(names, 2)),
     )
 
@@ -54,12 +61,12 @@ def measure_statistics(images: np.ndarray) -> np.ndarray:
     def measure(start: int) -> np.ndarray:
         return measure_block(np.asarray(images[start : start + length]))
 
-    # Threads: NumPy's loops run beside each other.
+    # Threads: NumPy's loops run in parallel.
     return np.concatenate(list(map_in_order(measure, range(0, len(images), length))))
 
 
 def measure_block(images: np.ndarray) -> np.ndarray:
-    """`measure_statistics` of one block."""
+    """Statistics of one block; see `measure_statistics`."""
     n, n_channels, height, width = images.shape
     pixels = images.reshape(n, n_channels, height * width)
     signed = images.astype(np.int16)
@@ -70,11 +77,11 @@ def measure_block(images: np.ndarray) -> np.ndarray:
     deviation = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
     top, left = height // 4, width // 4
     centre = images[:, :, top : height - top, left : width - left].mean((2, 3))
-    # Stable: of bytes that is a radix sort, five times as fast as the default.
+    # Stable: for bytes that is a radix sort, five times as fast as the default.
     order = np.sort(pixels, axis=2, kind="stable")
     ranks = [round(q / 100 * (pixels.shape[2] - 1)) for q in PERCENTILES]
     by_channel = [mean, deviation, centre, *np.moveaxis(order[:, :, ranks], 2, 0)]
-    for lag in TEXTURES.values():
+    for lag in DISTANCES:
         down = np.abs(signed[:, :, lag:] - signed[:, :, :-lag])
         across = np.abs(signed[..., lag:] - signed[..., :-lag])
         total = down.sum((2, 3)) + across.sum((2, 3))

@@ -1,44 +1,57 @@
-"""Drawing cells: fields of view with nuclei, microtubules and endoplasmic reticulum.
+"""Drawn cells: fields of view with nuclei, microtubules and endoplasmic reticulum.
 
-The real crops may not be redistributed, so the demo, the tests and the README picture use these.
+The real crops may not be redistributed, so the demo and the tests use these.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 CHANNELS = ("blue", "red", "yellow")
-
-Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """How one cell line looks. Lengths are pixels of a 64-pixel crop, brightness is 0 to 255."""
+    """Look of a cell line: lengths in pixels of a 64-pixel crop, brightness from 0 to 255."""
 
-    frequency: float  # samples of this class in the real training set: sets the imbalance
-    spacing: float  # least distance between two nuclei: small is crowded
-    body: float  # radius of the whole cell
-    nucleus: float  # radius
-    elongation: float  # long axis over short axis, of nucleus and body
-    lobing: float  # depth of the outline's dents, as a part of the radius
-    blue: float  # brightness of the nucleus
-    chromatin: float  # contrast of its texture, 0 to 1
-    grain: float  # wavelength of its texture
-    nucleoli: int  # dark spots in it
-    red: float  # brightness of the microtubules
-    filaments: int  # microtubules a cell
-    reach: float  # their length
-    curl: float  # how much they bend, radians a pixel
-    yellow: float  # brightness of the endoplasmic reticulum
-    mesh: float  # wavelength of its network
-    extent: float  # distance from the nucleus over which it fades by a factor e
+    frequency: float
+    """Samples of this class in the real training set, for the imbalance."""
+    spacing: float
+    """Smallest distance between two nuclei; small is crowded."""
+    body: float
+    """Radius of the whole cell."""
+    nucleus: float
+    """Radius."""
+    elongation: float
+    """Long axis divided by short axis, of nucleus and body."""
+    lobing: float
+    """Depth of the outline's dents, as a share of the radius."""
+    blue: float
+    """Brightness of the nucleus."""
+    chromatin: float
+    """Contrast of its texture, 0 to 1."""
+    grain: float
+    """Wavelength of its texture."""
+    nucleoli: int
+    """Dark spots in it."""
+    red: float
+    """Brightness of the microtubules."""
+    filaments: int
+    """Microtubules per cell."""
+    reach: float
+    """Their length."""
+    curl: float
+    """Their curvature, radians per pixel."""
+    yellow: float
+    """Brightness of the endoplasmic reticulum."""
+    mesh: float
+    """Wavelength of its network."""
+    extent: float
+    """Distance from the nucleus over which it fades by a factor e."""
 
 
-# The real lines' habits, exaggerated so that a network learns them in about a hundred steps.
+# The real lines' looks, exaggerated so that a network learns them in about a hundred steps.
 # fmt: off
 CELL_LINES: Mapping[str, Appearance] = {
     #                  freq spac bod nuc elon  lobing blu chrom grn n  red fil rch curl yel mesh ext
@@ -54,19 +67,22 @@ CELL_LINES: Mapping[str, Appearance] = {
 }
 # fmt: on
 
+# Relative variation between fields of one cell line: exposures most, geometry a little.
+SPREADS = {
+    **{"spacing": 0.08, "body": 0.1, "nucleus": 0.06, "elongation": 0.06},
+    **{"blue": 0.15, "red": 0.2, "yellow": 0.2, "filaments": 0.15, "reach": 0.1, "extent": 0.1},
+}
 
-def draw_field(
-    rng: np.random.Generator, cell_line: str, size: int, margin: int = 0
-) -> NDArray[np.uint8]:
-    """Draw a field of view, uint8 [3, size + margin, size + margin], at the scale of a `size` crop.
 
-    One cell sits near the middle; others stand as densely as the cell line does. Channels are in
-    the order of CHANNELS.
+def draw_field(rng: np.random.Generator, cell_line: str, size: int, margin: int = 0) -> np.ndarray:
+    """Draw a field of view, uint8 [channel, size + margin, size + margin], for crops of `size`.
+
+    One cell lies near the middle, others around it at the cell line's density. See CHANNELS.
     """
-    look = _individual(rng, CELL_LINES[cell_line])
+    look = vary_look(rng, CELL_LINES[cell_line])
     side, unit = size + margin, size / 64
-    cells = _place_cells(rng, look, side / unit)
-    # float32 down to the outlines: 378 samples took 3.9 s of CPU instead of 5.5.
+    cells = place_cells(rng, look, side / unit)
+    # float32 down to the outlines: 378 samples take 3.9 s of CPU instead of 5.5.
     grid = (np.arange(side, dtype=np.float32) + 0.5) / unit
     dy = grid[None, :, None] - cells.y[:, None, None]
     dx = grid[None, None, :] - cells.x[:, None, None]
@@ -79,16 +95,16 @@ def draw_field(
     owner = np.argmin(distance / body_edge, axis=0)[None]
     inside = np.take_along_axis(body_edge - distance, owner, axis=0)[0]
     outside_nucleus = np.take_along_axis(distance - nucleus_edge, owner, axis=0)[0]
-    body = _sigmoid(inside / 1.2)
-    nucleus = _sigmoid((nucleus_edge - distance) / 0.6).max(axis=0)
+    body = sigmoid(inside / 1.2)
+    nucleus = sigmoid((nucleus_edge - distance) / 0.6).max(axis=0)
     cytoplasm = body * (1 - 0.9 * nucleus)
 
-    chromatin = np.exp(look.chromatin * _noise(rng, side, look.grain * unit))
-    blue = look.blue * nucleus * chromatin * _nucleoli(rng, look, cells, dy, dx)
-    red = look.red * cytoplasm * (_filaments(rng, look, cells, side, unit) + 0.2)
+    chromatin = np.exp(look.chromatin * draw_noise(rng, side, look.grain * unit))
+    blue = look.blue * nucleus * chromatin * draw_nucleoli(rng, look, cells, dy, dx)
+    red = look.red * cytoplasm * (draw_filaments(rng, look, cells, side, unit) + 0.2)
     # The zero crossings of band-limited noise form a closed network, as the reticulum does.
-    network = np.exp(-2 * np.abs(_noise(rng, side, look.mesh * unit, band=0.35)))
-    speckle = np.exp(0.4 * _noise(rng, side, 3 * unit))
+    network = np.exp(-2 * np.abs(draw_noise(rng, side, look.mesh * unit, band=0.35)))
+    speckle = np.exp(0.4 * draw_noise(rng, side, 3 * unit))
     fade = np.exp(-np.maximum(outside_nucleus, 0) / look.extent)
     yellow = look.yellow * cytoplasm * fade * speckle * (1.2 * network + 0.4)
 
@@ -97,29 +113,24 @@ def draw_field(
     return np.asarray(np.clip(np.rint(image), 0, 255), dtype=np.uint8)
 
 
-def contact_sheet(columns: int, *, size: int = 64, seed: int = 0) -> Image.Image:
-    """Draw a picture with a row per cell line: red, yellow (as green), blue; twice enlarged."""
-    rows = []
-    for row, name in enumerate(CELL_LINES):
-        rngs = [np.random.default_rng([seed, 3, row, i]) for i in range(columns)]
-        rows.append(np.concatenate([draw_field(rng, name, size) for rng in rngs], axis=2))
-    sheet = np.concatenate(rows, axis=1)[[1, 2, 0]].transpose(1, 2, 0)
-    return Image.fromarray(sheet.repeat(2, axis=0).repeat(2, axis=1))
-
-
 @dataclass(frozen=True)
-class _Cells:
-    """The cells of a field, the middle one first."""
+class Cells:
+    """Cells of a field, the middle one first; arrays are float32."""
 
-    y: Floats  # [n], in pixels of a 64-pixel crop, like x
-    x: Floats  # [n]
-    angle: Floats  # [n], the long axis's
-    size: Floats  # [n], 1 is the field's mean
+    y: np.ndarray
+    """[n], in pixels of a 64-pixel crop"""
+    x: np.ndarray
+    """[n]"""
+    angle: np.ndarray
+    """[n], of the long axis"""
+    size: np.ndarray
+    """[n], relative to the field's mean"""
     elongation: float
-    phase: Floats  # [2, n]
+    phase: np.ndarray
+    """[2, n]"""
 
-    def outline(self, theta: Floats) -> tuple[Floats, Floats]:
-        """Return the ellipses' radii and the lobes' height, -2 to 2, at the angles [n, a, b]."""
+    def outline(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Radii of the ellipses and heights of the lobes, -2 to 2, at the angles [n, a, b]."""
         turn = theta - self.angle[:, None, None]
         cos2, sin2 = np.cos(turn) ** 2, np.sin(turn) ** 2
         ellipse = 1 / np.sqrt(cos2 / self.elongation + sin2 * self.elongation)
@@ -128,29 +139,17 @@ class _Cells:
         return ellipse * self.size[:, None, None], lobes
 
 
-def _individual(rng: np.random.Generator, look: Appearance) -> Appearance:
-    """Vary a class's appearance from field to field: exposures most, geometry a little."""
-
-    def about(value: float, spread: float) -> float:
-        return value * float(np.exp(spread * rng.normal()))
-
-    return replace(
-        look,
-        spacing=about(look.spacing, 0.08),
-        body=about(look.body, 0.1),
-        nucleus=about(look.nucleus, 0.06),
-        elongation=about(look.elongation, 0.06),
-        blue=about(look.blue, 0.15),
-        red=about(look.red, 0.2),
-        yellow=about(look.yellow, 0.2),
-        filaments=round(about(look.filaments, 0.15)),
-        reach=about(look.reach, 0.1),
-        extent=about(look.extent, 0.1),
-    )
+def vary_look(rng: np.random.Generator, look: Appearance) -> Appearance:
+    """Vary a cell line's look from field to field; see SPREADS."""
+    varied = {
+        name: getattr(look, name) * float(np.exp(spread * rng.normal()))
+        for name, spread in SPREADS.items()
+    }
+    return replace(look, **{**varied, "filaments": round(varied["filaments"])})
 
 
-def _place_cells(rng: np.random.Generator, look: Appearance, side: float) -> _Cells:
-    """Throw darts at the field and a border around it; keep those that leave the others room."""
+def place_cells(rng: np.random.Generator, look: Appearance, side: float) -> Cells:
+    """Throw darts at the field and a border around it; keep those that leave room for others."""
     spots = np.array([[side, side]]) / 2 + rng.normal(0, 6, 2)
     for dart in rng.uniform(-12, side + 12, (80, 2)):
         if np.hypot(*(spots - dart).T).min() > look.spacing * rng.uniform(1, 1.2):
@@ -159,13 +158,13 @@ def _place_cells(rng: np.random.Generator, look: Appearance, side: float) -> _Ce
     y, x = spots.T.astype(np.float32)
     angle, *phase = rng.uniform(0, 2 * np.pi, (3, n)).astype(np.float32)
     size = np.exp(rng.normal(0, 0.08, n)).astype(np.float32)
-    return _Cells(y, x, angle, size, look.elongation, np.stack(phase))
+    return Cells(y, x, angle, size, look.elongation, np.stack(phase))
 
 
-def _nucleoli(
-    rng: np.random.Generator, look: Appearance, cells: _Cells, dy: Floats, dx: Floats
-) -> Floats:
-    """Return the factor [H, W] by which nucleoli darken the nuclei."""
+def draw_nucleoli(
+    rng: np.random.Generator, look: Appearance, cells: Cells, dy: np.ndarray, dx: np.ndarray
+) -> np.ndarray:
+    """Factor [height, width] by which nucleoli darken the nuclei."""
     factor = np.ones((dy.shape[1], dx.shape[2]))
     for _ in range(look.nucleoli):
         towards = rng.uniform(0, 2 * np.pi, (len(cells.y), 1, 1))
@@ -175,10 +174,10 @@ def _nucleoli(
     return factor
 
 
-def _filaments(
-    rng: np.random.Generator, look: Appearance, cells: _Cells, side: int, unit: float
-) -> Floats:
-    """Return the microtubules' density [side, side], 0 to 1: curves outward from each nucleus."""
+def draw_filaments(
+    rng: np.random.Generator, look: Appearance, cells: Cells, side: int, unit: float
+) -> np.ndarray:
+    """Density [side, side] of the microtubules, 0 to 1: curves that leave each nucleus."""
     n, step = len(cells.y), 0.7
     steps = int(1.3 * look.reach / step)
     shape = (n, look.filaments)
@@ -203,12 +202,14 @@ def _filaments(
     return 1 - np.exp(-step * density.reshape(side, side))
 
 
-def _noise(rng: np.random.Generator, side: int, wavelength: float, band: float = 1.0) -> Floats:
-    """Return Gaussian noise [side, side] around a wavelength in pixels, mean 0, deviation 1."""
+def draw_noise(
+    rng: np.random.Generator, side: int, wavelength: float, band: float = 1.0
+) -> np.ndarray:
+    """Gaussian noise [side, side] around a wavelength in pixels, mean 0, deviation 1."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     relative = frequency * max(wavelength, 2.5)
     passed = np.exp(-(((relative - 1) / band) ** 2))
-    noise: Floats = np.fft.irfft2(
+    noise: np.ndarray = np.fft.irfft2(
         np.fft.rfft2(rng.normal(size=(side, side))) * passed, (side, side)
     )
     noise -= noise.mean()
@@ -216,5 +217,6 @@ def _noise(rng: np.random.Generator, side: int, wavelength: float, band: float =
     return noise
 
 
-def _sigmoid(x: Floats) -> Floats:
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Logistic function."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))

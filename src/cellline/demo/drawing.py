@@ -1,36 +1,64 @@
-"""A small synthetic competition, drawn rather than photographed, in the real one's exact layout.
+"""A small synthetic competition, drawn, in the exact layout of the real one.
 
-It keeps what makes the real data awkward: unequal classes, copies (also turned, also across the
-training and test parts) and overlapping crops of one field of view.
+It keeps what makes the real data awkward: unequal classes, copies (also turned, also between
+training and test) and overlapping crops of one field of view.
 """
 
 import io
 import tarfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from cellline.data.views import VIEWS, take_view
 from cellline.demo.cells import CELL_LINES, CHANNELS, draw_field
 from cellline.host.files import atomic, write_csv
 
-Picture = NDArray[np.uint8]  # [3, size, size], channels in the order of CHANNELS
-
 HEADER = ("file_id", "cell_line")
 
-# One copy in five is flipped or rotated, the rest are exact: as rare as they are in the real data.
+# One copy in five is flipped or rotated, the rest are exact: as rare as in the real data.
 TURNED_EVERY = 5
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Where one sample's picture comes from: a crop at `offset` of a field, seen in a D4 view.
+class Drawing:
+    """Settings of a drawn competition; each part has a sample of every cell line or more."""
 
-    Two samples are copies or overlapping crops of each other exactly if their `field` is the same.
+    samples_train: int
+    samples_test: int
+    size: int = 64
+    """Side of a picture, pixels."""
+    seed: int = 0
+    copies: float = 0.1
+    """Share of the training samples that copy another one; half of it for test samples."""
+    overlaps: float = 0.03
+    """Share of the training samples that are another crop of another one's field."""
+
+    @property
+    def train_ids(self) -> range:
+        """Ids of the training samples."""
+        return range(1, self.samples_train + 1)
+
+    @property
+    def test_ids(self) -> range:
+        """Ids of the test samples."""
+        return range(self.samples_train + 1, self.samples_train + self.samples_test + 1)
+
+    @property
+    def margin(self) -> int:
+        """Largest shift between two crops of one field, pixels."""
+        return self.size // 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Origin of a sample's picture: a crop at `offset` of a field, in one of the VIEWS.
+
+    Samples of the same `field` are copies or overlapping crops of each other; no others are.
     """
 
     cell_line: str
@@ -39,184 +67,40 @@ class Sample:
     view: int = 0
 
 
-def draw_competition(
-    folder: Path,
-    *,
-    samples_train: int = 270,
-    samples_test: int = 108,
-    size: int = 64,
-    seed: int = 0,
-    copies: float = 0.1,
-    overlaps: float = 0.03,
-    mislabelled: float = 0.0,
-    test_gain: float = 1.0,
-) -> dict[int, str]:
+def draw_competition(folder: Path, drawing: Drawing) -> dict[int, str]:
     """Write a competition's four files into `folder`; return each test sample's true label.
 
-    Training ids start at 1 and test ids follow. Of the training samples a fraction `copies` copies
-    another one, a fraction `overlaps` is another crop of another one's field, and a fraction
-    `mislabelled` of them, none that has copies, carries a wrong label in `y_train.csv`. Half the
-    fraction `copies` of the test samples copies a training sample. The test images' red channel is
-    `test_gain` times as bright, up to 255: a test set that doesn't look like the training set, and
-    has no exact copies of it. The same arguments give the same bytes in every file (on the same
-    machine, NumPy and Pillow).
-
-    Raises FileExistsError if one of the files exists, ValueError for a part smaller than the number
-    of classes, a `size` below 16 pixels, fractions that can't be met, or a negative gain.
+    The same settings give the same bytes (on the same machine, NumPy and Pillow).
     """
-    if test_gain < 0:
-        raise ValueError("test_gain must not be negative")
-    samples = plan_samples(
-        samples_train, samples_test, size=size, seed=seed, copies=copies, overlaps=overlaps
+    samples = plan_samples(drawing)
+    train, test = ({i: samples[i] for i in ids} for ids in (drawing.train_ids, drawing.test_ids))
+    write_competition(
+        folder,
+        ((i, draw_sample(sample, drawing)) for i, sample in train.items()),
+        ((i, draw_sample(sample, drawing)) for i, sample in test.items()),
+        {i: sample.cell_line for i, sample in train.items()},
+        test,
     )
-    train_ids = range(1, samples_train + 1)
-    test_ids = range(samples_train + 1, samples_train + samples_test + 1)
-    labels = _given_labels(samples, train_ids, mislabelled, seed)
-    pictures = ((i, draw_sample(samples[i], size, seed)) for i in train_ids)
-    of_test = ((i, _brighten(draw_sample(samples[i], size, seed), test_gain)) for i in test_ids)
-    write_competition(folder, pictures, of_test, labels, test_ids)
-    return {i: samples[i].cell_line for i in test_ids}
+    return {i: sample.cell_line for i, sample in test.items()}
 
 
 def write_competition(
     folder: Path,
-    train: Iterable[tuple[int, Picture]],
-    test: Iterable[tuple[int, Picture]],
+    train: Iterable[tuple[int, np.ndarray]],
+    test: Iterable[tuple[int, np.ndarray]],
     labels: Mapping[int, str],
     test_ids: Iterable[int],
 ) -> None:
-    """Write the four files of a competition whose pictures come one by one, as id and picture.
-
-    Raises FileExistsError if one of the files exists.
-    """
-    train_path, test_path, labels_path, template_path = (
-        folder / name
-        for name in ("images_train.tar", "images_test.tar", "y_train.csv", "sample_submission.csv")
-    )
-    for path in (train_path, test_path, labels_path, template_path):
-        if path.exists():
-            raise FileExistsError(f"{path} exists already: choose an empty folder")
-    _write_tar(train_path, train)
-    _write_tar(test_path, test)
-    write_csv(labels_path, HEADER, labels.items())
+    """Write the four files of a competition whose pictures come one by one, with their ids."""
+    write_tar(folder / "images_train.tar", train)
+    write_tar(folder / "images_test.tar", test)
+    write_csv(folder / "y_train.csv", HEADER, list(labels.items()))
     placeholder = next(iter(CELL_LINES))
-    write_csv(template_path, HEADER, dict.fromkeys(test_ids, placeholder).items())
+    write_csv(folder / "sample_submission.csv", HEADER, [(i, placeholder) for i in test_ids])
 
 
-def plan_samples(
-    samples_train: int,
-    samples_test: int,
-    *,
-    size: int = 64,
-    seed: int = 0,
-    copies: float = 0.1,
-    overlaps: float = 0.03,
-) -> dict[int, Sample]:
-    """Decide what every sample shows, id -> Sample, training ids (from 1) before test ids.
-
-    The truth that a search for copies and overlaps is to find. See `draw_competition`.
-    """
-    if min(samples_train, samples_test) < len(CELL_LINES) or size < 16:
-        raise ValueError(f"each part needs {len(CELL_LINES)} samples or more, of 16 pixels or more")
-    if min(copies, overlaps) < 0 or copies + overlaps > 0.5:
-        raise ValueError("copies and overlaps must not be negative nor exceed half the samples")
-    rng = np.random.default_rng([seed, 1])
-    margin = _margin(size)
-    samples: dict[int, Sample] = {}
-    for first, count in ((1, samples_train), (samples_train + 1, samples_test)):
-        for i, cell_line in enumerate(_deal_cell_lines(rng, count), start=first):
-            y, x = rng.integers(0, margin + 1, size=2).tolist()
-            samples[i] = Sample(cell_line, field=i, offset=(y, x))
-
-    train_ids = range(1, samples_train + 1)
-    test_ids = range(samples_train + 1, samples_train + samples_test + 1)
-    of_line: dict[str, list[int]] = defaultdict(list)
-    for i in train_ids:
-        of_line[samples[i].cell_line].append(i)
-    alone = set(samples)
-    for targets, wanted, overlap in (
-        (train_ids, round(copies * samples_train), False),
-        (train_ids, round(overlaps * samples_train), True),
-        (test_ids, round(copies * samples_test / 2), False),
-    ):
-        planted = 0
-        for target in rng.permutation(targets).tolist():
-            if planted == wanted:
-                break
-            sources = [i for i in of_line[samples[target].cell_line] if i != target]
-            if target in alone and sources:
-                source = sources[rng.integers(len(sources))]
-                planted += 1
-                turned = planted % TURNED_EVERY == 0
-                samples[target] = _another(rng, samples[source], margin, overlap, turned)
-                alone -= {target, source}
-    return samples
-
-
-def draw_sample(sample: Sample, size: int, seed: int) -> Picture:
-    """Draw one sample's picture, uint8 [3, size, size]."""
-    rng = np.random.default_rng([seed, 2, sample.field])
-    field = draw_field(rng, sample.cell_line, size, _margin(size))
-    y, x = sample.offset
-    crop = np.rot90(field[:, y : y + size, x : x + size], sample.view % 4, axes=(1, 2))
-    return np.ascontiguousarray(crop[:, :, ::-1] if sample.view >= 4 else crop)
-
-
-def _brighten(picture: Picture, gain: float) -> Picture:
-    """Return a picture whose red channel is `gain` times as bright."""
-    red = CHANNELS.index("red")
-    brightened = picture.copy()
-    brightened[red] = np.minimum(np.rint(picture[red] * float(gain)), 255)
-    return brightened
-
-
-def _margin(size: int) -> int:
-    """Return by how much two crops of one field may be shifted, in pixels."""
-    return size // 4
-
-
-def _another(
-    rng: np.random.Generator, source: Sample, margin: int, overlap: bool, turned: bool
-) -> Sample:
-    """Return a sample of the same field: a shifted crop, a turned copy or an exact copy."""
-    if overlap:
-        shift_y, shift_x = rng.integers(1, margin + 1, size=2).tolist()
-        y, x = source.offset
-        return replace(source, offset=((y + shift_y) % (margin + 1), (x + shift_x) % (margin + 1)))
-    if turned:
-        return replace(source, view=(source.view + int(rng.integers(1, 8))) % 8)
-    return source
-
-
-def _deal_cell_lines(rng: np.random.Generator, count: int) -> list[str]:
-    """Return `count` labels in random order, each class once and the rest by its frequency."""
-    frequency = np.array([look.frequency for look in CELL_LINES.values()])
-    share = (count - len(CELL_LINES)) * frequency / frequency.sum()
-    extra = np.floor(share).astype(int)
-    extra[np.argsort(extra - share, kind="stable")[: round(share.sum()) - extra.sum()]] += 1
-    dealt: list[str] = rng.permutation(np.repeat(list(CELL_LINES), extra + 1)).tolist()
-    return dealt
-
-
-def _given_labels(
-    samples: Mapping[int, Sample], train_ids: range, mislabelled: float, seed: int
-) -> dict[int, str]:
-    """Return the training labels as published: some of the samples without copies are wrong."""
-    rng = np.random.default_rng([seed, 4])
-    labels = {i: samples[i].cell_line for i in train_ids}
-    fields = Counter(sample.field for sample in samples.values())
-    alone = [i for i in train_ids if fields[samples[i].field] == 1]
-    wanted = round(mislabelled * len(train_ids))
-    if not 0 <= wanted <= len(alone):
-        raise ValueError(f"can't mislabel {wanted} of {len(alone)} samples without copies")
-    for i in rng.choice(alone, wanted, replace=False).tolist():
-        wrong = [name for name in CELL_LINES if name != labels[i]]
-        labels[i] = wrong[rng.integers(len(wrong))]
-    return labels
-
-
-def _write_tar(path: Path, pictures: Iterable[tuple[int, Picture]]) -> None:
-    """Pack pictures as the competition does; TarInfo's defaults leave no time and no owner."""
+def write_tar(path: Path, pictures: Iterable[tuple[int, np.ndarray]]) -> None:
+    """Pack pictures uint8 [channel, height, width] as the competition does, without times."""
     with (
         atomic(path) as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive,
@@ -229,3 +113,66 @@ def _write_tar(path: Path, pictures: Iterable[tuple[int, Picture]]) -> None:
                 member.size = png.tell()
                 png.seek(0)
                 archive.addfile(member, png)
+
+
+def draw_sample(sample: Sample, drawing: Drawing) -> np.ndarray:
+    """Draw one sample's picture, uint8 [channel, size, size]."""
+    rng = np.random.default_rng([drawing.seed, 2, sample.field])
+    field = draw_field(rng, sample.cell_line, drawing.size, drawing.margin)
+    y, x = sample.offset
+    crop = field[:, y : y + drawing.size, x : x + drawing.size]
+    return np.ascontiguousarray(take_view(crop, sample.view))
+
+
+def plan_samples(drawing: Drawing) -> dict[int, Sample]:
+    """Decide what every sample shows, by id: the truth that a search for copies should find."""
+    rng = np.random.default_rng([drawing.seed, 1])
+    train_ids, test_ids = drawing.train_ids, drawing.test_ids
+    samples: dict[int, Sample] = {}
+    for ids in (train_ids, test_ids):
+        for i, cell_line in zip(ids, deal_cell_lines(rng, len(ids)), strict=True):
+            y, x = rng.integers(0, drawing.margin + 1, size=2).tolist()
+            samples[i] = Sample(cell_line, field=i, offset=(y, x))
+
+    of_line: dict[str, list[int]] = defaultdict(list)
+    for i in train_ids:
+        of_line[samples[i].cell_line].append(i)
+    alone = set(samples)
+    for targets, share, overlap in (
+        (train_ids, drawing.copies, False),
+        (train_ids, drawing.overlaps, True),
+        (test_ids, drawing.copies / 2, False),
+    ):
+        planted, wanted = 0, round(share * len(targets))
+        for target in rng.permutation(targets).tolist():
+            if planted == wanted:
+                break
+            sources = [i for i in of_line[samples[target].cell_line] if i != target]
+            if target in alone and sources:
+                source = sources[rng.integers(len(sources))]
+                planted += 1
+                if overlap:
+                    samples[target] = shift(rng, samples[source], drawing.margin)
+                elif planted % TURNED_EVERY == 0:
+                    view = (samples[source].view + int(rng.integers(1, 8))) % len(VIEWS)
+                    samples[target] = replace(samples[source], view=view)
+                else:
+                    samples[target] = samples[source]
+                alone -= {target, source}
+    return samples
+
+
+def shift(rng: np.random.Generator, source: Sample, margin: int) -> Sample:
+    """Another crop of the same field."""
+    y, x = (np.array(source.offset) + rng.integers(1, margin + 1, size=2)) % (margin + 1)
+    return replace(source, offset=(int(y), int(x)))
+
+
+def deal_cell_lines(rng: np.random.Generator, count: int) -> list[str]:
+    """Labels in random order: each class once, and the rest by its frequency."""
+    frequency = np.array([look.frequency for look in CELL_LINES.values()])
+    share = (count - len(CELL_LINES)) * frequency / frequency.sum()
+    extra = np.floor(share).astype(int)
+    extra[np.argsort(extra - share, kind="stable")[: round(share.sum()) - extra.sum()]] += 1
+    dealt: list[str] = rng.permutation(np.repeat(list(CELL_LINES), extra + 1)).tolist()
+    return dealt

@@ -1,13 +1,12 @@
-"""One zip that holds all that Kaggle's machine lacks, and the notebook that runs what is in it."""
+"""One zip with everything that Kaggle's machine lacks, and the notebook that runs it."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,72 +21,66 @@ from cellline.host.versions import SOURCES, source_files
 ROOT = SOURCES.parent
 NAME = "cellline-kaggle"
 
-# What wheels are carried for: Kaggle's image (September 2026) has Python 3.12, Colab's has 3.13;
-# and 3.11 is the oldest that pyproject.toml takes.
+# Wheels are included for these: Kaggle's image (September 2026) has Python 3.12, Colab's has 3.13;
+# 3.11 is the oldest that pyproject.toml allows.
 PYTHONS = ("3.11", "3.12", "3.13")
 
-# What is not carried, because the images have it in versions that pyproject.toml takes, and it is
-# large: torch with what it needs, and what Colab's image, from which Kaggle's is made, has of the
-# rest (numpy 2.0, scipy 1.16, pillow 11, OpenCV 4.13; https://github.com/googlecolab/backend-info,
-# June 2026). Scikit-learn and matplotlib are carried: Kaggle's has long had older ones than we need
+# Omitted, because the images have versions of these that pyproject.toml allows, and they are large:
+# torch with its requirements, and what else Colab's image has, from which Kaggle's is made (numpy
+# 2.0, scipy 1.16, pandas 2.2, pillow 11, OpenCV 4.13; https://github.com/googlecolab/backend-info,
+# June 2026). Scikit-learn and matplotlib are included: Kaggle's have long been older than we need
 # (https://github.com/Kaggle/docker-python, kaggle_requirements.txt).
 IN_IMAGE = frozenset(
     ("torch", "torchvision", "triton", "filelock", "fsspec", "mpmath", "networkx", "setuptools")
-) | {"sympy", "numpy", "scipy", "pillow", "opencv-python-headless"}
+) | {"sympy", "numpy", "scipy", "pandas", "pillow", "opencv-python-headless"}
 IN_IMAGE_PREFIXES = ("nvidia-", "cuda-")
 
-# glibc from 2.17 to 2.28; the images' is newer.
+# Linux with glibc from 2.17 to 2.28; the images' is newer.
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(17, 29)))
+LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
 
-# The earliest that a zip can say: the same content gives the same bytes at any time.
+# The earliest time that a zip can hold, so that the same content gives the same bytes.
 WHEN = (1980, 1, 1, 0, 0, 0)
 
 
 def build_bundle(output: Path, pythons: Sequence[str], weights: Path | None) -> Path:
-    """Write `cellline-kaggle.zip`, and `.ipynb` beside it, into a folder; the zip's path.
+    """Write `cellline-kaggle.zip`, and `.ipynb` beside it, into a folder; return the zip's path.
 
-    Raises UserError when the wheels can't be downloaded, or `weights` is not a file that
+    Raises UserError if the wheels can't be downloaded, or if `weights` is not a file that
     torchvision publishes.
     """
     notebook = render_notebook((ROOT / "kaggle" / "notebook.py").read_text(encoding="utf-8"))
-    members = {name: ROOT / name for name in sources()}
+    members = {name: ROOT / name for name in list_sources()}
     members["weights/README.txt"] = ROOT / "kaggle" / "weights.txt"
     if weights:
-        # As torch's own folder of downloads is laid out.
+        # The layout of torch's own download folder.
         members[f"weights/hub/checkpoints/{check_weights(weights)}"] = weights
+    path = output / f"{NAME}.zip"
     with tempfile.TemporaryDirectory() as folder:
         for python in pythons:
             say(f"downloading wheels for Python {python}")
-            download_wheels(pins(python), python, Path(folder))
+            download_wheels(python, Path(folder))
         wheels = sorted(Path(folder).glob("*.whl"))
-        size = sum(path.stat().st_size for path in wheels)
-        say(f"{len(wheels)} wheels of {size / 1e6:.0f} MB")
-        path = output / f"{NAME}.zip"
+        say(f"{len(wheels)} wheels of {sum(one.stat().st_size for one in wheels) / 1e6:.0f} MB")
         members |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
-        write_zip(path, members, {f"{NAME}.ipynb": notebook})
+        with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, source in sorted(members.items()):
+                archive.writestr(zipfile.ZipInfo(name, WHEN), source.read_bytes())
+            archive.writestr(zipfile.ZipInfo(f"{NAME}.ipynb", WHEN), notebook)
     write_bytes(path.with_suffix(".ipynb"), notebook)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.0f} MB)")
     return path
 
 
-def sources() -> list[str]:
-    """The files that a run needs, by their paths in the repository."""
+def list_sources() -> list[str]:
+    """Paths in the repository of the files that a run needs."""
     code = [str(path.relative_to(ROOT)) for path in source_files()]
     return [*code, "LICENSE", "README.md", "pyproject.toml", "requirements.txt"]
 
 
-def pins(python: str) -> list[str]:
-    """What requirements.txt pins for a Python on Linux, `name==version`, but what images have."""
-    target = {
-        "implementation_name": "cpython",
-        "os_name": "posix",
-        "platform_machine": "x86_64",
-        "platform_python_implementation": "CPython",
-        "platform_system": "Linux",
-        "python_full_version": f"{python}.0",
-        "python_version": python,
-        "sys_platform": "linux",
-    }
+def list_pins(python: str) -> list[str]:
+    """Pins of requirements.txt for a Python on Linux, `name==version`, less those in the images."""
+    target = {**LINUX, "python_version": python, "python_full_version": f"{python}.0"}
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return [
         f"{pin.name}{pin.specifier}"
@@ -97,44 +90,39 @@ def pins(python: str) -> list[str]:
 
 
 def in_image(name: str) -> bool:
-    """Whether a distribution is left to the image."""
+    """Tell if the images have a distribution."""
     name = canonicalize_name(name)
     return name in IN_IMAGE or name.startswith(IN_IMAGE_PREFIXES)
 
 
-def download_wheels(pinned: Iterable[str], python: str, folder: Path) -> None:
-    """Download wheels of exactly these for a Python on Linux. Raises UserError where pip fails."""
+def download_wheels(python: str, folder: Path) -> None:
+    """Download the pinned wheels for a Python on Linux. Raises UserError if pip fails."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--implementation=cp"]
     command += [f"--python-version={python}", *(f"--platform={name}" for name in PLATFORMS)]
-    command += [f"--dest={folder}", *pinned]
+    command += [f"--dest={folder}", *list_pins(python)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise UserError(
-            f"the wheels for Python {python} can't be downloaded:\n"
+            f"can't download the wheels for Python {python}; check the connection:\n"
             + "\n".join(f"  {line}" for line in errors or done.stderr.splitlines()[-3:])
         )
 
 
 def check_weights(path: Path) -> str:
-    """The file's name. Raises UserError unless it is what torchvision published under that name."""
-    if not path.is_file():
-        raise UserError(f"--weights-file {path}: no such file")
-    # The names end in the first digits of the file's SHA-256.
+    """Return the file's name. Raises UserError unless torchvision published it under that name."""
     digits = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
-    if not digits:
+    if not (path.is_file() and digits and digest_file(path).startswith(digits[1])):
         raise UserError(
-            f"--weights-file {path}: must have the name that torchvision looks for, such as "
-            "densenet161-8d451a50.pth"
+            f"--weights-file {path}: is not a file as torchvision publishes them, whose name ends "
+            "in the first digits of its SHA-256, such as densenet161-8d451a50.pth"
         )
-    if not digest_file(path).startswith(digits[1]):
-        raise UserError(f"--weights-file {path}: its content is not what its name says")
     return path.name
 
 
 def render_notebook(source: str) -> bytes:
-    """A Jupyter notebook of a script whose cells begin with `# %%` or `# %% [markdown]`.
+    """Jupyter notebook of a script whose cells begin with `# %%` or `# %% [markdown]`.
 
     Its format: https://nbformat.readthedocs.io/en/latest/format_description.html
     """
@@ -149,25 +137,6 @@ def render_notebook(source: str) -> bytes:
         lines = text.strip().splitlines(keepends=True)
         cells.append({**described, "metadata": {}, "source": lines})
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = {
-        "cells": cells,
-        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
-        "nbformat": 4,
-        "nbformat_minor": 4,
-    }
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}
     return f"{json.dumps(notebook, indent=1, ensure_ascii=False)}\n".encode()
-
-
-def write_zip(path: Path, files: dict[str, Path], texts: dict[str, bytes]) -> None:
-    """Write files and texts under these names; the same ones give the same bytes."""
-    with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name in sorted({*files, *texts}):
-            member = zipfile.ZipInfo(name, WHEN)
-            member.external_attr = 0o644 << 16
-            packed = name.endswith((".whl", ".pth"))
-            member.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
-            if name in texts:
-                archive.writestr(member, texts[name])
-            else:
-                with files[name].open("rb") as source, archive.open(member, "w") as target:
-                    shutil.copyfileobj(source, target)

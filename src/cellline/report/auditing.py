@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from cellline.audit.groups import Counts
-from cellline.audit.leak import describe_run_leak
+from cellline.audit.findings import read_findings
 from cellline.audit.reference import Reference
+from cellline.audit.words import describe_counts, describe_reference, describe_run_leak
 from cellline.report.content import Block, Bullets, Figure, Grid, Section, Table, Text
 from cellline.report.figures import draw_intervals
 from cellline.report.tiles import show
@@ -17,9 +17,10 @@ GROUPS, MEMBERS = 3, 6
 
 def audit_section(run: Run) -> Section:
     """The counts, what they would flatter, and some groups to look at."""
-    counts = Counts.from_record(run.folds.record["audit"])
+    findings = read_findings(run.folds.record)
+    counts = findings.counts
     n_train, n_test = len(run.competition.train_ids), len(run.competition.test_ids)
-    _, warnings = split_warnings(counts.describe(n_train, n_test))
+    _, warnings = split_warnings(describe_counts(counts, n_train, n_test))
     blocks: list[Block] = [
         Table(
             "Pictures that belong together are one observation; a network that has seen one of "
@@ -46,9 +47,8 @@ def audit_section(run: Run) -> Section:
             title="What belongs together",
         )
     ]
-    reference = Reference.from_record(run.folds.record["audit"]["reference"])
-    blocks += show_reference(reference)
-    blocks += show_leak(run, reference.test_share)
+    blocks += show_reference(findings.reference)
+    blocks += show_leak(run, findings.reference.test_share)
     warnings += [f"Of the input's {line}." for line in run.competition.warnings]
     return Section("audit", "Leak audit", [*blocks, *show_groups(run)], warnings)
 
@@ -67,7 +67,7 @@ def show_reference(reference: Reference) -> list[Block]:
             "samples, so that the distance between them is the leak's.",
             draw_intervals("reference", list(rows), "BAC", list(rows.values()), "BAC, %"),
         ),
-        Bullets([sentence(line) for line in reference.describe()]),
+        Bullets([sentence(line) for line in describe_reference(reference)]),
     ]
 
 

@@ -1,6 +1,7 @@
 """The comparison of training and test images."""
 
-from cellline.audit.shift import Shift
+from cellline.audit.findings import read_findings
+from cellline.audit.words import describe_shift
 from cellline.report.content import Block, Bullets, Figure, Section, Text
 from cellline.report.figures import draw_intervals
 from cellline.report.words import split_warnings
@@ -13,12 +14,10 @@ SHOWN = 8
 def likeness_section(run: Run) -> Section:
     """Adversarial validation: can a classifier tell test from training samples, and by what?"""
     name, title = "test", "Training against test"
-    record = run.folds.record["audit"]["shift"]
-    if record is None:
-        unknown = "The test set is too small to tell whether its images look different."
-        return Section(name, title, [Text(unknown)])
-    shift = Shift.from_record(record)
-    lines, warnings = split_warnings(shift.describe())
+    shift = read_findings(run.folds.record).shift
+    lines, warnings = split_warnings(describe_shift(shift))
+    if shift is None:
+        return Section(name, title, [Text(line) for line in lines])
     shown = sorted(shift.differences, key=lambda name: -abs(shift.differences[name].value))[:SHOWN]
     blocks: list[Block] = [
         Bullets([*warnings, *lines]),

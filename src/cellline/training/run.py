@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cellline.audit.leak import describe_run_leak
+from cellline.audit.words import describe_run_leak
 from cellline.config import Config
 from cellline.errors import UserError
 from cellline.host.device import choose_device

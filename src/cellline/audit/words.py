@@ -1,0 +1,141 @@
+"""The audit's findings in words: lines for a terminal or the report, some of them a Caution."""
+
+import numpy as np
+
+from cellline.audit.findings import read_findings
+from cellline.audit.groups import Counts
+from cellline.audit.leak import Leak, measure_run_leak
+from cellline.audit.reference import Reference
+from cellline.audit.shift import Shift
+from cellline.errors import Caution
+from cellline.host.names import align, name_classes
+from cellline.runs.folds import IGNORING_GROUPS, Folds
+from cellline.runs.predictions import OutOfFold
+from cellline.scoring.metrics import percent, points, with_interval
+
+# Most statistics and conflicting groups that a line names.
+NAMED, CONFLICTS = 5, 10
+
+
+def describe_dealt(folds: Folds) -> list[str]:
+    """Everything that dealing found: the input's cautions, the audit, a table of the folds."""
+    competition, findings = folds.competition, read_findings(folds.record)
+    return [
+        *competition.warnings,
+        *describe_counts(findings.counts, len(competition.train_ids), len(competition.test_ids)),
+        *describe_reference(findings.reference),
+        *describe_shift(findings.shift),
+        *describe_folds(folds),
+        *([IGNORING_GROUPS] if folds.ignore_groups else []),
+    ]
+
+
+def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
+    """Samples that belong together, and a Caution if their labels differ."""
+    lines = [
+        f"{counts.groups} groups of pictures that belong together hold {counts.grouped_samples} of "
+        f"{n_train} training samples: {counts.copies} have an exact copy, {counts.overlapping} "
+        "overlap with another",
+        f"{counts.test_grouped} of {n_test} test samples belong together with training samples: "
+        f"{counts.test_copies} have an exact copy there, {counts.test_overlapping} overlap",
+    ]
+    if counts.test_grouped:
+        lines.append(
+            "on these a leaderboard is kinder than a score on folds that keep groups together"
+        )
+    if counts.conflicts:
+        named = "; ".join(", ".join(map(str, ids)) for ids in counts.conflicts[:CONFLICTS])
+        more = " ..." if len(counts.conflicts) > CONFLICTS else ""
+        lines.append(
+            Caution(f"groups with different labels ({len(counts.conflicts)}): {named}{more}")
+        )
+    return lines
+
+
+def describe_reference(reference: Reference) -> list[str]:
+    """Effect of a split that ignores copies on a model of image statistics."""
+    scores = (
+        f"a model of image statistics scores {with_interval(reference.naive)} "
+        f"split naively and {with_interval(reference.grouped)} by groups, "
+        f"{points(reference.difference)} points"
+    )
+    if not reference.flatters:
+        return [f"no leak can be detected: {scores}"]
+    lines = [f"a split that ignores copies would flatter: {scores}"]
+    leak, same = reference.leak, reference.same_by_groups
+    if leak is not None and same is not None:
+        # The two kinds differ in more than the leak: each is compared with itself.
+        lines.append(
+            f"the {leak.n_leaked} samples with a copy or overlap in another fold score "
+            f"{with_interval(leak.leaked)} split naively and {with_interval(same.leaked)} by "
+            f"groups, the {leak.n_rest} others {with_interval(leak.rest)} and "
+            f"{with_interval(same.rest)}"
+        )
+        lines += _describe_test_set(leak, reference.test_share)
+    return lines
+
+
+def describe_shift(shift: Shift | None) -> list[str]:
+    """Differences between training and test samples, the evidence, and advice."""
+    if shift is None:
+        return ["the test set is too small to tell if it looks like the training set"]
+    auc = f"AUC {shift.auc.value:.2f} [{shift.auc.low:.2f}, {shift.auc.high:.2f}]"
+    unit = " standard deviations"
+    named = ", ".join(
+        f"{name} ({shift.differences[name].value:+.2f}{'' if place else unit})"
+        for place, name in enumerate(shift.differing[:NAMED])
+    )
+    if len(shift.differing) > NAMED:
+        named += f" and {len(shift.differing) - NAMED} more"
+    if not shift.shifted:
+        verdict = f"training and test samples can't be told apart: {auc}"
+        if named:
+            return [verdict, f"but their means differ in {named}"]
+        return [f"{verdict}, nothing to correct"]
+    most = f"most in {named}" if named else "in how statistics combine, though in no single mean"
+    return [
+        Caution(f"the test set looks different: {auc}; {most}"),
+        "expect a lower score there than the OOF score, and augment what differs (--gain and "
+        "--offset for brightness)",
+    ]
+
+
+def describe_run_leak(oof: OutOfFold, test_share: float) -> list[str]:
+    """Gain of a run from folds that tear groups apart; no lines for other folds.
+
+    `test_share` is the share of the test samples with relatives in training.
+    """
+    leak = measure_run_leak(oof)
+    if leak is None:
+        return []
+    return [
+        f"{leak.n_leaked} samples with a copy or overlap in another fold score "
+        f"{with_interval(leak.leaked)}, the {leak.n_rest} others {with_interval(leak.rest)}: "
+        f"{points(leak.difference)} points, from the leak and from whatever else distinguishes "
+        "the two kinds",
+        *_describe_test_set(leak, test_share),
+    ]
+
+
+def _describe_test_set(leak: Leak, share: float) -> list[str]:
+    """Score to expect on a test set of which a share has relatives in training."""
+    if not share:
+        return []
+    return [
+        f"on a test set of which {percent(share)} have one in training, expect "
+        f"{with_interval(leak.expected(share))}"
+    ]
+
+
+def describe_folds(folds: Folds) -> list[str]:
+    """A table of classes by folds, one line each; groups count copies and overlaps once."""
+    competition = folds.competition
+    heads = [*(f"fold {k}" for k in folds.numbers), "samples", "groups"]
+    margin, *names = align(["", *name_classes(competition.classes)])
+    lines = [margin + "".join(f"{head:>9}" for head in heads)]
+    for index, name in enumerate(names):
+        rows = competition.labels == index
+        counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
+        cells = [*counts, counts.sum(), len(np.unique(folds.group[rows]))]
+        lines.append(name + "".join(f"{cell:9d}" for cell in cells))
+    return lines
