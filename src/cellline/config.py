@@ -87,6 +87,15 @@ class Training:
     """Of the folds (`make folds`) and of everything random in training."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    def size_of(self, epoch: int) -> int | None:
+        """Side in pixels that the network sees in an epoch (from 0); None: images as they are.
+
+        Small images first, large ones last: "progressive resizing" (Howard 2018, fast.ai's entry to
+        DAWNBench). The last epoch always has `image_size`, which the network then predicts at.
+        """
+        starts = epoch < int(self.start_share * self.epochs)
+        return self.start_size if self.start_size and starts else self.image_size
+
 
 # What `--recipe` means. `quick` has the challenge's images as they are, then enlarged, because a
 # DenseNet halves their side twice before its first block (docs/levers.md). `full` is not measured
@@ -169,7 +178,7 @@ def check_settings(config: Config) -> None:
         for name, value in settings.items():
             if value is not None and not is_right(value):
                 raise UserError(f"{name} {value:g}: must be {rule}")
-    # What a step needs of memory is estimated of the last images.
+    # Small images come first to save time; the other way round is a mistake.
     if training.start_size and training.image_size and training.start_size > training.image_size:
         raise UserError(
             f"--start-size {training.start_size}: is larger than --image-size "

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ranked_train
+from cellline.training.loop import FoldTrainer
 from numpy.testing import assert_allclose
 
 from cellline.audit.dealing import make_folds
@@ -25,7 +26,6 @@ from cellline.errors import UserError
 from cellline.host.device import Device
 from cellline.runs.folds import Folds
 from cellline.training.checkpoint import read_checkpoint
-from cellline.training.loop import FoldTrainer
 from cellline.training.ranks import Ranks
 from cellline.training.run import train_run
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cellline.runs.run_folder import train_command
 
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
@@ -12,7 +13,6 @@ from cellline.errors import UserError
 from cellline.host.files import write_json
 from cellline.host.stopping import Stopped
 from cellline.runs.folds import IGNORING_GROUPS, write_folds
-from cellline.runs.run_folder import train_command
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.run import train_run
 

@@ -19,10 +19,11 @@ from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
 from cellline.runs.folds import IGNORING_GROUPS, Folds, open_folds
 from cellline.scoring.metrics import percent
-from cellline.training.loop import DivergedError, FoldTrainer
+from cellline.training.learner import DivergedError
 from cellline.training.memory import TooLittleMemoryError
-from cellline.training.progress import Progress
 from cellline.training.settings import BEST, Tuned
+from cellline.training.task import Task
+from cellline.training.trainer import FoldTrainer
 from cellline.tuning.retrying import put_back
 from cellline.tuning.storage import JOURNAL, open_storage
 from cellline.tuning.study import (
@@ -187,19 +188,9 @@ def train_trial(
     Raises what `stop` does, and UpdateFinishedTrialError as `end_trial`.
     """
     try:
-        trainer = FoldTrainer(folds, fold, training, device)
-        epochs = range(training.epochs)
-        progress = Progress(
-            title,
-            device,
-            trainer.n_train,
-            len(trainer.held_out),
-            epochs,
-            len(trainer.batches),
-            cost=trainer.pixels,
-        )
-        for epoch in epochs:
-            bac = trainer.train_epoch(epoch, progress, stop.check).held_out_bac
+        trainer = FoldTrainer(Task(folds, fold, training, device), title)
+        for epoch in range(training.epochs):
+            bac = trainer.train_epoch(stop.check).held_out_bac
             trial.report(bac, epoch)
             if trial.should_prune() and epoch + 1 < training.epochs:
                 return None, f"pruned after epoch {epoch + 1} at {percent(bac)}"
