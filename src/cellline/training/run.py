@@ -35,14 +35,14 @@ def train_run(config: Config, processes: int = 1) -> None:
             # A second Ctrl-C reaches only the process that started them: don't promise it.
             stop.notice = "finishing the step, then saving" if ranks.first else ""
         try:
-            _train(ranks, stop, config, processes)
+            train_folds(ranks, stop, config, processes)
         except LostRankError:
             if stop.number is not None:
                 raise Stopped(stop.number) from None
             raise
 
 
-def _train(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
+def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
     """Do the work of `train_run` as one of the ranks."""
     folds = ranks.one_by_one(lambda: open_folds(config.folders))
     folder = run_folder(config)
@@ -83,21 +83,21 @@ def _train(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
         # Looked up each time: another training may have finished it meanwhile.
         if fold in ranks.of_first(lambda: run.finished):
             if ranks.first:
-                say(f"fold {fold} is finished already: {_describe(run.out_of_fold([fold]))}")
+                say(f"fold {fold} is finished already: {describe(run.out_of_fold([fold]))}")
             continue
         # A call of its own frees the network before the next fold's is built.
-        say(f"fold {fold} is finished: {_describe(train_one(fold))}")
+        say(f"fold {fold} is finished: {describe(train_one(fold))}")
     if ranks.first and run.finished:
-        _conclude(run)
+        print_score(run)
 
 
-def _conclude(run: Run) -> None:
+def print_score(run: Run) -> None:
     """Print the score of all finished folds."""
     if len(run.finished) > 1:
         named = ", ".join(map(str, run.finished))
         score = run.oof.score()
         say(
-            f"folds {named}: {_describe(run.oof)}; "
+            f"folds {named}: {describe(run.oof)}; "
             f"95 % interval {percent(score.low)} to {percent(score.high)}"
         )
     if run.folds.ignore_groups:
@@ -106,7 +106,7 @@ def _conclude(run: Run) -> None:
             say(line)
 
 
-def _describe(predictions: OutOfFold) -> str:
+def describe(predictions: OutOfFold) -> str:
     """Balanced accuracy with and without test-time augmentation."""
     with_tta = balanced_accuracy(predictions.labels, predictions.predicted)
     plain = balanced_accuracy(predictions.labels, predictions.prob_plain.argmax(1))
