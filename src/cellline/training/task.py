@@ -23,14 +23,16 @@ class Task:
     folds: Folds
     fold: int
     training: Training
-    """The settings, learning rate and batch size included."""
+    """The settings; to train, they need a learning rate and a batch size."""
     device: Device
     ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
-        smallest = len(self.rows) // self.steps
         n_ranks, n_held_out = self.ranks.size, len(self.held_out)
-        if n_ranks > 1 and n_ranks > min(smallest // 2, n_held_out):
+        if n_ranks == 1:
+            return
+        smallest = len(self.rows) // self.steps
+        if n_ranks > min(smallest // 2, n_held_out):
             raise UserError(
                 f"{n_ranks} processes can't share batches of {smallest} and {n_held_out} held-out "
                 "samples: each needs two samples of a batch. Lower --gpus or raise --batch-size"
