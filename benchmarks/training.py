@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -24,9 +23,10 @@ from cellline.model.normalization import measure_normalization
 from cellline.runs.folds import Folds
 from cellline.runs.run import new_run
 from cellline.training.fold import Keeper
-from cellline.training.loop import FoldTrainer
 from cellline.training.optimizing import build_optimizers
-from cellline.training.progress import Progress, synchronize
+from cellline.training.progress import synchronize
+from cellline.training.task import Task
+from cellline.training.trainer import FoldTrainer
 
 # Training rows of one of five folds of the challenge: of so many samples is an epoch that a
 # checkpoint follows.
@@ -87,19 +87,9 @@ class OurEpochs:
         """Its checkpoints are written into `folder`."""
         folds = case.draw()
         self.device = case.device
-        self.trainer = FoldTrainer(folds, 0, case.training, case.device)
-        self.history: list[dict[str, float]] = []
+        self.trainer = FoldTrainer(Task(folds, 0, case.training, case.device))
         config = Config(Folders(oof_dir=folder), case.training)
-        self.keeper = Keeper(self.trainer, new_run(config, folds), 0, self.history, Stop())
-        self.steps = len(self.trainer.batches)
-        self.progress = Progress(
-            "fold 0",
-            case.device,
-            self.trainer.n_train,
-            len(self.trainer.held_out),
-            range(case.training.epochs),
-            self.steps,
-        )
+        self.keeper = Keeper(self.trainer, new_run(config, folds), Stop())
         self.training_seconds: list[float] = []
         """A call: until the last step was done, without the scoring of the held-out rows."""
         self.saving_seconds: list[float] = []
@@ -113,15 +103,14 @@ class OurEpochs:
             nonlocal pauses
             self.keeper.pause()
             pauses += 1
-            if pauses == self.steps:
+            if pauses == self.trainer.task.steps:
                 synchronize(self.device)
                 self.training_seconds.append(time.perf_counter() - started)
 
         started = time.perf_counter()
         # What it prints is for whoever trains.
         with redirect_stdout(io.StringIO()):
-            record = self.trainer.train_epoch(len(self.history), self.progress, pause)
-        self.history.append(asdict(record))
+            self.trainer.train_epoch(pause)
         saving = time.perf_counter()
         self.keeper.save()
         self.saving_seconds.append(time.perf_counter() - saving)

@@ -25,7 +25,8 @@ from cellline.host.stopping import Stop
 from cellline.runs.run import new_run
 from cellline.training.checkpoint import digest_values, read_checkpoint
 from cellline.training.fold import train_fold
-from cellline.training.loop import FoldTrainer
+from cellline.training.task import Task
+from cellline.training.trainer import FoldTrainer
 
 TINY = (
     *("--network", "densenet_tiny", "--image-size", "32"),
@@ -126,8 +127,8 @@ def test_ours_is_the_training_that_train_does(case: Case) -> None:
     for _ in range(case.training.epochs):
         ours()
     run = new_run(Config(Folders(oof_dir=Path("train")), case.training), case.draw())
-    trainer = FoldTrainer(run.folds, 0, case.training, case.device)
-    train_fold(trainer, run, 0, Stop())
+    trainer = FoldTrainer(Task(run.folds, 0, case.training, case.device))
+    train_fold(trainer, run, Stop())
     networks = [
         read_checkpoint(Path(folder, run.name, "fold0", "checkpoint.pt")).network
         for folder in ("bench", "train")

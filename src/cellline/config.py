@@ -84,6 +84,15 @@ class Training:
     """Seed of the folds and of everything random in training."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    def size_of(self, epoch: int) -> int | None:
+        """Side in pixels that the network sees in an epoch (from 0); None: images as they are.
+
+        Small images first, large ones last: "progressive resizing" (Howard 2018, fast.ai's entry to
+        DAWNBench). The last epoch always has `image_size`, which the network then predicts at.
+        """
+        starts = epoch < int(self.start_share * self.epochs)
+        return self.start_size if self.start_size and starts else self.image_size
+
 
 # The meaning of `--recipe`. `quick` trains on the challenge's images at their own size, then
 # enlarged, because a DenseNet halves their side twice before its first block (docs/levers.md).

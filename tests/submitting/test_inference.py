@@ -15,7 +15,8 @@ from cellline.runs.run import Run, new_run
 from cellline.submitting.inference import predict_fold, restore_network
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.fold import train_fold
-from cellline.training.loop import FoldTrainer
+from cellline.training.task import Task
+from cellline.training.trainer import FoldTrainer
 
 
 def predict(network: Classifier, run: Run, device: Device) -> np.ndarray:
@@ -29,9 +30,9 @@ def predict(network: Classifier, run: Run, device: Device) -> np.ndarray:
 def trained(folds: Folds, training: Training, device: Device) -> tuple[Run, np.ndarray]:
     """A run whose fold 0 is trained, and the test predictions of that network."""
     run = new_run(Config(training=training, run="run"), folds)
-    trainer = FoldTrainer(folds, 0, training, device)
-    train_fold(trainer, run, 0, Stop())
-    return run, predict(trainer.model, run, device)
+    trainer = FoldTrainer(Task(folds, 0, training, device))
+    train_fold(trainer, run, Stop())
+    return run, predict(trainer.learner.model, run, device)
 
 
 def test_the_restored_network_predicts_as_the_trained_one_did(
@@ -51,15 +52,15 @@ def test_a_network_trained_on_small_images_so_far_predicts_at_their_size(
 ) -> None:
     small = replace(training, start_size=12, start_share=0.7, image_size=24)
     run = new_run(Config(training=small, run="run"), folds)
-    trainer = FoldTrainer(folds, 0, small, device)
+    trainer = FoldTrainer(Task(folds, 0, small, device))
     # Two at the start, then four steps and one batch of held-out rows; within the second epoch.
     with pytest.raises(Stopped):
-        train_fold(trainer, run, 0, StopAt(9))
+        train_fold(trainer, run, StopAt(9))
     checkpoint = read_checkpoint(run.fold_folder(0) / "checkpoint.pt")
     assert checkpoint.epoch == 1
     assert restore_network(checkpoint, run.competition).image_size == 12
     prob, _ = predict_fold(run, 0, device)
-    np.testing.assert_array_equal(prob, predict(trainer.model, run, device))
+    np.testing.assert_array_equal(prob, predict(trainer.learner.model, run, device))
 
 
 def test_predictions_are_kept_while_model_and_images_are_unchanged(

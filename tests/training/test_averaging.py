@@ -26,13 +26,14 @@ class Small(nn.Module):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.floats(0, 1), st.integers(1, 30))
+@given(st.floats(0.1, 1000), st.integers(1, 30))
 def test_floats_are_averaged_as_torch_does_and_integers_are_copied(
-    decay: float, steps: int
+    length: float, steps: int
 ) -> None:
+    decay = max(0.0, 1 - 1 / length)
     generator = torch.Generator().manual_seed(steps)
     network = Small()
-    average = MovingAverage(network, decay)
+    average = MovingAverage(network, length)
     expected = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     for step in range(steps):
         network.change(generator)
@@ -48,7 +49,7 @@ def test_floats_are_averaged_as_torch_does_and_integers_are_copied(
 def test_the_network_itself_is_left_alone() -> None:
     network = Small()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    average = MovingAverage(network, 0.5)
+    average = MovingAverage(network, 2)
     for _ in range(3):
         average.update()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -58,7 +59,7 @@ def test_the_network_itself_is_left_alone() -> None:
 
 def test_what_swin_looks_up_stays_in_its_place() -> None:
     network = build_backbone("swin_t").features[1]  # its first blocks
-    average = MovingAverage(network, 0.9999)
+    average = MovingAverage(network, 1e4)
     for _ in range(50):
         average.update()
     looked_up = {

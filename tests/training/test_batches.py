@@ -1,12 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellline.config import Augmentation
-from cellline.data.competition import Competition
-from cellline.training.augmentation import Augmenter
+from cellline.config import Augmentation, Training
+from cellline.host.device import Device
+from cellline.runs.folds import Folds
 from cellline.training.batches import AugmentedBatches, TrainingBatches, deal_batches
+from cellline.training.ranks import Ranks
+from cellline.training.task import Task
+
+
+@pytest.fixture
+def task(folds: Folds, training: Training, device: Device) -> Task:
+    return Task(folds, 0, training, device)
 
 
 @given(st.integers(2, 200), st.integers(2, 64), st.integers(0, 5), st.integers(0, 3))
@@ -31,67 +41,62 @@ def test_epochs_and_seeds_shuffle_differently() -> None:
     assert len(orders) == 9
 
 
-def test_a_text_id_draws_alike_wherever_its_sample_is(competition: Competition) -> None:
+def test_a_text_id_draws_alike_wherever_its_sample_is(task: Task) -> None:
     texts = np.array([f"p{i}_é" for i in range(48)])
     turned = np.arange(48)[::-1]
-    one, other = (
-        AugmentedBatches(
-            competition.train_images[order],
-            competition.labels[order],
-            texts[order],
-            np.arange(48),
-            Augmenter(Augmentation(), seed=0),
+
+    def batches(order: np.ndarray, images: np.ndarray) -> AugmentedBatches:
+        competition = replace(
+            task.competition,
+            train_images=images[order],
+            labels=task.competition.labels[order],
+            train_ids=texts[order],
         )
-        for order in (np.arange(48), turned)
-    )
-    images, labels = one[1, np.arange(48)]
-    again, other_labels = other[1, turned]
-    assert torch.equal(images, again)
-    assert torch.equal(labels, other_labels)
-    # And another draws differently: the pictures of one class are all there is to tell by.
-    same = np.stack([competition.train_images[0]] * 2)
-    pair = AugmentedBatches(same, np.zeros(2, int), texts[:2], np.arange(2), one.augmenter)
-    first, second = pair[1, np.arange(2)][0]
+        # All rows are training rows.
+        folds = replace(task.folds, competition=competition, fold=np.ones(48, int))
+        return AugmentedBatches(replace(task, folds=folds))
+
+    images = task.competition.train_images
+    one = batches(np.arange(48), images)[1, np.arange(48)]
+    other = batches(turned, images)[1, turned]
+    assert all(map(torch.equal, one, other))
+    # Another id draws differently for the same picture.
+    same = batches(np.arange(48), np.repeat(images[:1], 48, axis=0))
+    first, second = same[1, np.arange(2)][0]
     assert not torch.equal(first, second)
 
 
-def collect(competition: Competition, workers: int, epochs: list[int]) -> dict[int, bytes]:
-    batches = TrainingBatches(
-        competition.train_images,
-        competition.labels,
-        competition.train_ids,
-        np.arange(5, 40),
-        batch_size=8,
-        seed=1,
-        augmenter=Augmenter(Augmentation(), 1),
-        workers=workers,
-        pin_memory=False,
-    )
+def collect(task: Task, epochs: list[int], first: int = 0) -> dict[int, list[bytes]]:
+    batches = TrainingBatches(task)
     return {
-        epoch: b"".join(part.numpy().tobytes() for batch in batches.epoch(epoch) for part in batch)
+        epoch: [
+            batch.images.numpy().tobytes() + batch.labels.numpy().tobytes()
+            for batch in batches.epoch(epoch, first)
+        ]
         for epoch in epochs
     }
 
 
-def test_neither_workers_nor_the_order_of_epochs_matter(competition: Competition) -> None:
-    expected = collect(competition, 0, [0, 1, 2])
-    assert len(set(expected.values())) == 3
-    assert collect(competition, 2, [2, 0, 1]) == expected
+def test_neither_workers_nor_order_nor_start_of_epochs_matter(task: Task) -> None:
+    expected = collect(task, [0, 1, 2])
+    assert len({batch for batches in expected.values() for batch in batches}) == 12
+    assert collect(replace(task, device=replace(task.device, workers=2)), [2, 0, 1]) == expected
+    assert collect(task, [1], first=3) == {1: expected[1][3:]}
 
 
-def test_labels_stay_with_their_images(competition: Competition) -> None:
+def test_shares_of_ranks_are_the_batch_of_one(task: Task) -> None:
+    [whole, *_] = TrainingBatches(task).epoch(1)
+    shares = [
+        next(TrainingBatches(replace(task, ranks=Ranks(rank, 3))).epoch(1)) for rank in range(3)
+    ]
+    assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
+    assert {(share.step, share.size) for share in shares} == {(whole.step, 8)} == {(4, 8)}
+    assert [share.part for share in shares] == [0, 1, 2]
+
+
+def test_labels_stay_with_their_images(task: Task) -> None:
     """The classes differ in brightness, which augmentation changes by a fifth at most."""
-    batches = TrainingBatches(
-        competition.train_images,
-        competition.labels,
-        competition.train_ids,
-        np.arange(48),
-        batch_size=48,
-        seed=0,
-        augmenter=Augmenter(Augmentation(gain=0.05), 0),
-        workers=0,
-        pin_memory=False,
-    )
-    [(images, labels)] = list(batches.epoch(0))
-    brightness = images.float().mean((1, 2, 3))
-    assert torch.equal((brightness / 60).floor().clamp(0, 2).long(), labels)
+    settings = replace(task.training, augmentation=Augmentation(gain=0.05))
+    for batch in TrainingBatches(replace(task, training=settings)).epoch(0):
+        brightness = batch.images.float().mean((1, 2, 3))
+        assert torch.equal((brightness / 60).floor().clamp(0, 2).long(), batch.labels)

@@ -1,4 +1,4 @@
-"""Two processes that train one fold: real ones, under torchrun."""
+"""Two processes that train one fold: real ones, under torch's launcher."""
 
 import os
 import shutil
@@ -17,55 +17,50 @@ import pytest
 import ranked_train
 from numpy.testing import assert_allclose
 
-from cellline.audit.dealing import make_folds
 from cellline.config import Config, Folders, Machine, Training
-from cellline.data.competition import Competition
+from cellline.data.competition import load_competition
 from cellline.demo.drawing import Drawing, draw_competition
 from cellline.errors import UserError
 from cellline.host.device import Device
-from cellline.runs.folds import Folds
+from cellline.runs.folds import Folds, write_folds
 from cellline.training.checkpoint import read_checkpoint
-from cellline.training.loop import FoldTrainer
 from cellline.training.ranks import Ranks
 from cellline.training.run import train_run
+from cellline.training.task import Task
 
 PATIENCE = 120.0
-EPOCHS = 12
 # Without dropout, which each rank draws for itself.
 PLAIN = Training(
     network="plain",
     weights="none",
     image_size=16,
     start_size=16,
-    epochs=EPOCHS,
+    epochs=60,
     lr=3e-3,
     batch_size=16,
     dropout=0.0,
 )
-TINY = replace(PLAIN, network="densenet_tiny")
-# Whose rounding is what sums in another order may differ by: bfloat16's is 65,536 times as large.
+TINY = replace(PLAIN, network="densenet_tiny", epochs=12)
+# Sums in another order may differ by its rounding: bfloat16's is 65,536 times as large.
 CPU = Machine(device="cpu", precision="float32")
 CLOCK = ("samples_per_second", "seconds")
 ADDRESSES = "10.83.0.1", "10.83.0.2"
 
 
-@pytest.fixture(scope="module")
-def dealt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small competition, decoded and dealt into folds of 30 samples."""
-    folder = tmp_path_factory.mktemp("ranks")
-    draw_competition(folder / "input", Drawing(90, 18, size=16))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        list(make_folds(Folders(), ("blue", "red", "yellow"), 3, 0))
-    return folder
-
-
-@pytest.fixture
-def place(dealt: Path, own_folder: None) -> Path:
-    """The same, to train in, as the current folder."""
-    shutil.copytree(dealt, ".", dirs_exist_ok=True)
+@pytest.fixture(autouse=True)
+def place(own_folder: None) -> None:
+    """A small competition, dealt into folds of 30 samples, in the current folder."""
+    draw_competition(Path("input"), Drawing(90, 18, size=16))
+    competition = load_competition(Path("input"), Folders().cache_dir)
+    record = {
+        "n_folds": 3,
+        "ignore_groups": False,
+        "channels": list(competition.channels),
+        "input_digest": competition.digest,
+    }
+    ids = competition.train_ids
+    write_folds(Path("oof"), competition, np.arange(90) // 3 % 3, ids, record)
     ranked_train.register()
-    return Path.cwd()
 
 
 def options(training: Training, run: str) -> list[str]:
@@ -91,7 +86,7 @@ def options(training: Training, run: str) -> list[str]:
 def started(
     *words: str, inside: tuple[str, ...] = (), **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process of Python, in a session of its own; what is left of it and of ranks is killed."""
+    """A process of Python in a session of its own; at the end it and its ranks are killed."""
     process = subprocess.Popen(
         [*inside, sys.executable, *words],
         env={**os.environ, **environment},
@@ -112,7 +107,7 @@ def started(
 
 
 def ranks_here() -> list[int]:
-    """The processes that torchrun has started in this folder."""
+    """The processes that torch's launcher has started in this folder."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -131,22 +126,31 @@ def await_true(is_true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def two_ranks(training: Training, run: str, **environment: str) -> tuple[int, str]:
+def two_ranks(training: Training, **environment: str) -> tuple[int, str]:
     """Status and output of `make train FOLD=0 GPUS=2`."""
-    words = (ranked_train.__file__, "--gpus", "2", *options(training, run))
+    words = (ranked_train.__file__, "--gpus", "2", *options(training, "two"))
     with started(*words, **environment) as process:
         printed = process.communicate(timeout=PATIENCE)[0]
         return process.returncode, printed
 
 
+def two_ranks_signalled(training: Training, number: int) -> tuple[int, str]:
+    """Status and output of a command that got a signal after an epoch; its ranks have ended."""
+    with started(ranked_train.__file__, "--gpus", "2", *options(training, "two")) as process:
+        await_true(Path("oof/two/fold0/history.csv").exists)
+        process.send_signal(number)
+        printed = process.communicate(timeout=PATIENCE)[0]
+        await_true(lambda: not ranks_here())
+        return process.returncode, printed
+
+
 def one_rank(training: Training, run: str) -> None:
     """Train fold 0 in this process."""
-    config = Config(training=training, machine=CPU, run=run, fold=0)
-    train_run(config, lambda _: None)
+    train_run(Config(training=training, machine=CPU, run=run, fold=0))
 
 
 def left_by(run: str) -> dict[str, Any]:
-    """What a training of fold 0 left, as arrays."""
+    """Everything that a training of fold 0 left, as arrays."""
     folder = Path("oof", run, "fold0")
     checkpoint = read_checkpoint(folder / "checkpoint.pt")
     with np.load(folder / "oof.npz") as arrays:
@@ -170,84 +174,88 @@ def left_by(run: str) -> dict[str, Any]:
     return {**oof, **history, **{key: value.numpy() for key, value in tensors.items()}}
 
 
-def test_two_ranks_agree_with_one_to_rounding(place: Path) -> None:
-    one_rank(PLAIN, "one")
-    status, printed = two_ranks(PLAIN, "two")
-    assert status == 0, printed
-    # Rank 0 alone prints, and writes what one process would.
-    assert printed.count(f"epoch {EPOCHS}/{EPOCHS}") == 1
-    assert "warn" not in printed.lower()
-    files = [{path.name for path in Path("oof", run, "fold0").iterdir()} for run in ("one", "two")]
+def check_alike(one: str, two: str) -> None:
+    """Two runs left the same files, and in them the same numbers, to rounding."""
+    files = [{path.name for path in Path("oof", run, "fold0").iterdir()} for run in (one, two)]
     assert files[0] == files[1]
-    one, two = left_by("one"), left_by("two")
-    assert one.keys() == two.keys()
-    for name, expected in one.items():
-        # Of what they are as a whole: sums that nearly cancel have few digits.
-        atol = 1e-3 * np.abs(expected).max()
-        assert_allclose(two[name], expected, rtol=0, atol=atol, err_msg=name)
+    expected, found = left_by(one), left_by(two)
+    assert expected.keys() == found.keys()
+    for name, values in expected.items():
+        # Relative to the largest value: sums that nearly cancel have few digits.
+        atol = 1e-3 * np.abs(values).max()
+        assert_allclose(found[name], values, rtol=0, atol=atol, err_msg=name)
 
 
-def test_a_mistake_is_told_once(place: Path) -> None:
-    status, printed = two_ranks(PLAIN, "two", MORE_FOR_RANK_1="--fold 1 --max-minutes 9")
+def test_two_ranks_that_were_stopped_end_where_one_does() -> None:
+    one_rank(PLAIN, "one")
+    status, printed = two_ranks_signalled(PLAIN, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert printed.count("fold 0 is saved; to resume:") == 1
+    assert printed.count("GPUS=2") == 1
+    assert printed.count("SIGTERM: ") == 1
+    assert 1 <= read_checkpoint(Path("oof/two/fold0/checkpoint.pt")).epoch < PLAIN.epochs
+    status, printed = two_ranks(PLAIN)
+    assert status == 0, printed
+    # Rank 0 alone prints, and writes the files of a single process.
+    assert printed.count(f"epoch {PLAIN.epochs}/{PLAIN.epochs}") == 1
+    assert "warn" not in printed.lower()
+    check_alike("one", "two")
+
+
+@pytest.mark.torture
+def test_a_killed_rank_ends_the_other_and_one_process_resumes() -> None:
+    one_rank(PLAIN, "one")
+    status, printed = two_ranks(PLAIN, DYING="died")
+    assert status == 128 + signal.SIGKILL
+    assert printed.count("error: process 1 of 2 was ended by SIGKILL") == 1
+    assert "Traceback" not in printed
+    assert not ranks_here()
+    assert 1 <= read_checkpoint(Path("oof/two/fold0/checkpoint.pt")).epoch < PLAIN.epochs
+    one_rank(PLAIN, "two")
+    check_alike("one", "two")
+
+
+def test_a_mistake_is_reported_once() -> None:
+    status, printed = two_ranks(PLAIN, MORE_FOR_RANK_1="--fold 1 --max-minutes 9")
     assert status == 2
     (line,) = printed.splitlines()
-    assert line.startswith("error: ranks 0 and 1 have not the same --fold, --max-minutes: ")
+    assert line.startswith("error: ranks 0 and 1 differ in --fold, --max-minutes: ")
     assert not Path("oof/two").exists()
 
 
 def test_a_batch_is_large_enough_for_all_ranks(
-    competition: Competition, folds: Folds, training: Training, device: Device
+    folds: Folds, training: Training, device: Device
 ) -> None:
     with pytest.raises(UserError, match=r"^5 processes can't share batches of 8 and 16 held-out"):
-        FoldTrainer(folds, 0, training, device, Ranks(0, 5))
-
-
-def begun() -> bool:
-    """Whether an epoch is trained and saved."""
-    return Path("oof/two/fold0/history.csv").exists()
-
-
-def test_a_training_goes_on_after_whatever_ended_it(place: Path) -> None:
-    long = replace(PLAIN, epochs=60)
-    one_rank(long, "one")
-    # A rank that is killed takes the other down.
-    status, printed = two_ranks(long, "two", DYING="died")
-    assert status == 128 + signal.SIGKILL
-    assert "error: process 1 of 2 was ended by SIGKILL" in printed
-    assert "Traceback" not in printed
-    assert not ranks_here()
-    Path("oof/two/fold0/history.csv").unlink()
-    status, printed = two_ranks_signalled(long, signal.SIGTERM)
-    assert status == 128 + signal.SIGTERM
-    assert printed.count("what fold 0 has is saved; to go on from there:") == 1
-    assert printed.count("GPUS=2") == 1
-    assert printed.count("SIGTERM: the same command goes on") == 1
-    epochs = read_checkpoint(Path("oof/two/fold0/checkpoint.pt")).epoch
-    assert 1 <= epochs < 60
-    # What two ranks began, one can end.
-    one_rank(long, "two")
-    for name, expected in left_by("one").items():
-        if " of " not in name:
-            atol = 1e-3 * np.abs(expected).max()
-            assert_allclose(left_by("two")[name], expected, rtol=0, atol=atol, err_msg=name)
-
-
-def two_ranks_signalled(training: Training, number: int) -> tuple[int, str]:
-    """Status and output of a command that got a signal after an epoch; its ranks have ended."""
-    with started(ranked_train.__file__, "--gpus", "2", *options(training, "two")) as process:
-        await_true(begun)
-        process.send_signal(number)
-        printed = process.communicate(timeout=PATIENCE)[0]
-        await_true(lambda: not ranks_here())
-        return process.returncode, printed
+        Task(folds, 0, training, device, Ranks(0, 5))
 
 
 @pytest.mark.torture
-def test_ranks_end_with_the_command_that_started_them(place: Path) -> None:
+def test_ranks_end_with_the_command_that_started_them() -> None:
     status, _ = two_ranks_signalled(replace(PLAIN, epochs=10_000), signal.SIGKILL)
     assert status == -signal.SIGKILL
-    # They were not killed: they saved what they had.
+    # They were not killed: they saved their state.
     assert read_checkpoint(Path("oof/two/fold0/checkpoint.pt")).epoch < 10_000
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux tells who listens")
+def test_the_processes_of_one_machine_listen_on_loopback_alone() -> None:
+    words = (ranked_train.__file__, "--gpus", "2", *options(replace(PLAIN, epochs=10_000), "two"))
+    with started(*words) as process:
+        await_true(Path("oof/two/fold0/history.csv").exists)
+        sockets = set()
+        for pid in (process.pid, *ranks_here()):
+            links = Path(f"/proc/{pid}/fd").iterdir()
+            sockets |= {str(link.readlink()) for link in links}
+        rows = [
+            line.split()
+            for name in ("tcp", "tcp6")
+            for line in Path("/proc/net", name).read_text().splitlines()[1:]
+        ]
+        listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+    assert listening
+    assert all(address.startswith("0100007F:") for address in listening), listening
 
 
 def ip(*words: str) -> None:
@@ -276,11 +284,11 @@ def two_hosts() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "delete", host], capture_output=True)
 
 
-def test_two_machines_train_one_fold_and_start_again(
-    place: Path, two_hosts: tuple[str, str]
-) -> None:
-    status, printed = two_ranks(TINY, "one")
+@pytest.mark.torture
+def test_two_machines_train_one_fold_and_start_again(two_hosts: tuple[str, str]) -> None:
+    status, printed = two_ranks(TINY)
     assert status == 0, printed
+    Path("oof/two").rename("oof/one")
 
     def torchrun(host: int) -> Any:
         return started(
@@ -309,7 +317,7 @@ def test_two_machines_train_one_fold_and_start_again(
         printed = first.communicate(timeout=PATIENCE)[0] + second.communicate(timeout=PATIENCE)[0]
     assert first.returncode == second.returncode == 0, printed
     assert Path("died").exists()
-    assert printed.count(f"epoch {EPOCHS}/{EPOCHS}") == 1
-    # To the bit, as the shares and their order are the same.
+    assert printed.count(f"epoch {TINY.epochs}/{TINY.epochs}") == 1
+    # Bit for bit: the shares and their order are the same.
     for name, expected in left_by("one").items():
         np.testing.assert_array_equal(left_by("two")[name], expected, err_msg=name)

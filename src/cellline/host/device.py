@@ -29,8 +29,6 @@ class Device:
     device: torch.device
     precision: str
     workers: int
-    sharers: int = 1
-    """Processes on this machine that train one fold together, this one included."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """Computes convolutions and products in `precision`, the rest in float32."""
@@ -84,7 +82,7 @@ def choose_device(machine: Machine, local_rank: int = 0, sharers: int = 1) -> De
         raise UserError(
             f"--device {name}: {version} can't use it: {first_line(error)}; try --device cpu"
         ) from error
-    plain = Device(device, "float32", choose_workers(machine, device, sharers), sharers)
+    plain = Device(device, "float32", choose_workers(machine, device, sharers))
     try:
         try_out(plain)
     except RuntimeError as error:
@@ -119,11 +117,11 @@ def one_of_several(name: str, local_rank: int, sharers: int) -> str:
     if name != "cuda":
         raise UserError(
             f"--device {name}: {sharers} processes can't share it. Give --device cuda (each takes "
-            "a GPU of its own) or cpu, or train in one process (without GPUS=)"
+            "a GPU of its own) or cpu, or train in one process (without --gpus)"
         )
     if torch.cuda.device_count() < sharers:
         raise UserError(
-            f"GPUS={sharers}: there are {torch.cuda.device_count()} here, and each process needs "
+            f"--gpus {sharers}: there are {torch.cuda.device_count()} here, and each process needs "
             "one of its own"
         )
     return f"cuda:{local_rank}"

@@ -17,7 +17,6 @@ from cellline.runs.predictions import check_belongs, read_provenance, read_test,
 from cellline.runs.run import Run, read_training
 from cellline.submitting.blend import blend
 from cellline.training.checkpoint import NEWEST, Checkpoint, put_previous_back, read_checkpoint
-from cellline.training.loop import image_size
 from cellline.training.memory import explain_full_memory
 
 
@@ -109,5 +108,5 @@ def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classif
     training = read_training({"settings": {**config["settings"], "weights": "none"}})
     network = build_network(training, len(config["classes"]), shape, unknown)
     network.load_state_dict(checkpoint.network)
-    network.image_size = image_size(max(checkpoint.epoch - 1, 0), training)
+    network.image_size = training.size_of(max(checkpoint.epoch - 1, 0))
     return network

@@ -1,4 +1,4 @@
-"""How a training image is varied, as a pure function of (seed, epoch, sample)."""
+"""Random variation of training images, a pure function of (seed, epoch, sample)."""
 
 import os
 import random
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class Augmenter:
     """albumentations' transforms, seeded anew for every image.
 
-    Loader workers that are forked repeat each other's draws in albumentations 2.0.8 unless each
-    call is seeded; seeding each makes the number of workers and their order irrelevant. Its
-    `set_random_seed` gives every transform a generator of the same seed, so that two of a kind
-    draw alike (an image is mirrored both ways or not at all); with `set_random_state` they draw
-    from one generator, one after the other.
+    In albumentations 2.0.8, forked loader workers repeat each other's draws unless each call is
+    seeded; with a seed for each image, neither the number of workers nor their order matters.
+    `set_random_state` makes all transforms draw from one generator in turn. `set_random_seed` would
+    give each its own generator with the same seed, so that two transforms of a kind draw alike (an
+    image would be mirrored both ways or not at all).
     """
 
     def __init__(self, settings: Augmentation, seed: int) -> None:
@@ -30,7 +30,7 @@ class Augmenter:
 
     def __call__(self, image: np.ndarray, epoch: int, sample: int) -> np.ndarray:
         """Vary one image, uint8 [channel, height, width]; `sample` is its id's number."""
-        # Built at the first use, in the process that uses it: importing albumentations takes a
+        # Built at the first use, in the process that uses them: importing albumentations takes a
         # second, and its objects need not travel to the loader's workers.
         if self.transforms is None:
             square = image.shape[1] == image.shape[2]
@@ -43,29 +43,26 @@ class Augmenter:
 
 
 def build_transforms(settings: Augmentation, *, square: bool) -> "albumentations.Compose":
-    """The transforms, on images uint8 [height, width, channel] of one shape.
+    """The transforms, for images uint8 [height, width, channel] of one shape.
 
-    Images that are not square are mirrored only: quarter turns would change their shape.
+    Images that are not square are only mirrored: quarter turns would change their shape.
     """
-    # It asks a server for newer versions when imported, unless told not to.
+    # Without this, albumentations asks a server for newer versions on import.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
     import cv2
 
-    # OpenCV's threads cost more than they bring at 64 pixels, and starve the training's.
+    # At 64 pixels OpenCV's threads cost more than they gain, and starve the training's.
     cv2.setNumThreads(0)
+    mirrors = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
     return albumentations.Compose(
         [
-            *(
-                [albumentations.D4(p=1)]
-                if square
-                else [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
-            ),
+            *([albumentations.D4(p=1)] if square else mirrors),
             albumentations.Affine(
                 rotate=(-settings.rotate, settings.rotate),
                 scale=(1 - settings.scale, 1 + settings.scale),
                 translate_percent=(-settings.translate, settings.translate),
-                # Cells go on beyond the crop: a mirrored border looks like that, a black one not.
+                # Cells continue beyond the crop: a mirrored border looks like that, black doesn't.
                 border_mode=cv2.BORDER_REFLECT_101,
                 p=1,
             ),

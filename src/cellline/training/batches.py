@@ -1,131 +1,118 @@
-"""Batches of images: shuffled and augmented for training, in order for prediction."""
+"""The training batches of a fold, shuffled and augmented anew in each epoch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from cellline.data.ids import number_samples
 from cellline.host.stopping import leave_to_parent
 from cellline.seeding import SHUFFLE, derive_seed
 from cellline.training.augmentation import Augmenter
-
-# One batch: images uint8 [batch, channel, height, width] and labels int64 [batch].
-Batch = tuple[Tensor, Tensor]
+from cellline.training.task import Task, steps_per_epoch
 
 
-def steps_per_epoch(n_samples: int, batch_size: int) -> int:
-    """How many batches hold `n_samples`; none holds a single one, of which no variance is left."""
-    return min(-(-n_samples // batch_size), n_samples // 2)
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The samples of a step, or a part of them."""
+
+    images: Tensor
+    """uint8 [n, channel, height, width]"""
+    labels: Tensor
+    """int64 [n]"""
+    step: int
+    """Counted over all epochs, from 0."""
+    size: int
+    """Samples in the whole batch."""
+    part: int = 0
+    """Number of this part of the whole batch; each part draws its own dropout."""
+
+    @property
+    def is_share(self) -> bool:
+        """True if other ranks have other parts of the batch."""
+        return len(self.labels) < self.size
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+        )
+
+    def split(self, n_parts: int) -> list["Batch"]:
+        """Parts with two samples or more, which batch normalization needs; at most `n_parts`."""
+        n_parts = min(n_parts, len(self.labels) // 2)
+        if n_parts <= 1:
+            return [self]
+        images, labels = (t.tensor_split(n_parts) for t in (self.images, self.labels))
+        return [
+            replace(self, images=images[part], labels=labels[part], part=part)
+            for part in range(n_parts)
+        ]
 
 
 def deal_batches(n_samples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The samples' positions, shuffled by (seed, epoch) and cut into batches.
+    """Positions of the samples, shuffled by (seed, epoch) and cut into batches.
 
-    Every sample occurs once. Batch sizes differ by one at most, where a short last batch would
-    weigh its samples more and, with a single sample, break batch normalization.
+    Every sample occurs once. Batch sizes differ by one at most: a short last batch would weigh its
+    samples more and, with a single sample, break batch normalization.
     """
     order = np.random.default_rng(derive_seed(seed, SHUFFLE, epoch)).permutation(n_samples)
     return np.array_split(order, steps_per_epoch(n_samples, batch_size))
 
 
 class TrainingBatches:
-    """The training rows of a fold, anew shuffled and augmented each epoch."""
+    """This rank's share of a task's training batches."""
 
-    def __init__(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        sample_ids: np.ndarray,
-        rows: np.ndarray,
-        *,
-        batch_size: int,
-        seed: int,
-        augmenter: Augmenter,
-        workers: int,
-        pin_memory: bool,
-        share: Callable[[np.ndarray], np.ndarray] = np.asarray,
-    ) -> None:
-        """`rows` of images [n, channel, height, width], labels [n] and sample_ids [n].
-
-        Where several processes train together, `share` takes this one's part of a batch.
-        """
-        self.plan = EpochPlan(len(rows), batch_size, seed, share)
-        self.loader: DataLoader[Batch] = DataLoader(
-            AugmentedBatches(images, labels, sample_ids, rows, augmenter),
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.order: list[tuple[int, np.ndarray]] = []
+        """The loader's sampler: epoch, and positions among the training rows, of each batch."""
+        workers = task.device.workers
+        self.loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+            AugmentedBatches(task),
             batch_size=None,
-            sampler=self.plan,
+            sampler=self.order,
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=leave_to_parent,
-            pin_memory=pin_memory,
-            # Its own, unused: else it draws seeds for its workers from the generator that dropout
-            # draws from, more or fewer of them with their number.
+            pin_memory=task.device.device.type == "cuda",
+            # A generator of its own, unused. Without it, the loader seeds its workers from the
+            # generator that dropout draws from, which makes dropout depend on their number.
             generator=torch.Generator(),
         )
 
-    def __len__(self) -> int:
-        return len(self.plan)
-
     def size(self, step: int) -> int:
-        """The samples of the batch of a step, counted over epochs; all shares together."""
-        least, larger = divmod(self.plan.n_samples, len(self))
-        return least + (step % len(self) < larger)
+        """Samples in the whole batch of a step."""
+        least, larger = divmod(len(self.task.rows), self.task.steps)
+        return least + (step % self.task.steps < larger)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `first` on; a pure function of both numbers."""
-        self.plan.epoch, self.plan.first = epoch, first
-        return iter(self.loader)
+        """The batches of an epoch, from number `first` on: a pure function of both numbers."""
+        task, ranks = self.task, self.task.ranks
+        batches = deal_batches(len(task.rows), task.batch_size, task.training.seed, epoch)
+        self.order[:] = [(epoch, ranks.share(positions)) for positions in batches[first:]]
+        for step, (images, labels) in enumerate(self.loader, epoch * task.steps + first):
+            yield Batch(images, labels, step, self.size(step), part=ranks.rank)
 
 
-class EpochPlan(Sampler[tuple[int, np.ndarray]]):
-    """What the loader asks the data set for: (epoch, positions) of each batch."""
+class AugmentedBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented images and labels by (epoch, positions among the training rows)."""
 
-    def __init__(
-        self,
-        n_samples: int,
-        batch_size: int,
-        seed: int,
-        share: Callable[[np.ndarray], np.ndarray],
-    ) -> None:
-        self.n_samples = n_samples
-        self.batch_size = batch_size
-        self.seed = seed
-        self.share = share
-        self.epoch = self.first = 0
+    def __init__(self, task: Task) -> None:
+        # Not the task: where workers are not forked, the data set is copied to each of them.
+        self.rows = task.rows
+        self.images = task.competition.train_images
+        self.labels = task.competition.labels
+        self.numbers = number_samples(task.competition.train_ids)
+        self.augmenter = Augmenter(task.training.augmentation, task.training.seed)
 
-    def __len__(self) -> int:
-        return steps_per_epoch(self.n_samples, self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        batches = deal_batches(self.n_samples, self.batch_size, self.seed, self.epoch)
-        for positions in batches[self.first :]:
-            yield self.epoch, self.share(positions)
-
-
-class AugmentedBatches(Dataset[Batch]):
-    """Augmented batches by (epoch, positions among the fold's training rows)."""
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        sample_ids: np.ndarray,
-        rows: np.ndarray,
-        augmenter: Augmenter,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.sample_numbers = number_samples(sample_ids)
-        self.rows = rows
-        self.augmenter = augmenter
-
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> Batch:
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> tuple[Tensor, Tensor]:
         epoch, positions = key
         rows = self.rows[positions]
-        images = np.stack(
-            [self.augmenter(self.images[row], epoch, int(self.sample_numbers[row])) for row in rows]
-        )
-        return torch.from_numpy(images), torch.from_numpy(self.labels[rows])
+        images = [self.augmenter(self.images[row], epoch, int(self.numbers[row])) for row in rows]
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(self.labels[rows])

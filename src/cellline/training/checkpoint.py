@@ -1,7 +1,7 @@
-"""A fold's checkpoint: tensors and plain values, enough to go on or to predict.
+"""A fold's checkpoint: tensors and plain values, enough to resume or to predict.
 
-The newest is `checkpoint.pt`, the one before `checkpoint-previous.pt`. Each holds the digest of its
-content, because torch's reader takes no notice of the checksums in the file
+The newest is `checkpoint.pt`, the one before it `checkpoint-previous.pt`. Each holds a digest of
+its content, because torch ignores the checksums in the file when it reads one
 (MINIZ_DISABLE_ZIP_READER_CRC32_CHECKS in its build): a flipped bit would be loaded as a weight.
 """
 
@@ -23,7 +23,7 @@ NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint-previous.pt", "checkpoi
 
 
 class DamagedError(UserError):
-    """A checkpoint is not what was written."""
+    """A checkpoint no longer holds what was written."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Checkpoint:
     """The state of a fold's training after a step."""
 
     config: dict[str, Any]
-    """The run's config.json: what the weights belong to."""
+    """The run's config.json, which the weights belong to."""
     fold: int
     code: str
     """The version of the program that trained the last step."""
@@ -40,12 +40,12 @@ class Checkpoint:
     network: dict[str, Tensor]
     """Averaged weights, with the fold's normalization: the model."""
     history: list[dict[str, float]]
-    """One row an epoch."""
+    """One row for each epoch."""
     resume: dict[str, Any] | None
-    """What training goes on with; None once the fold is trained to its end."""
+    """Everything else that training resumes from; None after its end."""
 
     def model_digest(self) -> str:
-        """SHA-256 of the model: names and values of its tensors, not the clock in the history."""
+        """SHA-256 of the model: names and values of its tensors."""
         return digest_values(self.network)
 
 
@@ -81,14 +81,14 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         try:
             torch.save({**values, "digest": digest_values(values)}, file)
         except RuntimeError as error:
-            # Where a write failed, on a full disk, torch reports its own confusion.
+            # After a failed write, on a full disk, torch raises an error about its own state.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint into the CPU's memory. Raises UserError when it is missing or damaged."""
+    """Read a checkpoint into the CPU's memory. Raises UserError if it is missing or damaged."""
     if not path.exists():
         raise UserError(f"{path} is missing; to train the fold again, move {path.parent} away")
     try:
@@ -96,7 +96,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             values = torch.load(path, map_location="cpu", weights_only=True)
     except (TooLittleMemoryError, OSError):
         raise  # the file may be whole
-    # torch.load raises whatever its unpickler, zip reader or storage meets in a damaged file.
+    # torch.load raises anything that its unpickler, zip reader or storage meets in a damaged file.
     except Exception as error:
         raise damaged(path, first_line(error)) from error
     digest = values.pop("digest", None) if isinstance(values, dict) else None
@@ -112,13 +112,13 @@ def damaged(path: Path, why: str) -> DamagedError:
     advice = f"move {path.parent} away to train the fold again"
     if path.name == NEWEST and path.with_name(PREVIOUS).exists():
         advice = (
-            f"`make train` goes on from {PREVIOUS}, once oof.npz beside it, if there, is moved away"
+            f"rerun `train` to resume from {PREVIOUS}, after moving oof.npz beside it away, if any"
         )
     return DamagedError(f"{path} is damaged ({why}); {advice}")
 
 
 def put_previous_back(folder: Path) -> None:
-    """Undo the first of write_checkpoint's two renames, where a process was killed between them."""
+    """Undo the first of write_checkpoint's two renames if the process was killed between them."""
     newest, previous = folder / NEWEST, folder / PREVIOUS
     if not newest.exists() and previous.exists():
         previous.replace(newest)
@@ -126,10 +126,10 @@ def put_previous_back(folder: Path) -> None:
 
 
 def read_newest(folder: Path, config: dict[str, Any], fold: int) -> Checkpoint | None:
-    """The checkpoint that training goes on from; None where nothing was trained yet.
+    """The checkpoint to resume from; None if there is none yet.
 
-    Where the newest is damaged, a line says so, it is moved aside, and the previous one takes its
-    place. Raises UserError when both are damaged, or when it is of another run or fold.
+    If the newest is damaged, says so, moves it aside, and puts the previous one in its place.
+    Raises UserError if both are damaged, or if it belongs to another run or fold.
     """
     newest, previous = folder / NEWEST, folder / PREVIOUS
     put_previous_back(folder)
@@ -141,12 +141,11 @@ def read_newest(folder: Path, config: dict[str, Any], fold: int) -> Checkpoint |
         if not previous.exists():
             raise
         checkpoint = read_checkpoint(previous)
-        say(Caution(str(error)))
         newest.replace(folder / DAMAGED)
-        previous.replace(newest)
-        sync_folder(folder)
+        put_previous_back(folder)
+        say(Caution(str(error)))
         say(
-            f"going on from the checkpoint before it (epoch {checkpoint.epoch}); the damaged one "
+            f"resuming from the checkpoint before it (epoch {checkpoint.epoch}); the damaged one "
             f"is kept as {folder / DAMAGED}"
         )
     check_belongs(newest, {**checkpoint.config, "fold": checkpoint.fold}, {**config, "fold": fold})

@@ -1,8 +1,7 @@
-"""Training one fold to its end, from wherever it stopped, and keeping what it has on the way."""
+"""Training a fold to its end, from wherever it stopped, and saving it on the way."""
 
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
 
 from cellline.errors import Caution
 from cellline.host.files import write_csv
@@ -11,139 +10,114 @@ from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
-from cellline.runs.run import History, Run
-from cellline.training.checkpoint import (
-    Checkpoint,
-    digest_values,
-    read_newest,
-    write_checkpoint,
-)
-from cellline.training.loop import FoldTrainer
-from cellline.training.progress import Progress
+from cellline.runs.run import Run
+from cellline.training.checkpoint import Checkpoint, digest_values, read_newest, write_checkpoint
+from cellline.training.trainer import FoldTrainer
 
-# What a power cut may cost within an epoch. DenseNet-161's checkpoint of 330 MB takes seconds.
+# The most that a power cut may cost. DenseNet-161's checkpoint of 330 MB takes seconds.
 SAVE_SECONDS = 600
-# Columns of history.csv that are not what the training is, but how fast it was.
+# Columns of history.csv that depend on the machine's speed, not on the training.
 CLOCK = ("samples_per_second", "seconds")
 
 
-def train_fold(trainer: FoldTrainer, run: Run, fold: int, stop: Stop) -> OutOfFold:
-    """Train a fold of a run to its end and write its files; the fold's predictions.
+def train_fold(trainer: FoldTrainer, run: Run, stop: Stop) -> OutOfFold:
+    """Train a fold of a run to its end, write its files, return its predictions.
 
-    A checkpoint and history.csv after each epoch, and within one every SAVE_SECONDS; after the last
-    a checkpoint without the optimizer's state, then oof.npz, whose presence means that the fold is
-    finished. Raises Stopped, after saving, when `stop` says so. Where several ranks train the fold,
-    each calls this, and rank 0 writes.
+    A checkpoint and history.csv are written after each epoch, and within one every SAVE_SECONDS;
+    after the last a checkpoint without the optimizers' state, then oof.npz, which marks the fold as
+    finished. If `stop` says so, saves and raises Stopped. Every rank calls this; rank 0 writes.
     """
-    # Rank 0 alone writes.
-    folder = run.fold_folder(fold)
-    lock = one_writer(folder, f"training fold {fold}") if trainer.ranks.first else nullcontext()
+    fold, first = trainer.task.fold, trainer.task.ranks.first
+    lock = one_writer(run.fold_folder(fold), f"training fold {fold}") if first else nullcontext()
     with lock, stop.on_signals():
-        history = resume(trainer, run, fold)
-        epochs = range(len(history), trainer.training.epochs)
-        progress = Progress(
-            f"fold {fold}",
-            trainer.device,
-            trainer.n_train,
-            len(trainer.held_out),
-            epochs,
-            len(trainer.batches),
-            shown=trainer.ranks.first,
-            cost=trainer.pixels,
-        )
-        keeper = Keeper(trainer, run, fold, history, stop)
-        for epoch in epochs:
+        resume(trainer, run)
+        keeper = Keeper(trainer, run, stop)
+        while not trainer.finished:
             try:
-                record = trainer.train_epoch(epoch, progress, keeper.pause)
+                record = trainer.train_epoch(keeper.pause)
             except Stopped:
                 keeper.save()
                 raise
-            history.append(asdict(record))
             keeper.save()
-            progress.epoch(record)
-        progress.end(history)
-        predictions = trainer.out_of_fold(progress, stop.check)
+            trainer.progress.epoch(record)
+        trainer.progress.end(trainer.history)
+        predictions = trainer.held_out.predictions(stop.check)
         provenance = {
             **run.provenance(fold),
-            "model_digest": digest_values(trainer.model.state_dict()),
-            "precision": trainer.device.precision,
+            "model_digest": digest_values(trainer.learner.model.state_dict()),
+            "precision": trainer.task.device.precision,
             "code": code_version(),
-            # Without the clock's: the same training leaves the same bytes.
+            # Without the clock's columns: the same training leaves the same bytes.
             "history": [
-                {key: value for key, value in row.items() if key not in CLOCK} for row in history
+                {key: value for key, value in row.items() if key not in CLOCK}
+                for row in trainer.history
             ],
         }
-        if trainer.ranks.first:
+        if first:
             write_out_of_fold(run.oof_path(fold), predictions, provenance)
         return predictions
 
 
-def resume(trainer: FoldTrainer, run: Run, fold: int) -> History:
-    """Bring the trainer to where the fold stopped; the history until there."""
-    # The others may have another disk.
-    checkpoint = trainer.ranks.of_first(
+def resume(trainer: FoldTrainer, run: Run) -> None:
+    """Return the trainer to where the fold stopped, if it was begun."""
+    fold = trainer.task.fold
+    # From rank 0, as other machines may have other disks.
+    checkpoint = trainer.task.ranks.of_first(
         lambda: read_newest(run.fold_folder(fold), run.record, fold)
     )
     if checkpoint is None:
-        return []
+        return
     if checkpoint.code != code_version():
         say(
             Caution(
                 f"fold {fold} was trained by another version of this program "
                 f"({checkpoint.code[:12]}) than the one that resumes it ({code_version()[:12]}): "
-                "the result may differ from that of either alone"
+                "the result may differ from that of either version alone"
             )
         )
-    trainer.restore(checkpoint)
-    return checkpoint.history
+    trainer.load(checkpoint)
 
 
 class Keeper:
-    """Saves a fold's training, when it is time to."""
+    """Saves a fold in training, now and then and on demand."""
 
-    def __init__(
-        self, trainer: FoldTrainer, run: Run, fold: int, history: History, stop: Stop
-    ) -> None:
-        """`history` is that of `train_fold`, which adds to it."""
+    def __init__(self, trainer: FoldTrainer, run: Run, stop: Stop) -> None:
+        """Save what has not begun yet; raises Stopped if the time is up already."""
         self.trainer = trainer
         self.run = run
-        self.fold = fold
-        self.history = history
         self.stop = stop
         self.saved = time.monotonic()
-        # A disk that is too small shows now, not after an hour. And how long saving takes, which
-        # must be known where time is limited.
+        # The first save finds a disk that is too small now, not after an hour. Under a time limit,
+        # it also tells how long saving takes.
         stop.check()
-        if not history or stop.deadline is not None:
+        if not trainer.history or stop.deadline is not None:
             self.save()
         stop.check()
 
     def pause(self) -> None:
-        """Save when the last time is long ago; raise Stopped when it is time to end."""
-        if self.trainer.ranks.largest(time.monotonic() - self.saved > SAVE_SECONDS):
+        """Save if the last time is long ago; raise Stopped if it is time to end."""
+        overdue = time.monotonic() - self.saved > SAVE_SECONDS
+        if self.trainer.task.ranks.largest(overdue):
             self.save()
         self.stop.check()
 
     def save(self) -> None:
         """Write history.csv and the checkpoint."""
-        folder = self.run.fold_folder(self.fold)
-        finished = len(self.history) == self.trainer.training.epochs
+        trainer, fold = self.trainer, self.trainer.task.fold
         checkpoint = Checkpoint(
             self.run.record,
-            self.fold,
+            fold,
             code_version(),
-            len(self.history),
-            self.trainer.model.state_dict(),
-            self.history,
-            None if finished else self.trainer.resume_state(),
+            len(trainer.history),
+            trainer.learner.model.state_dict(),
+            trainer.history,
+            None if trainer.finished else trainer.state(),
         )
-        if self.trainer.ranks.first:
-            # The checkpoint last: an epoch whose history alone was written is trained again.
-            if self.history:
-                write_csv(
-                    folder / "history.csv",
-                    tuple(self.history[0]),
-                    [tuple(row.values()) for row in self.history],
-                )
+        if trainer.task.ranks.first:
+            folder, history = self.run.fold_folder(fold), trainer.history
+            # The checkpoint last: an epoch with nothing but its history is trained again.
+            if history:
+                rows = [tuple(row.values()) for row in history]
+                write_csv(folder / "history.csv", tuple(history[0]), rows)
             write_checkpoint(folder, checkpoint)
         self.saved = time.monotonic()

@@ -1,4 +1,4 @@
-"""How the weights are changed: the learning rate's course, and the optimizers."""
+"""The learning rate's schedule, and the optimizers."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,11 +10,12 @@ from torch.optim import Optimizer
 
 from cellline.config import Training
 
-# Of the quintic polynomial that takes singular values towards 1, five times (Jordan et al. 2024).
+# Coefficients of the quintic polynomial that takes singular values towards 1, and how often it is
+# applied (Jordan et al. 2024).
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 POLYNOMIAL_STEPS = 5
-# Matrices whose smaller side is larger are left to AdamW: the work grows by its cube. DenseNet-161
-# has one, of 1,056 x 2,112, which would take as long as all others together.
+# Matrices with a larger smaller side are left to AdamW, as the work grows with its cube.
+# DenseNet-161 has one, 1,056 x 2,112, which would take as long as all others together.
 LARGEST_SIDE = 512
 
 
@@ -26,12 +27,19 @@ def learning_rate(step: int, n_steps: int, warmup: float, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (position - warmup) / (1 - warmup)))
 
 
+def set_learning_rate(optimizers: Iterable[Optimizer], lr: float) -> None:
+    """Set the learning rate of all parameters."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+
 def build_optimizers(network: nn.Module, training: Training) -> list[Optimizer]:
     """AdamW for all weights, or `--optimizer muon`: Muon for the kernels and matrices within.
 
-    AdamW then has the first and the last layer, what has one dimension (biases and normalization
-    scales, which don't decay), and matrices too large for Muon. `training` must have its learning
-    rate.
+    AdamW then keeps the first and the last layer, tensors of one dimension (biases and
+    normalization scales, which don't decay), and matrices too large for Muon. `training` must have
+    its learning rate.
     """
     assert training.lr is not None
     inner: list[Tensor] = []
@@ -51,16 +59,16 @@ def build_optimizers(network: nn.Module, training: Training) -> list[Optimizer]:
 class Muon(Optimizer):
     """Momentum whose change of each matrix has all singular values near 1.
 
-    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; weight decay as in Liu et al.
-    2025 (arXiv:2502.16982), and changes that are scaled by their shape as there, but five times as
-    large. torch's own takes no kernels of convolutions, and computes in bfloat16, which many CPUs
-    imitate.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. Weight decay and the scaling of
+    changes by their shape follow Liu et al. 2025 (arXiv:2502.16982), but changes are five times as
+    large. torch's own Muon takes no convolution kernels, and computes in bfloat16, which many CPUs
+    emulate.
     """
 
     def __init__(
         self, parameters: Iterable[Tensor], lr: float, weight_decay: float, momentum: float = 0.95
     ) -> None:
-        """`parameters` [output, input, ...]: what follows the first dimension is one side."""
+        """`parameters` [output, input, ...]: all dimensions after the first make one side."""
         defaults: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__(parameters, defaults)
 
@@ -75,33 +83,34 @@ class Muon(Optimizer):
             averages = [self.state[weight]["momentum"] for weight in weights]
             gradients = [weight.grad for weight in weights]
             torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-            # Nesterov's: one step ahead of the average.
+            # Nesterov momentum: one step ahead of the average.
             ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
             changes = orthogonalize([change.flatten(1) for change in ahead])
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             for weight, change in zip(weights, changes, strict=True):
-                # The learning rate becomes the root mean square of the change.
+                # The root mean square of the change becomes the learning rate.
                 size = max(change.shape) ** 0.5
                 weight.add_(change.reshape(weight.shape), alpha=-group["lr"] * size)
 
 
 def smaller_side(layer: nn.Conv2d | nn.Linear) -> int:
-    """Of its weight [output, input, ...] as the matrix that Muon sees."""
+    """The smaller side of a layer's weight [output, input, ...] as a matrix."""
     return min(len(layer.weight), layer.weight[0].numel())
 
 
 def orthogonalize(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Matrices with the singular vectors of these, and singular values of about 0.7 to 1.2.
+    """Matrices with the same singular vectors, and singular values of about 0.7 to 1.2.
 
-    Those that were almost 0 stay small. The polynomials are computed of X X', which is smaller than
-    X, and as large for all matrices of one height, so that they are computed together.
+    Singular values that were almost 0 stay small. The polynomials are computed on X X', which is
+    smaller than X and has the same size for all matrices of one height, so that these are computed
+    together.
     """
     wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.t() for matrix in matrices]
     results: dict[int, Tensor] = {}
     for side in {len(matrix) for matrix in wide}:
         numbers = [number for number, matrix in enumerate(wide) if len(matrix) == side]
         gram = torch.stack([wide[number] @ wide[number].t() for number in numbers])
-        # No singular value is larger than the root of their squares' sum.
+        # No singular value exceeds the root of the sum of their squares.
         squares = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-30)
         gram /= squares
         a, b, c = POLYNOMIAL

@@ -1,9 +1,8 @@
-"""What a person sees of a training: a line at its start, a bar, a line an epoch."""
+"""The lines and bars that show how a training fares."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 
 import torch
 
@@ -13,6 +12,8 @@ from cellline.model.views import VIEWS
 from cellline.runs.run import History, best_epoch
 from cellline.scoring.metrics import percent
 from cellline.training.batches import Batch
+from cellline.training.epoch import EpochRecord
+from cellline.training.task import Task
 
 # The first step also builds kernels and fills caches; the second is timed.
 TIMED_STEP = 2
@@ -20,105 +21,86 @@ TIMED_STEP = 2
 FORWARD_SHARE = 1 / 3
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """A row of history.csv."""
-
-    epoch: int
-    """From 1."""
-    train_loss: float
-    train_bac: float
-    """Of the augmented batches, as they were learned from."""
-    held_out_loss: float
-    held_out_bac: float
-    """Of the averaged weights, without test-time augmentation."""
-    lr: float
-    """At the epoch's last step."""
-    samples_per_second: float
-    """Training alone."""
-    seconds: float
-    """Training and evaluation."""
-
-
-@dataclass
 class Progress:
-    """Shows the training of one fold."""
+    """Shows the training of one fold, on rank 0 alone: other ranks have no stdout."""
 
-    title: str
-    device: Device
-    n_train: int
-    n_held_out: int
-    epochs: range
-    """Those to be trained now; a resumed training has fewer."""
-    steps: int
-    """In an epoch."""
-    shown: bool = True
-    """False prints nothing and draws nothing: for all ranks but the first."""
-    cost: Callable[[int], float] = lambda epoch: 1.0
-    """Of a step in an epoch (from 0), in any unit: what the time left is told by."""
-    announced: bool = field(default=False, init=False)
+    def __init__(self, title: str, task: Task) -> None:
+        """`title` begins each line."""
+        self.title = title
+        self.task = task
+        self.announced = False
 
     def batches(self, batches: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
-        """Pass an epoch's batches on, showing the time left in the epoch."""
-        label = f"{self.title}, epoch {epoch + 1}/{self.epochs.stop}"
+        """Pass on the batches of an epoch (from 0), showing the time left in it.
+
+        `first` of them were done before. Once, the line at the start is printed.
+        """
+        device, steps = self.task.device, self.task.steps
+        label = f"{self.title}, epoch {epoch + 1}/{self.task.training.epochs}"
         started = time.perf_counter()
-        with progress_bar(label, self.steps, "step", done=first, shown=self.shown) as advance:
+        with self.bar(label, steps, "step", first) as advance:
             for step, batch in enumerate(batches, start=1):
                 yield batch
                 advance(1)
-                if not self.announced and step == min(TIMED_STEP, self.steps - first):
+                if not self.announced and step == min(TIMED_STEP, steps - first):
                     self.announced = True
-                    synchronize(self.device)
-                    self.announce(time.perf_counter() - started)
+                    synchronize(device)
+                    self.announce(epoch, time.perf_counter() - started)
                 if step < TIMED_STEP:
-                    synchronize(self.device)
+                    synchronize(device)
                     started = time.perf_counter()
 
     def predicting(self, views: int) -> AbstractContextManager[Callable[[int], object]]:
-        """Show how far the predictions of the held-out samples are; see `progress_bar`."""
+        """Show how many held-out samples are predicted; see `progress_bar`."""
         what = "held-out samples" + (f", {views} views" if views > 1 else "")
-        return progress_bar(f"{self.title}, {what}", self.n_held_out, "sample", shown=self.shown)
+        return self.bar(f"{self.title}, {what}", len(self.task.held_out), "sample")
 
-    def announce(self, seconds_a_step: float) -> None:
-        """The line at the start: what is trained, where, and for how long."""
-        held_out = FORWARD_SHARE * self.n_held_out / self.n_train
-        costs = [self.cost(epoch) / self.cost(self.epochs[0]) for epoch in self.epochs]
+    def announce(self, epoch: int, seconds_a_step: float) -> None:
+        """Print the line at the start: what is trained from an epoch on, where, and how long."""
+        task = self.task
+        held_out = FORWARD_SHARE * len(task.held_out) / len(task.rows)
+        costs = [task.pixels(later) / task.pixels(epoch) for later in self.epochs_from(epoch)]
         epochs = sum(costs) * (1 + held_out) + len(VIEWS) * held_out * costs[-1]
-        self.say(
-            f"{self.title}: {self.device.describe()}; {self.n_train} training and "
-            f"{self.n_held_out} held-out samples; {len(self.epochs)} epochs of {self.steps} steps; "
-            f"about {duration(seconds_a_step * self.steps * epochs)}"
+        say(
+            f"{self.title}: {task.device.describe()}; {len(task.rows)} training and "
+            f"{len(task.held_out)} held-out samples; {len(costs)} epochs of {task.steps} steps; "
+            f"about {duration(seconds_a_step * task.steps * epochs)}"
         )
 
     def epoch(self, record: EpochRecord) -> None:
-        """The line at an epoch's end."""
-        # Epochs are progress_bar from 1 there.
-        costs = [self.cost(epoch) for epoch in range(record.epoch - 1, self.epochs.stop)]
+        """Print the line at an epoch's end."""
+        # record.epoch counts from 1.
+        costs = [self.task.pixels(epoch) for epoch in self.epochs_from(record.epoch - 1)]
         left = duration(record.seconds * sum(costs[1:]) / costs[0])
-        self.say(
-            f"{self.title}, epoch {record.epoch}/{self.epochs.stop}: "
+        say(
+            f"{self.title}, epoch {record.epoch}/{self.task.training.epochs}: "
             f"loss {record.train_loss:.3f}, held out {record.held_out_loss:.3f}; "
             f"BAC {percent(record.train_bac)}, held out {percent(record.held_out_bac)}; "
             f"lr {record.lr:.2g}; {record.samples_per_second:.0f} samples/s; {left} left"
         )
 
     def end(self, history: History) -> None:
-        """The line after the last epoch: what choosing the best one would have flattered."""
+        """Print the line after the last epoch: how much choosing the best epoch would flatter."""
         best = best_epoch(history)
-        self.say(
+        say(
             f"{self.title}: the last epoch's weights are kept, held-out BAC "
             f"{percent(history[-1]['held_out_bac'])}; the best epoch, {best['epoch']}, had "
             f"{percent(best['held_out_bac'])}"
         )
 
-    def say(self, line: str) -> None:
-        """Print a line, unless this rank is silent."""
-        if self.shown:
-            say(line)
+    def epochs_from(self, epoch: int) -> range:
+        """An epoch and all later ones, from 0."""
+        return range(epoch, self.task.training.epochs)
+
+    def bar(
+        self, title: str, total: int, unit: str, done: int = 0
+    ) -> AbstractContextManager[Callable[[int], object]]:
+        """A progress bar; none on other ranks than 0."""
+        return progress_bar(title, total, unit, done=done, shown=self.task.ranks.first)
 
 
 def synchronize(device: Device) -> None:
-    """Wait for what the device has been given, so that the clock sees it."""
+    """Wait until the device has done its work, so that the clock sees it."""
     if device.device.type == "cuda":
         torch.cuda.synchronize(device.device)
     elif device.device.type == "mps":

@@ -1,4 +1,4 @@
-"""Training a run: its settings, then fold after fold."""
+"""Training a run: its settings, then one fold after another."""
 
 from dataclasses import replace
 
@@ -14,35 +14,36 @@ from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run, new_run, read_record, run_folder
 from cellline.scoring.metrics import balanced_accuracy, percent
 from cellline.training.fold import train_fold
-from cellline.training.loop import FoldTrainer
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
 from cellline.training.settings import settle
+from cellline.training.task import Task
+from cellline.training.trainer import FoldTrainer
 
 
 def train_run(config: Config, processes: int = 1) -> None:
     """Train the fold that `config` names, or every fold; skip finished ones.
 
-    Under torchrun, which `make train` starts with `processes`, every process calls this; only the
-    first writes and prints. Raises UserError for settings that the run was not begun with, and for
-    anything wrong with input or network; Stopped when training ended early, saved; LostRankError
-    when another process has ended.
+    Under torchrun, which `train` starts for several `processes`, each of them calls this; only the
+    first writes and prints. Raises UserError if the run was begun with other settings, or if
+    anything is wrong with input or network; Stopped if training was saved and ended early;
+    LostRankError if another process has ended.
     """
     with join_ranks() as ranks:
         stop = Stop(config.machine.max_minutes)
         if ranks.size > 1:
             stop.agree = ranks.largest
-            # A second Ctrl-C reaches only the process that started them.
+            # A second Ctrl-C reaches only the process that started them: don't promise it.
             stop.notice = "finishing the step, then saving" if ranks.first else ""
         try:
-            _train(ranks, stop, config, processes)
+            train_folds(ranks, stop, config, processes)
         except LostRankError:
             if stop.number is not None:
                 raise Stopped(stop.number) from None
             raise
 
 
-def _train(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
-    """Train as one of the ranks of `train_run`."""
+def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
+    """Do the work of `train_run` as one of the ranks."""
     folds = ranks.one_by_one(lambda: open_folds(config.folders))
     folder = run_folder(config)
     if config.fold is not None and config.fold not in folds.numbers:
@@ -62,41 +63,41 @@ def _train(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
     run = new_run(replace(config, training=settled.training), folds)
     ranks.of_first(run.check_unchanged)
     device = choose_device(config.machine, ranks.local_rank, ranks.local_size)
-    # Precision decides whether the loss is scaled; each kind of device has its own communication.
+    # The precision decides if the loss is scaled; each kind of device communicates in its own way.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
     if folds.ignore_groups:
         say(IGNORING_GROUPS)
     say(f"run {run.name}: {settled.training.network}, {settled.line}")
 
     def train_one(fold: int) -> OutOfFold:
-        trainer = FoldTrainer(folds, fold, settled.training, device, ranks)
-        # Only now, with the network built, does the run begin.
+        trainer = FoldTrainer(Task(folds, fold, settled.training, device, ranks))
+        # Only now: a network that can't be built leaves no run behind.
         ranks.of_first(lambda: run.begin(settled.tuning))
         try:
-            return train_fold(trainer, run, fold, stop)
+            return train_fold(trainer, run, stop)
         except Stopped:
             say(f"fold {fold} is saved; to resume:\n  {run.command(config.fold, processes)}")
             raise
 
     for fold in folds.numbers if config.fold is None else [config.fold]:
-        # Another training may have finished it meanwhile.
+        # Looked up each time: another training may have finished it meanwhile.
         if fold in ranks.of_first(lambda: run.finished):
             if ranks.first:
-                say(f"fold {fold} is finished already: {_describe(run.out_of_fold([fold]))}")
+                say(f"fold {fold} is finished already: {describe(run.out_of_fold([fold]))}")
             continue
-        # In a call of its own, which frees the network before the next fold's is built.
-        say(f"fold {fold} is finished: {_describe(train_one(fold))}")
+        # A call of its own frees the network before the next fold's is built.
+        say(f"fold {fold} is finished: {describe(train_one(fold))}")
     if ranks.first and run.finished:
-        _conclude(run)
+        print_score(run)
 
 
-def _conclude(run: Run) -> None:
+def print_score(run: Run) -> None:
     """Print the score of all finished folds."""
     if len(run.finished) > 1:
         named = ", ".join(map(str, run.finished))
         score = run.oof.score()
         say(
-            f"folds {named}: {_describe(run.oof)}; "
+            f"folds {named}: {describe(run.oof)}; "
             f"95 % interval {percent(score.low)} to {percent(score.high)}"
         )
     if run.folds.ignore_groups:
@@ -105,7 +106,7 @@ def _conclude(run: Run) -> None:
             say(line)
 
 
-def _describe(predictions: OutOfFold) -> str:
+def describe(predictions: OutOfFold) -> str:
     """Balanced accuracy with and without test-time augmentation."""
     with_tta = balanced_accuracy(predictions.labels, predictions.predicted)
     plain = balanced_accuracy(predictions.labels, predictions.prob_plain.argmax(1))

@@ -1,4 +1,4 @@
-"""Where a run's learning rate and batch size come from."""
+"""A run's learning rate and batch size, and where they come from."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,9 +10,9 @@ from cellline.host.files import read_json
 from cellline.runs.folds import Folds
 from cellline.runs.run import Tuning
 
-# A rate that suits one network, its start, image size or optimizer says little about another's.
+# A rate that suits one network, its initial weights, image size or optimizer says little about
+# another's.
 TUNED_FOR = ("network", "weights", "image_size", "optimizer")
-
 
 # In the folder `tuning` under the OOF folder.
 BEST = "best.json"
@@ -20,42 +20,37 @@ BEST = "best.json"
 
 @dataclass(frozen=True)
 class Tuned:
-    """What `make tune` found: the content of best.json."""
+    """The result of a tuning: the content of best.json."""
 
     lr: float
     batch_size: int
     bac: float
-    """Held-out, after the trial's last epoch."""
+    """Held-out balanced accuracy after the trial's last epoch."""
     fold: int
-    """The fold whose held-out part was looked at."""
+    """The fold whose held-out rows scored the trials."""
     trials: int
-    """How many times it was looked at."""
+    """How many trials they scored."""
     settings: dict[str, Any]
     """The other settings of the trials."""
     input_digest: str
     folds_digest: str
     code: str
-    """The version of the program that finished the study; for the record."""
+    """The version of the program that finished the study, for the record."""
 
 
 def read_tuned(oof_dir: Path) -> Tuned | None:
-    """What `make tune` left in the OOF folder; None when it has not run.
-
-    Raises UserError when it is damaged.
-    """
+    """The result of tuning in an OOF folder; None if there is none, UserError if it is damaged."""
     path = oof_dir / "tuning" / BEST
-    if not path.exists():
-        return None
-    return Tuned(**read_json(path))
+    return Tuned(**read_json(path)) if path.exists() else None
 
 
 @dataclass(frozen=True)
 class Settled:
-    """Training settings with a learning rate and a batch size, and where they came from."""
+    """Training settings with a learning rate and a batch size."""
 
     training: Training
     line: str
-    """The two values and their sources, for a person."""
+    """Both values and their sources, for a person."""
     tuning: Tuning | None
     """The tuning that a value was taken from now; None if none was."""
 
@@ -64,7 +59,7 @@ def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Set
     """Settle a run's learning rate and batch size.
 
     The command line decides first, then the run's `recorded` config.json, then a tuning that
-    `suits`, then the defaults. Raises UserError if the tuning is of other input or folds.
+    `suits`, then the defaults. Raises UserError if that tuning used other input or folds.
     """
     training, oof_dir = config.training, config.folders.oof_dir
     found: dict[str, Any] = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
@@ -79,30 +74,24 @@ def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Set
             source = f"tuned by {tuned.trials} trials on fold {tuned.fold}"
             tuning = Tuning(tuned.fold, tuned.trials)
         elif tuned is not None:
-            source = "default; the tuning was of other settings"
-    settled = replace(
-        training,
-        lr=found["lr"] if training.lr is None else training.lr,
-        batch_size=found["batch_size"] if training.batch_size is None else training.batch_size,
-    )
-
-    def name_source(given: float | None) -> str:
-        return source if given is None else "given"
-
+            source = "default; the tuning had other settings"
+    values, sources = {}, {}
+    for name in ("lr", "batch_size"):
+        given = getattr(training, name)
+        values[name] = found[name] if given is None else given
+        sources[name] = source if given is None else "given"
     line = (
-        f"learning rate {settled.lr:g} ({name_source(training.lr)}), "
-        f"batch size {settled.batch_size} ({name_source(training.batch_size)})"
+        f"learning rate {values['lr']:g} ({sources['lr']}), "
+        f"batch size {values['batch_size']} ({sources['batch_size']})"
         f"{describe_resizing(training, folds.competition.train_images.shape[2:])}"
     )
-    return Settled(settled, line, tuning)
+    return Settled(replace(training, **values), line, tuning)
 
 
 def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
-    """Such as ', images of 64x80 pixels resized to 64x64, then 96x96'; empty if they stay."""
-    sides = [training.image_size] if training.image_size else []
-    if training.start_size:
-        sides.insert(0, training.start_size)
+    """', images of 64x80 pixels resized to 64x64, then 96x96', for example; empty if they stay."""
     height, width = image_shape
+    sides = [side for side in (training.start_size, training.image_size) if side]
     if {(side, side) for side in sides} <= {(height, width)}:
         return ""
     resized = ", then ".join(f"{side}x{side}" for side in sides)
@@ -123,5 +112,5 @@ def check_data(path: Path, tuned: Tuned, folds: Folds) -> None:
 
 
 def suits(tuned: Tuned, training: Training) -> bool:
-    """Whether what was tuned is for the same of all settings in `TUNED_FOR`."""
+    """True if the tuning and the training agree in all settings of `TUNED_FOR`."""
     return all(tuned.settings.get(name) == getattr(training, name) for name in TUNED_FOR)

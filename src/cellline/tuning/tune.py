@@ -12,19 +12,20 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training, describe_differences
 from cellline.errors import UserError
-from cellline.host.device import Device, choose_device
+from cellline.host.device import choose_device
 from cellline.host.files import write_json
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
-from cellline.runs.folds import IGNORING_GROUPS, Folds, open_folds
+from cellline.runs.folds import IGNORING_GROUPS, open_folds
 from cellline.scoring.metrics import percent
 from cellline.seeding import TUNING, derive_seed
-from cellline.training.loop import DivergedError, FoldTrainer
+from cellline.training.learner import DivergedError
 from cellline.training.memory import TooLittleMemoryError
-from cellline.training.progress import Progress
 from cellline.training.settings import BEST, Tuned
+from cellline.training.task import Task
+from cellline.training.trainer import FoldTrainer
 from cellline.tuning.storage import JOURNAL, STUDY, name_storage, open_storage, plain_errors
 
 # From a decade and a half below the known solution's 1e-3 to a decade above.
@@ -42,27 +43,16 @@ LOOK_SECONDS = 1.0
 WRITING_SECONDS = 60.0
 
 
-@dataclass(frozen=True)
-class Task:
-    """What the trials of a study have in common."""
-
-    folds: Folds
-    fold: int
-    """Its held-out part scores the trials."""
-    training: Training
-    """With the learning rate and the batch size of the first trial, or None for the defaults."""
-    device: Device
-
-    def describe(self) -> dict[str, Any]:
-        """Return all that must be the same for trials to be compared."""
-        settings = asdict(self.training)
-        del settings["lr"], settings["batch_size"]
-        return {
-            "settings": settings,
-            "fold": self.fold,
-            "input_digest": self.folds.competition.digest,
-            "folds_digest": self.folds.digest,
-        }
+def describe(task: Task) -> dict[str, Any]:
+    """Return all that must be the same for trials to be compared."""
+    settings = asdict(task.training)
+    del settings["lr"], settings["batch_size"]
+    return {
+        "settings": settings,
+        "fold": task.fold,
+        "input_digest": task.folds.competition.digest,
+        "folds_digest": task.folds.digest,
+    }
 
 
 class TakenOver(BaseException):
@@ -74,6 +64,7 @@ class Worker:
     """One of the processes that run a study's trials."""
 
     task: Task
+    """With the learning rate and the batch size of the first trial, or None for the defaults."""
     study: optuna.Study
     folder: Path
     """For best.json."""
@@ -166,20 +157,10 @@ class Worker:
         Raises TrialPruned also where the loss diverges or memory is too small: the same parameters
         would only fail again.
         """
-        task, epochs = self.task, range(training.epochs)
         try:
-            trainer = FoldTrainer(task.folds, task.fold, training, task.device)
-            progress = Progress(
-                title,
-                task.device,
-                trainer.n_train,
-                len(trainer.held_out),
-                epochs,
-                len(trainer.batches),
-                cost=trainer.pixels,
-            )
-            for epoch in epochs:
-                bac = trainer.train_epoch(epoch, progress, self.stop.check).held_out_bac
+            trainer = FoldTrainer(replace(self.task, training=training), title)
+            for epoch in range(training.epochs):
+                bac = trainer.train_epoch(self.stop.check).held_out_bac
                 trial.report(bac, epoch)
                 if trial.should_prune() and epoch + 1 < training.epochs:
                     raise optuna.TrialPruned(f"pruned after epoch {epoch + 1} at {percent(bac)}")
@@ -208,7 +189,7 @@ class Worker:
                 bac=best.value or 0.0,
                 trials=len(self.trials(*FINISHED)),
                 code=code_version(),
-                **self.task.describe(),
+                **describe(self.task),
             )
             write_json(self.folder / BEST, asdict(tuned))
         return tuned
@@ -229,7 +210,7 @@ def tune(
         study = open_study(where, task)
         with one_writer(folder, "tuning", WRITING_SECONDS):
             # By it, folds know that the study depends on them.
-            write_json(folder / "config.json", task.describe())
+            write_json(folder / "config.json", describe(task))
         tuned = Worker(task, study, folder, stop).run(trials)
     if tuned is None:
         raise UserError(
@@ -248,7 +229,7 @@ def open_study(where: str, task: Task) -> optuna.Study:
     )
     # Each by itself: the worker that created the study may have been killed after any.
     if "settings" not in study.user_attrs:
-        study.set_user_attr("settings", task.describe())
+        study.set_user_attr("settings", describe(task))
     if "first" not in study.user_attrs:
         first = {
             "lr": task.training.lr or DEFAULT_LR,
@@ -256,7 +237,7 @@ def open_study(where: str, task: Task) -> optuna.Study:
         }
         study.enqueue_trial(first, skip_if_exists=True)
         study.set_user_attr("first", first)
-    differences = describe_differences(study.user_attrs["settings"], task.describe())
+    differences = describe_differences(study.user_attrs["settings"], describe(task))
     if differences:
         raise UserError(
             f"the study in {name_storage(where)} has other settings: {differences}. Give those "

@@ -1,0 +1,61 @@
+"""Predictions of a fold's held-out rows, and their scores."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cellline.model.views import PLAIN, all_views, average_views, predict_views
+from cellline.runs.predictions import OutOfFold
+from cellline.scoring.metrics import balanced_accuracy, surprise
+from cellline.training.learner import Learner
+from cellline.training.progress import Progress
+from cellline.training.task import Task
+
+
+class HeldOut:
+    """The held-out rows of a task. Nothing is chosen by their scores.
+
+    `pause` is called after each batch; an exception from it ends the prediction.
+    """
+
+    def __init__(self, task: Task, learner: Learner, progress: Progress) -> None:
+        self.task = task
+        self.learner = learner
+        self.progress = progress
+
+    def score(self, pause: Callable[[], None]) -> tuple[float, float]:
+        """Class-weighted loss and balanced accuracy of the averaged network, without TTA."""
+        labels = self.task.competition.labels[self.task.held_out]
+        prob = self.predict(PLAIN, pause)[0]
+        weights = self.learner.loss.weights.cpu().numpy()[labels]
+        loss = float(np.mean(weights * surprise(labels, prob)))
+        return loss, balanced_accuracy(labels, prob.argmax(1))
+
+    def predictions(self, pause: Callable[[], None]) -> OutOfFold:
+        """The fold's out-of-fold predictions, with and without TTA."""
+        of_views = self.predict(all_views(self.task.competition.train_images), pause)
+        prob = average_views(of_views)
+        return OutOfFold(self.task.folds, self.task.held_out, prob, of_views[PLAIN[0]])
+
+    def predict(self, views: tuple[int, ...], pause: Callable[[], None]) -> np.ndarray:
+        """The averaged network's probabilities [view, held-out row, class]."""
+        ranks, rows = self.task.ranks, self.task.held_out
+        share = ranks.share(rows)
+        with self.progress.predicting(len(views)) as advance:
+
+            def after_batch(n_samples: int) -> None:
+                advance(n_samples * ranks.size)
+                pause()
+
+            of_share = predict_views(
+                self.learner.model,
+                self.task.competition.train_images,
+                # All ranks pause together, after equally many batches: shorter shares are padded.
+                np.resize(share, -(-len(rows) // ranks.size)),
+                self.task.device,
+                # As many as a part of a training step has surely fit.
+                batch_size=self.task.batch_size // self.learner.parts.count // ranks.size,
+                views=views,
+                after_batch=after_batch,
+            )
+        return np.concatenate(ranks.gather(of_share[:, : len(share)]), axis=1)
