@@ -46,17 +46,6 @@ def test_floats_are_averaged_as_torch_does_and_integers_are_copied(
         assert torch.equal(value, right), name
 
 
-def test_the_network_itself_is_left_alone() -> None:
-    network = Small()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    average = MovingAverage(network, 2)
-    for _ in range(3):
-        average.update()
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    average.network.linear.weight.detach().zero_()
-    assert network.linear.weight.any()
-
-
 def test_what_swin_looks_up_stays_in_its_place() -> None:
     network = build_backbone("swin_t").features[1]  # its first blocks
     average = MovingAverage(network, 1e4)

@@ -28,7 +28,13 @@ class MovingAverage(Generic[Network]):
         """Steps averaged so far; before the first there is no average."""
         # By type, for the functions that take many tensors at once.
         self.pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-        for own, other in zip(tensors_of(self.network), tensors_of(network), strict=True):
+        # Buffers as well: batch normalization's statistics belong to the weights.
+        pairs = zip(
+            [*self.network.parameters(), *self.network.buffers()],
+            [*network.parameters(), *network.buffers()],
+            strict=True,
+        )
+        for own, other in pairs:
             averaged, trained = self.pairs.setdefault(own.dtype, ([], []))
             averaged.append(own)
             trained.append(other)
@@ -42,8 +48,3 @@ class MovingAverage(Generic[Network]):
             else:
                 torch._foreach_copy_(averaged, trained)
         self.steps += 1
-
-
-def tensors_of(network: nn.Module) -> list[Tensor]:
-    """Weights, and buffers: batch normalization's statistics belong to the weights."""
-    return [*network.parameters(), *network.buffers()]
