@@ -164,7 +164,9 @@ def score(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Scores:
     # Draws of groups differ in their number of samples.
     losses = np.stack([surprise(labels, prob), np.ones(len(labels))], axis=1)
     return Scores(
-        *(estimate(of(whole), of(draws)) for of in (bac_of, accuracy_of, macro_f1_of)),
+        estimate(bac_of(whole), bac_of(draws)),
+        estimate(accuracy_of(whole), accuracy_of(draws)),
+        estimate(macro_f1_of(whole), macro_f1_of(draws)),
         bootstrap.estimate(lambda sums: sums[:, 0] / sums[:, 1], losses),
         tuple(map(estimate, recalls(whole), recalls(draws).T)),
     )
