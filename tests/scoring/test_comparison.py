@@ -113,7 +113,6 @@ def test_the_verdict_says_what_to_do() -> None:
         "b is worse than a: -1.8 [-3.2, -0.4] points of BAC on 7,890 samples: use a"
     )
     assert of_bac(0.003, -0.009, 0.014, 0.006).verdict("a", "b") == (
-        "no difference can be told between a and b: +0.3 [-0.9, 1.4] points of BAC on 7,890 "
-        "samples; to see one this small, about 31 times as many groups of pictures would be "
-        "needed: keep the cheaper"
+        "a and b can't be told apart: +0.3 [-0.9, 1.4] points of BAC on 7,890 samples; to show so "
+        "small a difference takes about 31 times as many groups of pictures: keep the cheaper"
     )
