@@ -109,14 +109,6 @@ def test_the_effect_of_more_folds_is_said(
     assert f"all 3 folds of both have 3 times as many: {outlook}" in compare(config, "a", "b")
 
 
-def test_runs_that_predict_the_same_are_no_question(config: Config, finish: Finish) -> None:
-    finish("a", 0.5, of=(1,))
-    finish("b", 0.5, of=(1,))
-    lines = compare(config, "a", "b")
-    assert "a and b are right on the same samples of fold 1: keep the cheaper" in lines
-    assert not any("times as many" in line for line in lines)
-
-
 def test_folds_that_a_run_was_tuned_on_do_not_judge_it(config: Config, finish: Finish) -> None:
     finish("a", 0.5, of=(0, 1))
     finish("b", 0.9, of=(0, 1))
@@ -170,14 +162,3 @@ def test_runs_without_a_common_fold_say_what_to_train(config: Config, finish: Fi
     ):
         with pytest.raises(UserError, match=told):
             compare(config, *runs)
-
-
-def test_a_run_of_other_folds_is_refused(config: Config, finish: Finish) -> None:
-    finish("a", 0.5)
-    finish("b", 0.5)
-    path = Path("oof/b/config.json")
-    write_json(path, read_json(path) | {"folds_digest": "0" * 64})
-    with pytest.raises(UserError, match="other folds"):
-        compare(config, "a", "b")
-    with pytest.raises(UserError, match="train it first"):
-        compare(config, "a", "missing")

@@ -1,9 +1,6 @@
 import re
-import warnings
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
-
-import pytest
 
 from cellline.host.names import LONGEST
 from cellline.report.figures import draw_intervals
@@ -95,13 +92,3 @@ def test_a_long_name_leaves_room_for_the_figure() -> None:
     # The lines of the grid still have the width that the axis' labels need.
     starts = [x for text, x in shown.items() if text.isdigit()]
     assert max(starts) - min(starts) > 100
-
-
-@pytest.mark.parametrize("name", ["細胞株一二三四", "😀😀😀", "細" * 300])
-def test_a_name_in_any_script_has_room(name: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        shown = anchors(draw_intervals("wide", {name: RECALL}, "recall, %"))
-    [(text, end)] = [(text.strip(), x) for text, x in shown.items() if name[0] in text]
-    # It ends there, and its characters are as wide as they are high: 10.5 units.
-    assert end > 10.5 * len(text.replace(".", ""))

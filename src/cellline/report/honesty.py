@@ -42,8 +42,8 @@ def learning_section(run: Run) -> Section:
         rows.append((f"fold {fold}", *scored, f"{100 * gain:+.1f}", f"{100 * ahead:+.1f}"))
     table = Table(
         "The model is the last epoch's averaged weights, whatever the held-out BAC did. BAC is of "
-        "one view; 'ahead' is training minus held-out BAC, in points: training images are augmented, "
-        "which makes them harder.",
+        "one view; 'ahead' is training minus held-out BAC, in points: training images are "
+        "augmented, which makes them harder.",
         ("", "kept epoch", "best epoch", "would flatter by", "training ahead by"),
         rows,
     )

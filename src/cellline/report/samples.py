@@ -1,5 +1,7 @@
 """Samples to look at: likely label errors, confident errors, the hardest pairs of classes."""
 
+from itertools import islice
+
 from cellline.report.content import Block, Grid, Section
 from cellline.report.hard import hardest_pairs, most_confident_errors
 from cellline.report.label_errors import LabelErrors, find_label_errors
@@ -37,59 +39,45 @@ def describe_label_errors(found: LabelErrors, n: int) -> str:
 
 def show_label_errors(run: Run, found: LabelErrors) -> Grid:
     """The likeliest label errors."""
-    oof = run.oof
-    best = list(zip(found.rows, found.suggested, found.score, strict=True))[:LABEL_ERRORS]
-    return Grid(
-        "Likely label errors",
+    oof, names = run.oof, run.class_names
+    tiles = []
+    likeliest = zip(found.rows, found.suggested, found.score, strict=True)
+    for i, k, score in islice(likeliest, LABEL_ERRORS):
+        words = f"labelled {names[oof.labels[i]]}", f"looks like {names[k]},", whole_percent(score)
+        tiles.append(make_tile(run, oof.rows[i], *words))
+    note = (
         "The likeliest first, with the probability that the label is wrong. Compare each with "
-        "pictures of both classes before you change a label.",
-        [
-            make_tile(
-                run,
-                oof.rows[i],
-                f"labelled {run.class_names[oof.labels[i]]}",
-                f"looks like {run.class_names[suggested]},",
-                whole_percent(score),
-            )
-            for i, suggested, score in best
-        ],
+        "pictures of both classes before you change a label."
     )
+    return Grid("Likely label errors", note, tiles)
 
 
 def show_confident_errors(run: Run) -> Block:
     """The samples of which the network is surest, and wrong."""
-    oof = run.oof
-    errors = most_confident_errors(oof.labels, oof.prob, oof.group, CONFIDENT_ERRORS)
-    if len(errors) == 0:
-        return "No held-out sample is predicted wrongly."
-    return Grid(
-        "Most confident errors",
-        "One of each group: a wrong label, an empty or blurred picture, or a habit of the network.",
-        [
-            make_tile(
-                run,
-                oof.rows[i],
-                run.class_names[oof.labels[i]],
-                f"taken for {run.class_names[oof.predicted[i]]},",
-                whole_percent(oof.prob[i].max()),
-            )
-            for i in errors
-        ],
+    oof, names = run.oof, run.class_names
+    tiles = []
+    for i in most_confident_errors(oof.labels, oof.prob, oof.group, CONFIDENT_ERRORS):
+        words = names[oof.labels[i]], f"taken for {names[oof.predicted[i]]},"
+        tiles.append(make_tile(run, oof.rows[i], *words, whole_percent(oof.prob[i].max())))
+    note = "One of each group: a wrong label, an empty or blurred picture, or the network's habit."
+    return (
+        Grid("Most confident errors", note, tiles)
+        if tiles
+        else "No held-out sample is predicted wrongly."
     )
 
 
 def show_pairs(run: Run) -> list[Grid]:
     """The pairs of classes that cost the most recall."""
-    oof = run.oof
-    return [
-        Grid(
-            f"{run.class_names[pair.label]} taken for {run.class_names[pair.taken_for]}: "
-            f"{count(pair.count, 'sample')}, {percent(pair.share)} of the class",
-            "The most confident first, one of each group.",
-            [
-                make_tile(run, oof.rows[i], whole_percent(oof.prob[i].max()))
-                for i in pair.rows[:EXAMPLES]
-            ],
+    oof, names = run.oof, run.class_names
+    note = "The most confident first, one of each group."
+    grids = []
+    for pair in hardest_pairs(oof.labels, oof.prob, oof.group, PAIRS):
+        title = (
+            f"{names[pair.label]} taken for {names[pair.taken_for]}: "
+            f"{count(pair.count, 'sample')}, {percent(pair.share)} of the class"
         )
-        for pair in hardest_pairs(oof.labels, oof.prob, oof.group, PAIRS)
-    ]
+        shown = pair.rows[:EXAMPLES]
+        tiles = [make_tile(run, oof.rows[i], whole_percent(oof.prob[i].max())) for i in shown]
+        grids.append(Grid(title, note, tiles))
+    return grids

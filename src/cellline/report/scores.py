@@ -39,9 +39,10 @@ def scores_section(run: Run, scores: Scores) -> Section:
         ("", "with TTA", "without"),
         [(name, show(scores), show(plain)) for name, show in kinds.items()],
     )
+    helps = "helps" if gain.low > 0 else "harms" if gain.high < 0 else "may help or harm"
     tta = (
         "Test-time augmentation (TTA) averages over the flips and turns of each image. It gains "
-        f"{points(gain)} points of BAC. {judge(gain)}"
+        f"{points(gain)} points of BAC: it {helps}."
     )
     return Section("scores", "Scores", [table, tta, *spread_over_folds(run, scores.bac)])
 
@@ -49,15 +50,6 @@ def scores_section(run: Run, scores: Scores) -> Section:
 def with_decimals(of: Estimate) -> str:
     """Format a value, such as '0.955 [0.846, 1.071]'."""
     return f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]"
-
-
-def judge(gain: Estimate) -> str:
-    """A sentence on a gain, by its interval."""
-    if gain.low > 0:
-        return "It helps: the interval is above 0."
-    if gain.high < 0:
-        return "It harms: the interval is below 0."
-    return "The interval includes 0: these samples can't tell whether it helps."
 
 
 def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:

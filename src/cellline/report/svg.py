@@ -12,19 +12,17 @@ if TYPE_CHECKING:
 
 # Drawn in the colour on the left, shown in the page's colour on the right, which differs in a dark
 # page. Any six-digit colours work if nothing else is drawn in them. The style uses the first three.
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-BLUE, ORANGE, GREEN, PURPLE = "#040404", "#050505", "#060606", "#070707"
-PAPER = "#080808"
 COLOURS = {
-    INK: "currentColor",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    BLUE: "var(--blue)",
-    ORANGE: "var(--orange)",
-    GREEN: "var(--green)",
-    PURPLE: "var(--purple)",
-    PAPER: "var(--paper)",
+    "#010101": "currentColor",
+    "#020202": "var(--muted)",
+    "#030303": "var(--line)",
+    "#040404": "var(--blue)",
+    "#050505": "var(--orange)",
+    "#060606": "var(--green)",
+    "#070707": "var(--purple)",
+    "#080808": "var(--paper)",
 }
+INK, MUTED, GRID, BLUE, ORANGE, GREEN, PURPLE, PAPER = COLOURS
 # Inches of 72 units. A phone shows such a figure at about its size: 360 pixels.
 WIDTH, HEIGHT = 5.0, 3.2
 STYLE = Path(__file__).with_name("figures.mplstyle")

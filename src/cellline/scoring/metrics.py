@@ -24,7 +24,7 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Both ends of the 95 % interval."""
+        """Both ends."""
         return self.low, self.high
 
 
@@ -174,10 +174,8 @@ def score(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Scores:
 
 def percent(score: float, interval: Sequence[float] | None = None) -> str:
     """Format a share, such as '84.2 % [82.1, 86.0]'."""
-    text = f"{100 * score:.1f} %"
-    if interval is not None:
-        text += f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    return text
+    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * score:.1f} %{ends}"
 
 
 def with_interval(score: Estimate) -> str:
