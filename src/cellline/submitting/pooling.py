@@ -8,7 +8,7 @@ in training; no label is handed on.
 import numpy as np
 from numpy.typing import NDArray
 
-from cellline.submitting.calibration import floored_log, log_softmax
+from cellline.scoring.metrics import floored_log, log_softmax
 
 
 def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
