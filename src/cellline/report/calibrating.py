@@ -7,7 +7,7 @@ from cellline.report.content import Block, Columns, Figure, Section, Table
 from cellline.report.figures import draw_reliability
 from cellline.report.words import sentence
 from cellline.runs.run import Run
-from cellline.scoring.metrics import percent
+from cellline.scoring.metrics import percent, with_interval
 from cellline.submitting.calibration import calibration_error, reliability
 from cellline.submitting.decision import Part, cross_fit, fit_parts, fit_rule, hold_out
 from cellline.submitting.submission import read_submissions
@@ -31,12 +31,11 @@ def calibration_section(run: Run) -> Section:
         drawing = draw_reliability(name.replace(" ", "-"), reliability(run.oof.labels, prob))
         figures.append(Figure(name.capitalize(), note, drawing))
         error = calibration_error(run.oof.labels, prob, run.oof.bootstrap)
-        value, low, high = (100 * x for x in (error.value, *error.interval))
-        rows.append((name, f"{value:.1f} [{low:.1f}, {high:.1f}]"))
+        rows.append((name, with_interval(error)))
     table = Table(
-        "Expected calibration error: the mean distance between confidence and accuracy, in points. "
-        "0 is perfect; with few samples, scatter alone gives several points.",
-        ("", "points"),
+        "Expected calibration error: the mean distance between confidence and accuracy. 0 is "
+        "perfect; with few samples, scatter alone gives several points.",
+        ("", "error"),
         rows,
     )
     rule = [sentence(f"{trial.part}: {trial.why}") for trial in fit_rule(samples).trials]

@@ -39,10 +39,10 @@ def scores_section(run: Run, scores: Scores) -> Section:
         ("", "with TTA", "without"),
         [(name, show(scores), show(plain)) for name, show in kinds.items()],
     )
-    helps = "helps" if gain.low > 0 else "harms" if gain.high < 0 else "may help or harm"
+    verdict = "a gain" if gain.low > 0 else "a loss" if gain.high < 0 else "which may be chance"
     tta = (
-        "Test-time augmentation (TTA) averages over the flips and turns of each image. It gains "
-        f"{points(gain)} points of BAC: it {helps}."
+        "Test-time augmentation (TTA) averages over the flips and turns of each image. It "
+        f"changes BAC by {points(gain)} points, {verdict}."
     )
     return Section("scores", "Scores", [table, tta, *spread_over_folds(run, scores.bac)])
 
