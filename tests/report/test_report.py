@@ -189,7 +189,7 @@ def test_a_submission_that_was_changed_is_warned_of(copied: Config) -> None:
     assert show_submissions(run) == ([], [])
 
 
-def test_names_are_shown_as_text_and_nothing_is_loaded(page: Path) -> None:
+def test_names_are_shown_as_text(page: Path) -> None:
     shown = Shown(page)
     samples = shown.table("class", "recall", "samples", "groups")
     assert [row[0] for row in samples] == sorted(LABELS)
