@@ -101,8 +101,9 @@ def test_a_run_on_leaky_folds_says_what_it_gained(ignore_groups: bool) -> None:
 def make_study() -> Study:
     """Three trials of fold 0, of which two were scored."""
     trials = [
-        Trial(number, "complete" if epochs else "fail", 1e-3, 64, 0.5 if epochs else None, epochs)
-        for number, epochs in enumerate([3, 1, 0])
+        Trial(0, "complete", 1e-3, 64, bac=0.5, epochs=3),
+        Trial(1, "pruned", 1e-3, 64, bac=0.4, epochs=1),
+        Trial(2, "fail", 1e-3, 64, bac=None, epochs=0),
     ]
     return Study(0, tuple(trials))
 
