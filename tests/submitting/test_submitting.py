@@ -67,10 +67,7 @@ def deal_copies(*, of_test: int) -> None:
     test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // of_test, (0, 0)) for i in range(90)}
     write_competition(
         Path("input"),
-        *(
-            ((i, draw_sample(s, Drawing(90, 90, size=16))) for i, s in part.items())
-            for part in (train, test)
-        ),
+        *(((i, draw_sample(s, drawing)) for i, s in part.items()) for part in (train, test)),
         {i: sample.cell_line for i, sample in train.items()},
         test,
     )
