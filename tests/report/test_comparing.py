@@ -8,7 +8,7 @@ import pytest
 from cellline.config import Config, Folders, Training
 from cellline.data.competition import load_competition
 from cellline.errors import Caution, UserError
-from cellline.host.files import read_json, write_json
+from cellline.host.files import write_json
 from cellline.report.comparing import compare_runs
 from cellline.runs.folds import open_folds, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
@@ -27,7 +27,6 @@ def config(drawn: Path, training: Training) -> Config:
     fold[np.argsort(competition.labels, kind="stable")] = np.arange(90) % 3
     record = {
         "n_folds": 3,
-        "ignore_groups": False,
         "channels": list(channels),
         "input_digest": competition.digest,
     }
@@ -120,16 +119,6 @@ def test_folds_that_a_run_was_tuned_on_do_not_judge_it(config: Config, finish: F
     [caution] = [line for line in compare(config, "c", "b") if isinstance(line, Caution)]
     assert caution.startswith("7 trials of a tuning chose b's settings on fold 0")
     assert "favours b" in caution
-
-
-def test_folds_that_ignore_groups_are_warned_of(config: Config, finish: Finish) -> None:
-    finish("a", 0.5)
-    finish("b", 0.9)
-    path = Path("oof/folds.json")
-    write_json(path, read_json(path) | {"ignore_groups": True})
-    caution = compare(config, "a", "b")[0]
-    assert isinstance(caution, Caution)
-    assert caution.startswith("these folds ignore groups")
 
 
 def test_the_class_that_differs_is_marked(config: Config, finish: Finish) -> None:

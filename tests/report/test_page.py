@@ -44,12 +44,11 @@ def test_any_number_of_classes_channels_and_pixels(
     linked = re.findall(r'href="#(\w+)"', contents)
     assert linked == re.findall(r'<section id="(\w+)"', page)
     assert len(set(linked)) == 10
-    assert not re.search(r"LEAKY FOLDS|Read this first|not trained yet", page)
+    assert not re.search(r"Read this first|not trained yet", page)
 
 
-def test_the_head_says_what_is_missing_leaky_and_decided() -> None:
-    page = page_of(make_run(make_folds(ignore_groups=True), finished=[0, 2]))
-    assert "LEAKY FOLDS" in page
+def test_the_head_says_what_is_missing_and_decided() -> None:
+    page = page_of(make_run(finished=[0, 2]))
     assert "Fold 1 is not trained yet:\nmake train RUN=made" in page
     # Only three folds can judge the decision rule.
     assert "With the decision rule" not in page
@@ -87,15 +86,6 @@ def test_unrelated_samples_are_no_group() -> None:
     section = audit_section(run)
     assert not [block for block in section.blocks if isinstance(block, Grid)]
     assert "No two training pictures belong together." in texts(section)
-
-
-@pytest.mark.parametrize("ignore_groups", [True, False])
-def test_a_run_on_leaky_folds_says_what_it_gained(ignore_groups: bool) -> None:
-    folds = make_folds(ignore_groups=ignore_groups)
-    # These groups are in one fold even so: the others' scores are compared with theirs.
-    folds.fold[:24] = 0
-    said = "Of this run, 36 samples with a copy or overlap in another fold score".lower()
-    assert (said in texts(audit_section(make_run(folds))).lower()) == ignore_groups
 
 
 def make_study() -> TuningHistory:

@@ -346,7 +346,6 @@ def arguments(drawn: Path) -> list[object]:
     competition = load_competition(drawn, folders.cache_dir)
     record = {
         "n_folds": 2,
-        "ignore_groups": False,
         "channels": list(competition.channels),
         "input_digest": competition.digest,
         "audit": {},

@@ -5,51 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cellline.runs.run_folder import train_command
 
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.errors import UserError
 from cellline.host.files import write_json
 from cellline.host.stopping import Stopped
-from cellline.runs.folds import IGNORING_GROUPS, write_folds
-from cellline.runs.run_folder import train_command
+from cellline.runs.folds import write_folds
 from cellline.training.checkpoint import read_checkpoint, write_checkpoint
 from cellline.training.run import train_run
 
 MACHINE = Machine(device="cpu", precision="float32", workers=0)
-
-
-def test_a_run_on_folds_that_ignore_groups_says_what_that_was_worth(
-    drawn: Path, training: Training
-) -> None:
-    folders = Folders(drawn)
-    competition = load_competition(drawn, folders.cache_dir)
-    # The first two samples of each class are one picture; folds tear them apart, or don't.
-    first, second = np.array([np.flatnonzero(competition.labels == k)[:2] for k in range(9)]).T
-    group = competition.train_ids.copy()
-    group[second] = group[first]
-    fold = np.arange(90) % 2
-    fold[first], fold[second] = 0, 1
-    record = {
-        "n_folds": 2,
-        "ignore_groups": True,
-        "channels": list(competition.channels),
-        "input_digest": competition.digest,
-        "audit": {"test_grouped": 9},
-    }
-    config = Config(folders, replace(training, epochs=1), MACHINE)
-    write_folds(Path("oof"), competition, fold, group, record)
-    lines: list[str] = []
-    train_run(config, lines.append)
-    assert lines[0] == IGNORING_GROUPS
-    assert "18 samples with a copy or overlap in another fold score" in lines[-2]
-    assert "a test set of which 50.0 % have one in training" in lines[-1]
-
-    fold[second] = fold[first]
-    write_folds(Path("grouped"), competition, fold, group, {**record, "ignore_groups": False})
-    kept: list[str] = []
-    train_run(replace(config, folders=Folders(drawn, Path("grouped"))), kept.append)
-    assert not any("warning" in line or "copy or overlap" in line for line in kept)
 
 
 @pytest.fixture
@@ -59,7 +26,6 @@ def dealt(drawn: Path) -> Folders:
     competition = load_competition(drawn, folders.cache_dir)
     record = {
         "n_folds": 2,
-        "ignore_groups": False,
         "channels": list(competition.channels),
         "input_digest": competition.digest,
         "audit": {},

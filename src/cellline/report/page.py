@@ -17,7 +17,7 @@ from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, scores_section
 from cellline.report.trials import TuningHistory, read_study
 from cellline.report.words import count, name_folds
-from cellline.runs.folds import IGNORING_GROUPS, open_folds
+from cellline.runs.folds import open_folds
 from cellline.runs.run import Run, open_run
 from cellline.scoring.metrics import Scores, percent, score, with_interval
 from cellline.submitting.decision import expect_bac, hold_out
@@ -35,8 +35,6 @@ def write_report(config: Config, storage: str | None = None) -> Path:
     page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest, storage))
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
-    if run.folds.ignore_groups:
-        say(IGNORING_GROUPS)
     say(
         f"OOF BAC of {run.name} on {name_folds(run.finished)} of {run.folds.n_folds}: "
         f"{with_interval(scores.bac)} (95 % interval)"
