@@ -13,11 +13,11 @@ class CompareConfig(Config):
     """Settings of `make compare`."""
 
     runs: tuple[str, ...] = ()
-    """The two runs: is the second better than the first?"""
+    """Two runs; the second is compared with the first."""
 
 
 def main(config: CompareConfig) -> None:
-    """Compare two runs on the held-out samples that both have predicted, overall and by class."""
+    """Compare two runs, overall and by class, on the held-out samples that both have predicted."""
     for line in compare_runs(config, config.runs).describe():
         say(line)
 

@@ -17,13 +17,11 @@ class FoldsConfig(Config):
     """Number of folds (K)."""
     channels: tuple[str, ...] = Plan.channels
     """Endings of the image files' names, in the network's order; "" for <id>.png."""
-    ignore_groups: bool = False
-    """Deal copies and overlaps apart: only for measuring the leak, because scores flatter."""
 
 
 def main(config: FoldsConfig) -> None:
     """Check the input, decode it once, find copies, and deal the samples into folds."""
-    plan = Plan(config.channels, config.folds, config.training.seed, config.ignore_groups)
+    plan = Plan(config.channels, config.folds, config.training.seed)
     for line in describe_dealt(make_folds(config.folders, plan)):
         say(line)
 

@@ -12,7 +12,7 @@ class ReportConfig(Config):
     """Settings of `make report`."""
 
     storage: str | None = None
-    """Where the study of `make tune` is kept, as it was told."""
+    """The storage of the study, as given to `make tune`; by default the OOF folder's own."""
 
 
 def main(config: ReportConfig) -> None:

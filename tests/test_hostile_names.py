@@ -133,11 +133,11 @@ def test_any_number_of_runs_has_a_name_for_the_file() -> None:
     assert len(names) == 3
     longest = join_names(["é" * 50, *runs])
     # With all that a name may get, written for real.
-    for name in (f"{join_names(runs)}-partial-leaky", f"{longest}-partial-leaky"):
+    for name in (f"{join_names(runs)}-partial", f"{longest}-partial"):
         path = write_submission(Path("submissions"), name, b"id,label\n", {})
         assert path.exists()
         assert path.name.startswith(name)
-        assert "-partial-leaky-" in path.name
+        assert "-partial-" in path.name
 
 
 def test_an_oof_folder_that_is_a_file_is_no_folder() -> None:

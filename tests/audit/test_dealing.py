@@ -7,18 +7,19 @@ from altered import draw_altered
 
 from cellline.audit.dealing import Plan, make_folds
 from cellline.audit.findings import read_findings
+from cellline.audit.splitting import find_straddling
 from cellline.audit.words import describe_dealt
 from cellline.config import Folders
 from cellline.demo.drawing import Drawing
 from cellline.errors import Caution, UserError
 from cellline.host.files import write_json
-from cellline.runs.folds import IGNORING_GROUPS, Folds, open_folds, read_folds_record
+from cellline.runs.folds import Folds, open_folds, read_folds_record
 
 
-def deal(drawn: Path, oof: Path = Path("oof"), seed: int = 0, ignore_groups: bool = False) -> Folds:
+def deal(drawn: Path, oof: Path = Path("oof"), seed: int = 0) -> Folds:
     # The cache lies beside the input, so that it is decoded once.
     folders = Folders(drawn, oof, cache_dir=drawn.parent / "cache")
-    return make_folds(folders, Plan(n_folds=3, seed=seed, ignore_groups=ignore_groups))
+    return make_folds(folders, Plan(n_folds=3, seed=seed))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_dealt_folds_are_read_and_described(drawn: Path, first: Folds, dealt: Pa
     assert folds.n_folds == 3
     assert set(folds.fold) == {0, 1, 2}
     assert set(folds.group) <= set(competition.train_ids)
-    assert not folds.leaked().any()
+    assert not find_straddling(folds.group, folds.fold).any()
     for fold in range(3):
         rows = np.concatenate([folds.training_rows(fold), folds.held_out_rows(fold)])
         assert sorted(rows) == list(range(90))
@@ -72,9 +73,8 @@ def test_dealt_folds_are_read_and_described(drawn: Path, first: Folds, dealt: Pa
 def test_folds_that_a_run_depends_on_are_kept(drawn: Path, dealt: Path) -> None:
     kept = read_all(dealt)
     begin_run()
-    for change in ({"seed": 1}, {"ignore_groups": True}):
-        with pytest.raises(UserError, match="night in oof depend on it"):
-            deal(drawn, **change)
+    with pytest.raises(UserError, match="night in oof depend on it"):
+        deal(drawn, seed=1)
     assert read_all(dealt) == kept
 
 
@@ -109,16 +109,6 @@ def test_folds_whose_record_is_lost_are_dealt_again_if_runs_depend_on_them(
     path.unlink()
     with pytest.raises(UserError, match="would change, and night in oof depend on it"):
         deal(drawn, seed=1)
-
-
-def test_folds_that_ignore_groups_say_so(drawn: Path, first: Folds) -> None:
-    naive = deal(drawn, ignore_groups=True)
-    assert describe_dealt(naive)[-1] == IGNORING_GROUPS
-    assert naive.ignore_groups
-    np.testing.assert_array_equal(naive.group, first.group)
-    shared = np.isin(naive.group, [g for g in naive.group if np.sum(naive.group == g) > 1])
-    assert 0 < naive.leaked().sum() <= shared.sum()
-    assert not naive.leaked()[~shared].any()
 
 
 @pytest.mark.parametrize("planted", ["leak", "shift"])

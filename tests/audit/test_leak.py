@@ -1,14 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellline.audit.leak import Leak, measure_leak, measure_run_leak
-from cellline.audit.words import describe_run_leak
-from cellline.runs.folds import Folds
-from cellline.runs.predictions import OutOfFold
+from cellline.audit.leak import Leak, measure_leak
 from cellline.scoring.metrics import Estimate
 
 LEAK = Leak(Estimate(0.8, 0.76, 0.84, 0.02), Estimate(0.6, 0.54, 0.66, 0.03), 60, 40)
@@ -43,24 +38,3 @@ def test_the_expectation_lies_between_its_parts(share: float) -> None:
     assert score.low < score.value < score.high
     # Independent errors: below their sum.
     assert score.error == pytest.approx(np.hypot(0.02 * share, 0.03 * (1 - share)))
-
-
-def test_a_run_on_folds_that_tear_groups_apart_has_a_leak(folds: Folds) -> None:
-    # Every other sample is predicted right.
-    guesses = np.where(np.arange(48) % 2, folds.competition.labels, 0)
-    prob = np.eye(3, dtype=np.float32)[guesses]
-    assert measure_run_leak(OutOfFold(folds, np.arange(48), prob, prob)) is None
-    # Rows 0 and 1, 24 and 25, 39 and 40 are one picture each, in different folds.
-    group = folds.group.copy()
-    group[[1, 25, 40]] = group[[0, 24, 39]]
-    oof = OutOfFold(replace(folds, group=group, ignore_groups=True), np.arange(48), prob, prob)
-    leak = measure_run_leak(oof)
-    assert leak is not None
-    assert (leak.n_leaked, leak.n_rest) == (6, 42)
-    [line, expected] = describe_run_leak(oof, 0.5)
-    assert line.startswith("6 samples with a copy or overlap in another fold score")
-    assert "50.0 % have one in training" in expected
-    # Also in one fold alone, whose samples' relatives are in the training part.
-    alone = measure_run_leak(oof.at(oof.fold == 0))
-    assert alone is not None
-    assert alone.n_leaked == 3

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellline.audit.splitting import check_groups, deal_folds
+from cellline.audit.splitting import check_groups, deal_folds, find_straddling
 from cellline.errors import UserError
 
 
@@ -38,3 +38,17 @@ def test_a_class_with_too_few_groups_is_named() -> None:
         check_groups(labels, group, ("HeLa", "RT4"), 3)
     with pytest.raises(UserError, match="add samples"):
         check_groups(labels, np.array([1, 2, 3, 4, 5, 5, 5, 5]), ("HeLa", "RT4"), 2)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2)), min_size=1, max_size=20).map(
+        lambda rows: np.array(rows).T
+    )
+)
+def test_what_has_a_relative_in_another_fold_is_found(rows: np.ndarray) -> None:
+    group, fold = rows
+    expected = [
+        any(group[other] == group[row] and fold[other] != fold[row] for other in range(len(fold)))
+        for row in range(len(fold))
+    ]
+    assert find_straddling(group, fold).tolist() == expected

@@ -1,57 +1,42 @@
-"""A run in memory: as `open_run` would read it, without any training."""
+"""A run that no network made: its predictions, history and audit are written, not computed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
-from cellline.runs.run_folder import Chosen, OutOfFold
 
 from cellline.audit.findings import Findings
 from cellline.audit.groups import Counts
 from cellline.audit.leak import Leak
 from cellline.audit.reference import Reference
 from cellline.audit.shift import Shift
-from cellline.config import Folders, Training
+from cellline.config import Config, Training
 from cellline.data.competition import Competition
-from cellline.report.run import Run
 from cellline.runs.folds import Folds
-from cellline.scoring.metrics import Bootstrap, Estimate
+from cellline.runs.predictions import OutOfFold, write_out_of_fold
+from cellline.runs.run import Run, Tuning, new_run
+from cellline.scoring.metrics import Estimate
 
-SIZE = 12
+CLASSES = ("A549", "HeLa", "RT4")
 
 
-def make_run(
-    classes: Sequence[str] = ("A549", "HeLa", "RT4"),
-    *,
+def make_folds(
+    classes: Sequence[str] = CLASSES,
     samples: int = 60,
-    channels: int = 3,
-    height: int = SIZE,
-    width: int = SIZE,
-    right: float = 0.8,
-    finished: Sequence[int] = (0, 1, 2),
-    ignore_groups: bool = False,
-    chosen: Chosen | None = None,
-    seed: int = 0,
-) -> Run:
-    """A run whose networks are right in a share of about `right` of its samples.
-
-    Samples 2k and 2k + 1 are copies and have one label. There are three folds.
-    """
-    generator = np.random.default_rng(seed)
-    n_classes = len(classes)
+    shape: tuple[int, int, int] = (3, 12, 12),
+) -> Folds:
+    """Three folds of images of a shape; samples 2k and 2k + 1 are copies and have one label."""
     row = np.arange(samples)
-    labels = row // 2 % n_classes
-    group = row // 2 * 2 + 1
-    images = generator.integers(0, 256, (samples, channels, height, width), dtype=np.uint8)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (samples, *shape), dtype=np.uint8)
     images[1::2] = images[::2]
     competition = Competition(
         id_column="id",
         label_column="kind",
         classes=tuple(classes),
-        channels=tuple(f"channel {k}" for k in range(channels)),
+        channels=tuple(f"channel {k}" for k in range(shape[0])),
         train_ids=row + 1,
-        labels=labels,
+        labels=row // 2 % len(classes),
         test_ids=np.arange(samples + 1, samples + 13),
         template=tuple(map(str, range(samples + 1, samples + 13))),
         train_images=images,
@@ -60,13 +45,23 @@ def make_run(
         test_digest="2" * 64,
         warnings=(),
     )
-    fold = (row if ignore_groups else row // 2 // n_classes) % 3
-    folds = Folds(fold, group, 3, "3" * 64, ignore_groups)
-    rows = np.flatnonzero(np.isin(fold, finished))
-    guess = np.where(generator.random(samples) < right, labels, (labels + 1) % n_classes)
-    prob = generator.dirichlet(np.ones(n_classes), samples).astype(np.float32)
-    prob = 0.4 * prob + 0.6 * np.eye(n_classes, dtype=np.float32)[guess]
-    oof = OutOfFold(competition.train_ids[rows], labels[rows], prob[rows], prob[rows])
+    fold = row // 2 // len(classes) % 3
+    record = {"seed": 0, "audit": make_audit()}
+    return Folds(competition, fold, row // 2 * 2 + 1, 3, "3" * 64, record)
+
+
+def make_run(
+    folds: Folds | None = None,
+    prob: np.ndarray | None = None,
+    finished: Sequence[int] = (0, 1, 2),
+    tuning: Tuning | None = None,
+) -> Run:
+    """A run on disk whose finished folds predict `prob` [n, class], by default 80 % of it right."""
+    folds = folds or make_folds()
+    run = new_run(replace(Config(training=Training(lr=1e-3, batch_size=64)), run="made"), folds)
+    run.begin(tuning)
+    if prob is None:
+        prob = guess(folds.competition.labels, len(folds.competition.classes), 0.8)
     history = [
         {
             "epoch": epoch,
@@ -77,26 +72,33 @@ def make_run(
         }
         for epoch, bac in ((1.0, 0.5), (2.0, 0.75), (3.0, 0.7))
     ]
-    return Run(
-        folders=Folders(),
-        chosen=chosen,
-        folder=Path("oof/made"),
-        settings=asdict(Training(lr=1e-3, batch_size=64)),
-        competition=competition,
-        folds=folds,
-        record={"seed": 0, "audit": make_audit()},
-        finished=list(finished),
-        oof=oof,
-        rows=rows,
-        groups=group[rows],
-        bootstrap=Bootstrap(group[rows]),
-        histories=dict.fromkeys(finished, history),
-        test=dict.fromkeys(finished, prob[:12]),
-    )
+    for fold in finished:
+        rows = folds.held_out_rows(fold)
+        own = prob[rows].astype(np.float32)
+        provenance = {**run.provenance(fold), "history": history}
+        write_out_of_fold(run.oof_path(fold), OutOfFold(folds, rows, own, own), provenance)
+    return run
+
+
+def guess(labels: np.ndarray, n_classes: int, right: float) -> np.ndarray:
+    """Probabilities of which a share of about `right` is right, sure by differing amounts."""
+    generator = np.random.default_rng(0)
+    wrong = (labels + 1) % n_classes
+    likeliest = np.where(generator.random(len(labels)) < right, labels, wrong)
+    prob = 0.4 * generator.dirichlet(np.ones(n_classes), len(labels))
+    prob[np.arange(len(labels)), likeliest] += 0.6
+    return prob
+
+
+def sure_of(classes: np.ndarray, n_classes: int, sure: float) -> np.ndarray:
+    """Probabilities `sure` of the classes [n]."""
+    prob = np.full((len(classes), n_classes), (1 - sure) / (n_classes - 1))
+    prob[np.arange(len(classes)), classes] = sure
+    return prob
 
 
 def make_audit() -> dict[str, object]:
-    """What folds.json holds under "audit"."""
+    """The content of folds.json under "audit"."""
     score = Estimate(0.6, 0.5, 0.7, 0.05)
     gap = Estimate(0.1, 0.05, 0.15, 0.02)
     leak = Leak(score, score, 40, 20)

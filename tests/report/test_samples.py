@@ -1,12 +1,19 @@
-from dataclasses import replace
+import base64
+import io
 
 import numpy as np
-from made import make_run
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import guess, make_folds, make_run, sure_of
+from PIL import Image
 
-from cellline.report.content import Grid, Text
-from cellline.report.run import Run
+from cellline.report.content import Grid
+from cellline.report.hard import hardest_pairs, most_confident_errors
 from cellline.report.samples import CONFIDENT_ERRORS, samples_section
-from cellline.runs.run_folder import OutOfFold
+from cellline.report.tiles import SIDE, encode, false_colour
+from cellline.runs.run import Run
+from cellline.scoring.metrics import balanced_accuracy
 
 LABEL_ERRORS = "Likely label errors"
 
@@ -15,71 +22,106 @@ def grids_of(run: Run) -> dict[str, Grid]:
     return {block.title: block for block in samples_section(run).blocks if isinstance(block, Grid)}
 
 
-def predicted(run: Run, labels: np.ndarray, prob: np.ndarray) -> Run:
-    """The run with other labels and predictions."""
-    return replace(run, oof=OutOfFold(run.oof.ids, labels, prob.astype(np.float32), prob))
+def decode(source: str) -> np.ndarray:
+    head, data = source.split(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
-def sure_of(classes: np.ndarray, n_classes: int, sure: float) -> np.ndarray:
-    prob = np.full((len(classes), n_classes), (1 - sure) / (n_classes - 1))
-    prob[np.arange(len(classes)), classes] = sure
-    return prob
+def test_planted_label_errors_are_shown_and_none_where_none_are() -> None:
+    folds = make_folds(["a", "b", "c", "d"], samples=400)
+    labels = folds.competition.labels
+    truth, prob = labels.copy(), sure_of(labels, 4, 0.97)
+    clean = samples_section(make_run(folds, prob))
+    assert not clean.cautions
+    assert "No sign of label errors among 400 labels" in str(clean.blocks[1])
 
-
-def test_planted_label_errors_are_found_and_none_where_none_are() -> None:
-    run = make_run(["a", "b", "c", "d"], samples=400)
-    truth = run.oof.labels
-    prob = sure_of(truth, 4, 0.97)
-    clean = samples_section(predicted(run, truth, prob))
-    assert not clean.warnings
-    assert LABEL_ERRORS not in grids_of(predicted(run, truth, prob))
-
-    labels = truth.copy()
-    # Of every tenth pair of copies one.
+    # One of every tenth pair of copies.
     planted = np.arange(0, 400, 20)
-    labels[planted] = (labels[planted] + 1 + planted // 20 % 3) % 4
-    run = predicted(run, labels, prob)
-    section = samples_section(run)
-    [warning] = section.warnings
-    assert "of 400 labels look wrong" in warning
-    shown = {int(tile.caption[0]) for tile in grids_of(run)[LABEL_ERRORS].tiles}
-    assert shown <= set(run.oof.ids[planted].tolist())
+    labels[planted] = (truth[planted] + 1 + planted // 20 % 3) % 4
+    run = make_run(folds, prob)
+    assert "of 400 labels look wrong" in samples_section(run).cautions[0]
+    tiles = grids_of(run)[LABEL_ERRORS].tiles
+    shown = {int(tile.caption[0]) - 1 for tile in tiles}
+    assert shown <= set(planted.tolist())
     assert len(shown) >= 15
-    first = grids_of(run)[LABEL_ERRORS].tiles[0]
-    at = int(np.flatnonzero(run.oof.ids == int(first.caption[0]))[0])
-    assert first.caption[1] == f"labelled {run.classes[labels[at]]}"
-    assert first.caption[2] == f"looks like {run.classes[truth[at]]},"
+    row = int(tiles[0].caption[0]) - 1
+    assert tiles[0].caption[1] == f"labelled {'abcd'[labels[row]]}"
+    assert tiles[0].caption[2] == f"looks like {'abcd'[truth[row]]},"
 
 
 def test_errors_are_shown_surest_first_and_each_group_once() -> None:
-    run = make_run(samples=120, right=0.3)
+    folds = make_folds(samples=120)
+    run = make_run(folds, guess(folds.competition.labels, 3, 0.3), finished=[0, 2])
     tiles = grids_of(run)["Most confident errors"].tiles
     assert len(tiles) == CONFIDENT_ERRORS
-    ids = np.array([int(tile.caption[0]) for tile in tiles])
-    at = np.searchsorted(run.oof.ids, ids)
+    at = np.searchsorted(run.oof.ids, [int(tile.caption[0]) for tile in tiles])
     sure = run.oof.prob[at].max(axis=1)
     assert np.all(np.diff(sure) <= 0)
-    assert np.all(run.predicted[at] != run.oof.labels[at])
-    assert len(np.unique(run.groups[at])) == len(at)
+    assert np.all(run.oof.predicted[at] != run.oof.labels[at])
+    assert len(np.unique(run.oof.group[at])) == len(at)
+    label, taken_for = (run.class_names[of[at[0]]] for of in (run.oof.labels, run.oof.predicted))
+    expected = (label, f"taken for {taken_for},", f"{100 * sure[0]:.0f}\u00a0%")
+    assert tiles[0].caption[1:] == expected
+    picture = run.competition.train_images[run.oof.rows[at[0]]]
+    np.testing.assert_array_equal(decode(tiles[0].source), picture[[1, 2, 0]].transpose(1, 2, 0))
 
 
-def test_the_hardest_pair_is_named_with_what_it_costs() -> None:
-    run = make_run(["a", "b", "c"], samples=60)
-    labels = run.oof.labels
-    guess = labels.copy()
+def test_the_hardest_pair_is_named_with_its_cost() -> None:
+    folds = make_folds(["a", "b", "c"])
+    labels = folds.competition.labels
+    predicted = labels.copy()
     # 8 of 20 of class b, in four groups, and 2 of 20 of class c.
-    guess[np.flatnonzero(labels == 1)[:8]] = 2
-    guess[np.flatnonzero(labels == 2)[:2]] = 0
-    pairs = list(grids_of(predicted(run, labels, sure_of(guess, 3, 0.8))).items())[1:]
+    predicted[np.flatnonzero(labels == 1)[:8]] = 2
+    predicted[np.flatnonzero(labels == 2)[:2]] = 0
+    pairs = list(grids_of(make_run(folds, sure_of(predicted, 3, 0.8))).items())[1:]
     assert pairs[0][0] == "b taken for c: 8 samples, 40.0 % of the class"
     assert len(pairs[0][1].tiles) == 4
     assert pairs[1][0] == "c taken for a: 2 samples, 10.0 % of the class"
-    assert all(tile.caption[1] == "80\u00a0%" for tile in pairs[0][1].tiles)
 
 
 def test_a_run_without_errors_says_so() -> None:
-    run = make_run()
-    blocks = samples_section(predicted(run, run.oof.labels, sure_of(run.oof.labels, 3, 0.9))).blocks
-    texts = [block.text for block in blocks if isinstance(block, Text)]
-    assert "No held-out sample is predicted wrongly." in texts
+    folds = make_folds()
+    blocks = samples_section(make_run(folds, sure_of(folds.competition.labels, 3, 0.9))).blocks
+    assert "No held-out sample is predicted wrongly." in blocks
     assert not [block for block in blocks if isinstance(block, Grid)]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 5), st.integers(1, 60))
+def test_nothing_harder_is_left_out(seed: int, n: int, n_classes: int, n_groups: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels = np.append(generator.integers(0, n_classes, n), np.arange(n_classes))
+    prob = generator.dirichlet(np.ones(n_classes), len(labels))
+    groups = generator.integers(0, n_groups, len(labels))
+    predicted, confidence = prob.argmax(1), prob.max(1)
+
+    shown = most_confident_errors(labels, prob, groups, 4)
+    assert np.all(predicted[shown] != labels[shown])
+    assert np.all(np.diff(confidence[shown]) <= 0)
+    assert len(np.unique(groups[shown])) == len(shown)
+    left_out = (predicted != labels) & ~np.isin(groups, groups[shown])
+    if len(shown) < 4:
+        assert not left_out.any()
+    else:
+        assert np.all(confidence[left_out] <= confidence[shown].min())
+
+    pairs = hardest_pairs(labels, prob, groups, n_classes**2)
+    shares = [pair.share for pair in pairs]
+    assert shares == sorted(shares, reverse=True)
+    lost = 1 - balanced_accuracy(labels, predicted)
+    assert sum(shares) / n_classes == pytest.approx(lost, abs=1e-12)
+    for pair in pairs:
+        of_pair = (labels == pair.label) & (predicted == pair.taken_for)
+        assert pair.count == of_pair.sum()
+        assert np.all(of_pair[pair.rows])
+        assert np.all(np.diff(confidence[pair.rows]) <= 0)
+        assert sorted(groups[pair.rows]) == sorted(set(groups[of_pair]))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_other_numbers_of_channels_are_grey_and_large_images_shrunk(channels: int) -> None:
+    image = np.full((channels, 300, 600), 10, dtype=np.uint8)
+    image[0] += 4
+    shown = decode(encode(false_colour(image)))
+    expected = np.full((SIDE // 2, SIDE), round(10 + 4 / channels))
+    np.testing.assert_array_equal(shown, expected)

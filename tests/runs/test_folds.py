@@ -3,8 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cellline.config import Folders
 from cellline.data.competition import Competition
@@ -12,34 +10,19 @@ from cellline.errors import UserError
 from cellline.host.files import write_json
 from cellline.runs.folds import (
     Folds,
-    find_straddling,
     open_folds,
     read_folds,
     write_folds,
 )
 
 
-@given(
-    st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2)), min_size=1, max_size=20).map(
-        lambda rows: np.array(rows).T
-    )
-)
-def test_what_has_a_relative_in_another_fold_is_found(rows: np.ndarray) -> None:
-    group, fold = rows
-    expected = [
-        any(group[other] == group[row] and fold[other] != fold[row] for other in range(len(fold)))
-        for row in range(len(fold))
-    ]
-    assert find_straddling(group, fold).tolist() == expected
-
-
 def test_folds_are_read_as_they_were_written(competition: Competition, folds: Folds) -> None:
-    record = {"n_folds": 3, "input_digest": competition.digest, "ignore_groups": True}
+    record = {"n_folds": 3, "input_digest": competition.digest}
     write_folds(Path("oof"), competition, folds.fold, folds.group, record)
     read = read_folds(Path("oof"), competition)
     np.testing.assert_array_equal(read.fold, folds.fold)
     np.testing.assert_array_equal(read.group, folds.group)
-    assert (read.n_folds, read.ignore_groups) == (3, True)
+    assert read.n_folds == 3
     assert list(read.numbers) == [0, 1, 2]
     with pytest.raises(UserError, match="made from other input"):
         read_folds(Path("oof"), replace(competition, digest="0" * 64))
@@ -54,7 +37,7 @@ def test_folds_do_not_change_under_what_depends_on_them(
     competition: Competition, folds: Folds
 ) -> None:
     oof = Path("oof")
-    record = {"n_folds": 3, "input_digest": competition.digest, "ignore_groups": False}
+    record = {"n_folds": 3, "input_digest": competition.digest}
     write_folds(oof, competition, folds.fold, folds.group, record)
     written = (oof / "folds.csv").read_bytes()
     digest = read_folds(oof, competition).digest

@@ -94,17 +94,6 @@ def test_classes_are_seldom_marked_when_nothing_differs() -> None:
     assert marked <= 8
 
 
-def test_a_class_that_differs_is_marked() -> None:
-    labels = np.arange(400) % 4
-    wrong = np.random.default_rng(0).random(400) < 0.3
-    predicted_a = np.where(wrong, (labels + 1) % 4, labels)
-    predicted_b = np.where(labels == 2, labels, predicted_a)
-    comparison = compare_predictions(
-        labels, one_hot(predicted_a, 4), one_hot(predicted_b, 4), Bootstrap(np.arange(400))
-    )
-    assert comparison.marked == (False, False, True, False)
-
-
 def test_the_verdict_says_what_to_do() -> None:
     assert of_bac(0.018, 0.004, 0.032, 0.007).verdict("a", "b", " of all 5 folds") == (
         "b is better than a: +1.8 [0.4, 3.2] points of BAC on 7,890 samples of all 5 folds: use b"
@@ -113,7 +102,6 @@ def test_the_verdict_says_what_to_do() -> None:
         "b is worse than a: -1.8 [-3.2, -0.4] points of BAC on 7,890 samples: use a"
     )
     assert of_bac(0.003, -0.009, 0.014, 0.006).verdict("a", "b") == (
-        "no difference can be told between a and b: +0.3 [-0.9, 1.4] points of BAC on 7,890 "
-        "samples; to see one this small, about 31 times as many groups of pictures would be "
-        "needed: keep the cheaper"
+        "a and b can't be told apart: +0.3 [-0.9, 1.4] points of BAC on 7,890 samples; to show so "
+        "small a difference takes about 31 times as many groups of pictures: keep the cheaper"
     )

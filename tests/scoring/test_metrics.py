@@ -1,8 +1,7 @@
 import warnings
 
 import numpy as np
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import (
     accuracy_score,
@@ -70,17 +69,16 @@ def test_a_perfect_classifier_has_every_interval_at_1(
     assert scores.log_loss.value == 0
 
 
-@pytest.mark.parametrize(("n_classes", "right"), [(2, 1 / 2), (9, 1 / 9), (3, 0.7)])
-def test_the_interval_covers_at_the_nominal_rate(n_classes: int, right: float) -> None:
-    """A classifier that is right by chance, or with probability 0.7: 100 times 200 samples."""
+def test_the_interval_covers_at_the_nominal_rate() -> None:
+    """A classifier that is right with probability 0.7: 100 times 200 samples."""
     generator = np.random.default_rng(0)
     covered = 0
     for _ in range(100):
-        labels = generator.integers(0, n_classes, 200)
-        wrong = (labels + generator.integers(1, n_classes, 200)) % n_classes
-        predicted = np.where(generator.random(200) < right, labels, wrong)
+        labels = generator.integers(0, 3, 200)
+        wrong = (labels + generator.integers(1, 3, 200)) % 3
+        predicted = np.where(generator.random(200) < 0.7, labels, wrong)
         low, high = bac_interval(labels, predicted, np.arange(200)).interval
-        covered += low <= right <= high
+        covered += low <= 0.7 <= high
     # 95 of 100, give or take three standard errors, and never all of them.
     assert 88 <= covered <= 99
 
@@ -92,27 +90,12 @@ def test_copies_do_not_narrow_the_interval() -> None:
     once = bac_interval(labels, predicted, np.arange(100))
     tenfold = bac_interval(np.tile(labels, 10), np.tile(predicted, 10), np.tile(np.arange(100), 10))
     np.testing.assert_allclose(once.interval, tenfold.interval)
-
-
-def test_what_one_object_draws_is_paired() -> None:
-    """A difference of a score with itself, shifted, has no spread."""
-    bootstrap = Bootstrap(np.arange(50) // 2)
-    values = np.random.default_rng(0).random(50)
-    twice = bootstrap.sums(values) - bootstrap.sums(values + 1)
-    np.testing.assert_allclose(twice, -bootstrap.sums(np.ones(50)), rtol=1e-6)
-
-
-@given(st.integers(1, 300), st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
-def test_each_draw_has_as_many_groups_as_there_are(n_groups: int, seed: int) -> None:
-    counts = Bootstrap(np.arange(n_groups), seed).counts
-    assert set(counts.sum(axis=1, dtype=np.int64)) == {n_groups}
-    values = np.random.default_rng(seed).random(n_groups)
-    sums = Bootstrap(np.arange(n_groups), seed).sums(values)
-    np.testing.assert_allclose(sums, counts.astype(float) @ values)
+    assert once.high - once.low > 0.1
 
 
 def test_scores_are_shown_in_percent() -> None:
     assert percent(0.84215) == "84.2 %"
     assert percent(0.5, (0.412, 0.6)) == "50.0 % [41.2, 60.0]"
     assert points(Estimate(0.018, 0.004, 0.032, 0.01)) == "+1.8 [0.4, 3.2]"
+    # Enough digits to show on which side of 0 the interval ends.
+    assert points(Estimate(0.018, 0.0004, 0.032, 0.01)) == "+1.80 [0.04, 3.20]"

@@ -18,7 +18,6 @@ from cellline.data.competition import load_competition
 from cellline.demo.cells import CELL_LINES
 from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competition
 from cellline.errors import UserError
-from cellline.host.files import read_json, write_json
 from cellline.runs.folds import open_folds, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
 from cellline.runs.run import new_run
@@ -43,7 +42,6 @@ def dealt(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": competition.classes,
         "channels": competition.channels,
         "input_digest": competition.digest,
-        "ignore_groups": False,
     }
     fold = deal_folds(competition.labels, competition.train_ids, 3, 0)
     write_folds(folder / "oof", competition, fold, competition.train_ids, record)
@@ -67,10 +65,7 @@ def deal_copies(*, of_test: int) -> None:
     test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // of_test, (0, 0)) for i in range(90)}
     write_competition(
         Path("input"),
-        *(
-            ((i, draw_sample(s, Drawing(90, 90, size=16))) for i, s in part.items())
-            for part in (train, test)
-        ),
+        *(((i, draw_sample(s, drawing)) for i, s in part.items()) for part in (train, test)),
         {i: sample.cell_line for i, sample in train.items()},
         test,
     )
@@ -277,19 +272,6 @@ def test_the_same_runs_give_the_same_bytes(submitted: Submitting) -> None:
         written.append({path: path.read_bytes() for path in Path("submissions").glob("a+b*")})
     assert written[0] == written[1]
     assert len(written[0]) == 2
-
-
-@pytest.mark.usefixtures("here")
-def test_leaky_folds_are_told_in_the_name(submitted: Submitting) -> None:
-    draw_run("a", 2)
-    _, _, printed = submitted("a")
-    assert "warning" not in printed
-    path = Path("oof/folds.json")
-    write_json(path, {**read_json(path), "ignore_groups": True})
-    _, _, printed = submitted("a", partial=True)
-    assert "warning: these folds ignore groups" in printed
-    names = sorted(path.name.rsplit("-", 1)[0] for path in Path("submissions").glob("*.csv"))
-    assert names == ["a", "a-leaky"]
 
 
 @pytest.mark.usefixtures("here")

@@ -54,7 +54,6 @@ def place(own_folder: None) -> None:
     competition = load_competition(Path("input"), Folders().cache_dir)
     record = {
         "n_folds": 3,
-        "ignore_groups": False,
         "channels": list(competition.channels),
         "input_digest": competition.digest,
     }

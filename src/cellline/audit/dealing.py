@@ -35,8 +35,6 @@ class Plan:
     """Endings of the image files' names, in the network's order; "" for <id>.png."""
     n_folds: int = 5
     seed: int = 0
-    ignore_groups: bool = False
-    """Deal copies and overlaps apart, to measure how much that flatters."""
 
 
 def make_folds(folders: Folders, plan: Plan) -> Folds:
@@ -58,7 +56,6 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     settings = {
         "n_folds": plan.n_folds,
         "seed": plan.seed,
-        "ignore_groups": plan.ignore_groups,
         "classes": list(competition.classes),
         "channels": list(plan.channels),
         "input_digest": competition.digest,
@@ -80,9 +77,8 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     grouped = deal_folds(competition.labels, audit.group, plan.n_folds, plan.seed)
     say("measuring what a leak would be worth, comparing training and test samples")
     findings = measure(competition, audit, naive, grouped, plan)
-    fold = naive if plan.ignore_groups else grouped
     record = {**settings, "audit": findings.record(), "code": code_version()}
-    write_folds(folders.oof_dir, competition, fold, audit.group, record)
+    write_folds(folders.oof_dir, competition, grouped, audit.group, record)
 
 
 def measure(

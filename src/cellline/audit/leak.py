@@ -5,7 +5,6 @@ from math import hypot
 
 import numpy as np
 
-from cellline.runs.predictions import OutOfFold
 from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, tally
 
 
@@ -40,7 +39,7 @@ def measure_leak(
 ) -> Leak | None:
     """Compare the leaked samples, bool [n], with the rest, by labels, predicted int [n], groups.
 
-    A group is leaked as a whole or not at all (see `Folds.leaked`), so each kind is bootstrapped
+    A group is leaked as a whole or not at all, so each kind is bootstrapped
     over its own groups. None if the kinds have no class in common, as when one is empty.
     """
     both = np.intersect1d(labels[leaked], labels[~leaked])
@@ -55,12 +54,6 @@ def measure_leak(
         for seed, rows in enumerate(kinds)
     )
     return Leak(of_leaked, of_rest, *map(len, kinds))
-
-
-def measure_run_leak(oof: OutOfFold) -> Leak | None:
-    """Leak of a run's out-of-fold predictions; None if its folds keep groups together."""
-    leaked = oof.folds.leaked()[oof.rows]
-    return measure_leak(oof.labels, oof.predicted, oof.prob.shape[1], leaked, oof.group)
 
 
 def combine(a: Estimate, of_a: float, b: Estimate, of_b: float) -> Estimate:

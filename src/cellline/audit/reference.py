@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellline.audit.leak import Leak, measure_leak
+from cellline.audit.splitting import find_straddling
 from cellline.audit.statistics import Part
 from cellline.host.processors import map_in_order
-from cellline.runs.folds import find_straddling
 from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, estimate, tally
 
 # On cell-lines 100 trees score 1 point (naive) and 2 points (grouped) more, in twice the time.

@@ -39,3 +39,11 @@ def deal_folds(labels: np.ndarray, group: np.ndarray | None, n_folds: int, seed:
     for number, (_, held_out) in enumerate(splits):
         fold[held_out] = number
     return fold
+
+
+def find_straddling(group: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """bool [n]: the sample's group has samples in several folds; group any, fold int [n]."""
+    _, number = np.unique(group, return_inverse=True)
+    pairs = np.unique(np.stack([number, fold]), axis=1)
+    straddling: np.ndarray = np.bincount(pairs[0])[number] > 1
+    return straddling

@@ -4,13 +4,11 @@ import numpy as np
 
 from cellline.audit.findings import read_findings
 from cellline.audit.groups import Counts
-from cellline.audit.leak import Leak, measure_run_leak
 from cellline.audit.reference import Reference
 from cellline.audit.shift import Shift
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
-from cellline.runs.folds import IGNORING_GROUPS, Folds
-from cellline.runs.predictions import OutOfFold
+from cellline.runs.folds import Folds
 from cellline.scoring.metrics import percent, points, with_interval
 
 # Most statistics and conflicting groups that a line names.
@@ -26,7 +24,6 @@ def describe_dealt(folds: Folds) -> list[str]:
         *describe_reference(findings.reference),
         *describe_shift(findings.shift),
         *describe_folds(folds),
-        *([IGNORING_GROUPS] if folds.ignore_groups else []),
     ]
 
 
@@ -71,7 +68,11 @@ def describe_reference(reference: Reference) -> list[str]:
             f"groups, the {leak.n_rest} others {with_interval(leak.rest)} and "
             f"{with_interval(same.rest)}"
         )
-        lines += _describe_test_set(leak, reference.test_share)
+        if reference.test_share:
+            lines.append(
+                f"on a test set of which {percent(reference.test_share)} have one in training, "
+                f"expect {with_interval(leak.expected(reference.test_share))}"
+            )
     return lines
 
 
@@ -97,33 +98,6 @@ def describe_shift(shift: Shift | None) -> list[str]:
         Caution(f"the test set looks different: {auc}; {most}"),
         "expect a lower score there than the OOF score, and augment what differs (--gain and "
         "--offset for brightness)",
-    ]
-
-
-def describe_run_leak(oof: OutOfFold, test_share: float) -> list[str]:
-    """Gain of a run from folds that tear groups apart; no lines for other folds.
-
-    `test_share` is the share of the test samples with relatives in training.
-    """
-    leak = measure_run_leak(oof)
-    if leak is None:
-        return []
-    return [
-        f"{leak.n_leaked} samples with a copy or overlap in another fold score "
-        f"{with_interval(leak.leaked)}, the {leak.n_rest} others {with_interval(leak.rest)}: "
-        f"{points(leak.difference)} points, from the leak and from whatever else distinguishes "
-        "the two kinds",
-        *_describe_test_set(leak, test_share),
-    ]
-
-
-def _describe_test_set(leak: Leak, share: float) -> list[str]:
-    """Score to expect on a test set of which a share has relatives in training."""
-    if not share:
-        return []
-    return [
-        f"on a test set of which {percent(share)} have one in training, expect "
-        f"{with_interval(leak.expected(share))}"
     ]
 
 

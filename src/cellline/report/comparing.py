@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from cellline.config import Config, list_differences
 from cellline.errors import Caution, UserError
 from cellline.host.names import align, printable
+from cellline.report.words import name_folds
 from cellline.runs.folds import open_folds
-from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run, Tuning, open_runs
 from cellline.scoring.comparison import Comparison, compare_predictions
 from cellline.scoring.metrics import Scores, percent, points, score, with_interval
@@ -18,26 +18,18 @@ class RunComparison:
     """Two runs, scored on the same held-out samples."""
 
     runs: Sequence[Run]
-    common: list[int]
-    """The folds that are compared."""
+    compared: Sequence[int]
+    """The folds that both have finished; if possible, without those of `tuned`."""
     tuned: dict[str, Tuning]
-    """By run's name the tuning that chose its settings on one of the finished common folds."""
-    oof: Sequence[OutOfFold]
+    """By name of a run, the tuning that chose its settings on a fold that both have finished."""
     scores: Sequence[Scores]
     comparison: Comparison
 
     def describe(self) -> list[str]:
         """The verdict, the scores, and a table by class, one line each."""
         first, second = self.runs
-        n_folds = first.folds.n_folds
+        n_folds, found = first.folds.n_folds, self.comparison
         lines: list[str] = []
-        if first.folds.ignore_groups:
-            lines.append(
-                Caution(
-                    "these folds ignore groups: both runs have learned from relatives of the "
-                    "samples that compare them, and the one that remembers more seems better"
-                )
-            )
         for run, other in ((first, second), (second, first)):
             only = sorted(set(run.finished) - set(other.finished))
             lines += [f"fold {fold} is left out: only {run.name} has finished it" for fold in only]
@@ -45,30 +37,31 @@ class RunComparison:
         width = max(len(run.name) for run in self.runs)
         for run, own in zip(self.runs, self.scores, strict=True):
             lines.append(f"{run.name:<{width}}  BAC {with_interval(own.bac)} (95 % interval)")
-        found, where = self.comparison, _name_folds(self.common, n_folds)
+        all_folds = len(self.compared) == n_folds
+        where = f" of all {n_folds} folds" if all_folds else f" of {name_folds(self.compared)}"
         lines += ["", found.verdict(first.name, second.name, where), ""]
-        if found.bac.error and not found.is_clear and len(self.common) < n_folds:
-            times = n_folds / len(self.common)
+        if found.bac.error and not found.is_clear and not all_folds:
+            times = n_folds / len(self.compared)
             outlook = "probably enough" if found.needed <= times else "not enough either"
             lines.append(f"all {n_folds} folds of both have {times:.3g} times as many: {outlook}")
         return [
             *lines,
             "the interval covers other pictures, not other seeds: each run is one draw; to see how "
-            "far that goes, train both again with another --seed under other names",
+            "much seeds matter, train both again with another --seed under other names",
             f"settings: {_describe_change(first, second)}",
             "",
             *self._describe_recalls(),
         ]
 
     def _describe_tuning(self, name: str, tuning: Tuning) -> str:
-        if tuning.fold not in self.common:
+        if tuning.fold not in self.compared:
             return (
                 f"fold {tuning.fold} is left out: {tuning.trials} trials of a tuning on it chose "
                 f"{name}'s settings"
             )
         return Caution(
             f"{tuning.trials} trials of a tuning chose {name}'s settings on fold {tuning.fold}, "
-            f"the only one to compare on, which favours {name}; train another fold of both"
+            f"and no other fold can be compared, which favours {name}; train another fold of both"
         )
 
     def _describe_recalls(self) -> list[str]:
@@ -84,9 +77,9 @@ class RunComparison:
             shown = "".join(f"  {percent(recall.value):>{column}}" for recall in own)
             lines.append(f"{name}{shown}  {points(difference)}{' *' if is_marked else ''}")
         lines.append(
-            f"* differs, allowing for the look at {len(names)} classes"
+            f"* differs, after correction for {len(names)} classes"
             if any(self.comparison.marked)
-            else f"no class differs by more than chance among {len(names)} explains"
+            else f"no class differs by more than chance explains among {len(names)}"
         )
         return lines
 
@@ -102,16 +95,14 @@ def compare_runs(config: Config, names: Sequence[str]) -> RunComparison:
     runs = open_runs(config, names, open_folds(config.folders))
     common = common_folds(runs)
     tuned = {run.name: tuning for run in runs if (tuning := run.tuning) and tuning.fold in common}
-    untuned = sorted(set(common) - {tuning.fold for tuning in tuned.values()})
-    oof = [run.out_of_fold(untuned or common) for run in runs]
-    bootstrap = oof[0].bootstrap
+    compared = sorted(set(common) - {tuning.fold for tuning in tuned.values()}) or common
+    a, b = (run.out_of_fold(compared) for run in runs)
     return RunComparison(
         runs,
-        untuned or common,
+        compared,
         tuned,
-        oof,
-        [score(own.labels, own.prob, bootstrap) for own in oof],
-        compare_predictions(oof[0].labels, oof[0].prob, oof[1].prob, bootstrap),
+        [score(own.labels, own.prob, a.bootstrap) for own in (a, b)],
+        compare_predictions(a.labels, a.prob, b.prob, a.bootstrap),
     )
 
 
@@ -120,7 +111,7 @@ def common_folds(runs: Sequence[Run]) -> list[int]:
     finished = [set(run.finished) for run in runs]
     common = set.intersection(*finished)
     if not common:
-        # The fold that needs the least: one that a run has, else the first.
+        # The cheapest fold to complete: one that a run has, else the first.
         fold = min(set().union(*finished), default=0)
         commands = [run.command(fold) for run in runs if fold not in run.finished]
         raise UserError(
@@ -128,13 +119,6 @@ def common_folds(runs: Sequence[Run]) -> list[int]:
             "one:\n  " + "\n  ".join(commands)
         )
     return sorted(common)
-
-
-def _name_folds(folds: Sequence[int], n_folds: int) -> str:
-    """The folds that samples are from, to follow their number."""
-    if len(folds) == n_folds:
-        return f" of all {n_folds} folds"
-    return f" of fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
 
 
 def _describe_change(before: Run, after: Run) -> str:

@@ -1,24 +1,11 @@
-"""What the page is made of: plain data, which the template lays out and never computes with."""
+"""Building blocks of the page: plain data, which the template lays out.
+
+A str is a paragraph, a list of them a bulleted list.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    kind: ClassVar[str] = "text"
-    text: str
-
-
-@dataclass(frozen=True)
-class Bullets:
-    """A list of sentences."""
-
-    kind: ClassVar[str] = "bullets"
-    items: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -31,7 +18,7 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     text_columns: frozenset[int] = frozenset({0})
-    """Columns that hold text, not numbers: they are set flush left."""
+    """Columns of text, which are set flush left."""
     title: str = ""
 
 
@@ -60,7 +47,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Tile:
-    """A sample's picture."""
+    """A picture of a sample."""
 
     source: str
     """A data: address."""
@@ -80,13 +67,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Columns:
-    """Figures and tables side by side, where there is room."""
+    """Figures and tables side by side, where the page is wide enough."""
 
     kind: ClassVar[str] = "columns"
     blocks: Sequence[Figure | Table]
 
 
-Block = Text | Bullets | Table | Matrix | Figure | Grid | Columns
+Block = str | list[str] | Table | Matrix | Figure | Grid | Columns
 
 
 @dataclass(frozen=True)
@@ -94,8 +81,8 @@ class Section:
     """A part of the page, with a line in its table of contents."""
 
     name: str
-    """Of its anchor."""
+    """The name of its anchor."""
     title: str
     blocks: Sequence[Block]
-    warnings: Sequence[str] = field(default=())
-    """What of it must be read first: listed at the head of the page."""
+    cautions: Sequence[str] = ()
+    """Sentences that the head of the page repeats."""

@@ -1,12 +1,13 @@
-"""The page's figures. Meaning is never in the colour alone: lines are dashed, markers differ."""
+"""The page's figures. Colour alone carries no meaning: lines are dashed, markers differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cellline.host.names import LONGEST, shorten_name
-from cellline.report.svg import BLUE, GREEN, HEIGHT, INK, MUTED, ORANGE, PAPER, PURPLE, WIDTH, draw
+from cellline.report.svg import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, WIDTH, draw
 from cellline.report.trials import TrialRow
 from cellline.runs.run import History, best_epoch
 from cellline.scoring.metrics import Estimate
@@ -15,52 +16,43 @@ from cellline.submitting.calibration import Reliability
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# A row of `draw_intervals` in inches, and what axis and legend take.
-ROW, ROUND_THE_ROWS = 0.26, 0.95
-# Of a name beside a row: 60 % of the figure's width.
+# Inches: a row of `draw_intervals`, and its axis.
+ROW, AROUND_ROWS = 0.26, 0.7
+# The widest name beside a row: 60 % of the figure's width, in units.
 LONGEST_NAME = 0.6 * 72 * WIDTH
 
 
 def draw_intervals(
     name: str,
-    rows: Sequence[str],
-    label: str,
-    estimates: Sequence[Estimate],
+    rows: Mapping[str, Estimate],
     axis: str,
-    *,
-    line: tuple[float, str] | None = None,
+    line: float | None = None,
     factor: float = 100,
 ) -> str:
-    """Dots with their 95 % intervals, a row a name; values are multiplied by `factor`.
+    """A row for each named estimate: a dot with its 95 % interval; and a dashed line at a value.
 
-    `line` is a value to compare with and what it is called; beside it, the dots are the `label`.
+    Estimates and line are multiplied by `factor`.
     """
 
     def paint(axes: "Axes") -> None:
         at = np.arange(len(rows))
-        value, low, high = (
-            factor * np.array([getattr(one, end) for one in estimates], dtype=float)
-            for end in ("value", "low", "high")
-        )
+        value, low, high = factor * np.array([(x.value, x.low, x.high) for x in rows.values()]).T
         axes.hlines(at, low, high, colors=BLUE, linewidth=1.6)
-        axes.plot(value, at, "o", color=BLUE, markersize=5.5, label=label)
+        axes.plot(value, at, "o", color=BLUE, markersize=5.5)
         if line is not None:
-            value_of_line, name_of_line = line
-            axes.axvline(factor * value_of_line, color=INK, linewidth=1, linestyle="--")
-            axes.plot([], [], color=INK, linewidth=1, linestyle="--", label=name_of_line)
-            legend_above(axes)
-        axes.set_yticks(range(len(rows)), [fit(name) for name in rows])
+            axes.axvline(factor * line, color=INK, linewidth=1, linestyle="--")
+        axes.set_yticks(at, [fit(row) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.locator_params(axis="x", nbins=6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(axis)
 
-    return draw(name, paint, ROUND_THE_ROWS + ROW * len(rows))
+    return draw(name, paint, AROUND_ROWS + ROW * len(rows))
 
 
 def fit(name: str) -> str:
-    """A name beside a row: as much of it as leaves room for the figure."""
-    # Imported where they are used, as in `draw`.
+    """A name beside a row, shortened to leave room for the figure."""
+    # Imported here for the same reason as in `draw`.
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -73,58 +65,47 @@ def fit(name: str) -> str:
 
 
 def legend_above(axes: "Axes") -> None:
-    """A legend that covers nothing, in two columns; of the figure, as axes may be narrower."""
+    """A legend that covers nothing, in two columns; the figure's, as axes may be narrower."""
     axes.figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2, borderaxespad=0.2)
 
 
-def draw_curves(
-    name: str, histories: dict[int, History], what: str, axis: str, *, factor: float = 1
-) -> str:
-    """`train_<what>` and `held_out_<what>` of every fold by epoch; of a BAC the marks, too."""
+def draw_curves(what: str, histories: dict[int, History], axis: str, factor: float = 1) -> str:
+    """`train_<what>` and `held_out_<what>` of every fold by epoch; for "bac" also best and kept."""
     from matplotlib.ticker import MaxNLocator
 
     def paint(axes: "Axes") -> None:
         for index, history in enumerate(histories.values()):
             epochs = [row["epoch"] for row in history]
-            # Named once in the legend.
-            label = "" if index == 0 else "_"
             train = [factor * row[f"train_{what}"] for row in history]
             held_out = [factor * row[f"held_out_{what}"] for row in history]
+            # The legend names the lines of the first fold only.
+            first = "" if index == 0 else "_"
             # One epoch makes no line.
             dot = "." if len(epochs) == 1 else ""
-            axes.plot(epochs, train, "--", marker=dot, color=MUTED, label=f"{label}training")
-            axes.plot(epochs, held_out, marker=dot, color=BLUE, label=f"{label}held out")
+            axes.plot(epochs, train, f"{dot}--", color=MUTED, label=f"{first}training")
+            axes.plot(epochs, held_out, f"{dot}-", color=BLUE, label=f"{first}held out")
             if what == "bac":
                 best = best_epoch(history)
-                axes.plot(
-                    best["epoch"],
-                    factor * best["held_out_bac"],
-                    "D",
-                    markersize=8,
-                    markerfacecolor=PAPER,
-                    markeredgecolor=ORANGE,
-                    markeredgewidth=1.6,
-                    label=f"{label}best epoch",
-                )
-                axes.plot(
-                    epochs[-1], held_out[-1], "o", color=BLUE, markersize=4.5, label=f"{label}kept"
-                )
+                x, y = best["epoch"], factor * best["held_out_bac"]
+                axes.plot(x, y, "D", color=ORANGE, ms=8, mfc=PAPER, mew=1.6, label=f"{first}best")
+                x, y = epochs[-1], held_out[-1]
+                axes.plot(x, y, "o", ms=4.5, color=BLUE, label=f"{first}kept")
         axes.set_xlabel("epoch")
         axes.set_ylabel(axis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend_above(axes)
 
-    return draw(name, paint, HEIGHT)
+    return draw(what, paint)
 
 
 def draw_trials(name: str, trials: Sequence[TrialRow]) -> str:
-    """BAC of trials by learning rate; batch sizes by their markers, pruned trials hollow."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """BAC of trials by learning rate; a marker for each batch size, hollow for pruned trials."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     def paint(axes: "Axes") -> None:
         styles = [(BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (INK, "v")]
-        for index, size in enumerate(sorted({trial.batch_size for trial in trials})):
-            colour, marker = styles[index % len(styles)]
+        sizes = sorted({trial.batch_size for trial in trials})
+        for size, (colour, marker) in zip(sizes, cycle(styles), strict=False):
             for trial in trials:
                 if trial.batch_size == size and trial.bac is not None:
                     face = colour if trial.state == "complete" else "none"
@@ -133,33 +114,25 @@ def draw_trials(name: str, trials: Sequence[TrialRow]) -> str:
         axes.set_xscale("log")
         # 1 and 3 of each power of ten: even a narrow range has a labelled one.
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("learning rate")
         axes.set_ylabel("held-out BAC, %")
         legend_above(axes)
 
-    return draw(name, paint, HEIGHT)
+    return draw(name, paint)
 
 
 def draw_reliability(name: str, table: Reliability) -> str:
     """Accuracy by confidence; the area of a dot is its bin's share of the samples."""
 
     def paint(axes: "Axes") -> None:
-        axes.plot([0, 100], [0, 100], "--", color=MUTED, linewidth=1, label="perfect")
+        axes.plot([0, 100], [0, 100], "--", color=MUTED, linewidth=1)
         filled = table.count > 0
-        axes.scatter(
-            100 * table.confidence[filled],
-            100 * table.accuracy[filled],
-            s=8 + 400 * table.count[filled] / table.count.sum(),
-            color=BLUE,
-            alpha=0.85,
-            label="_",
-        )
+        x, y = 100 * table.confidence[filled], 100 * table.accuracy[filled]
+        area = 8 + 400 * table.count[filled] / table.count.sum()
+        axes.scatter(x, y, s=area, color=BLUE, alpha=0.85)
         # Room for whole dots at 100 %.
-        axes.set_xlim(0, 106)
-        axes.set_ylim(0, 106)
-        axes.set_xlabel("confidence, %")
-        axes.set_ylabel("right, %")
+        axes.set(xlim=(0, 106), ylim=(0, 106), xlabel="confidence, %", ylabel="right, %")
 
-    return draw(name, paint, HEIGHT)
+    return draw(name, paint)

@@ -1,103 +1,75 @@
-"""Likely label errors: whether there are any, about how many, and which.
+"""Likely label errors: evidence of any, their number, and which labels they are.
 
-Every network is now and then sure and wrong, so a label that it is sure to be wrong proves
-nothing: confident learning (Northcutt, Jiang and Chuang 2021) named 157 of 1,579 labels that are
-believed to be right, by a network of 69 % BAC. Errors of the network and of the labels are told
-apart by how they fall, with a model of both that is fitted to the labels by maximum likelihood:
+A network is sometimes sure and wrong, so a label that it is sure to be wrong proves nothing:
+confident learning (Northcutt, Jiang and Chuang 2021) named 157 of 1,579 labels that are believed to
+be right, with a network of 69 % BAC. The two kinds of errors differ in how they fall. A model of
+both is fitted to the labels by maximum likelihood:
 
 - The network's probabilities, at the right temperature and class frequencies (see calibration),
-  are right, but for a share of pictures in which it is wrong however sure it is. The truth is then
-  one of the classes that it usually mistakes for what it says.
+  are right except for a share of pictures in which it is wrong however sure it is. The truth is
+  then one of the classes that it usually mistakes for its prediction.
 - Labels are wrong at some rate, and then any other class is equally likely (random classification
   noise, Angluin and Laird 1988; such a likelihood, Lawrence and Schoelkopf 2001). The samples of a
-  group show one picture: where their labels differ some are wrong, whatever the network says.
+  group show one picture: if their labels differ some are wrong, whatever the network says.
 
-There is evidence of label errors when the rate's interval excludes zero. In doubt the network is
-blamed: not seen are people's errors among just the classes that it confuses, one wrong label on
-all samples of a group, and, without groups, any error between only two classes.
+Label errors are evident if the rate's interval excludes zero. In doubt the network is blamed. So
+some errors are missed: people's errors among just the classes that the network confuses, one wrong
+label on all samples of a group, and, without groups, any error between only two classes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from cellline.scoring.metrics import Estimate, percent, with_interval
-from cellline.submitting.calibration import (
-    INVERSE_TEMPERATURES,
-    class_prior,
-    log_softmax,
-    logarithms,
-)
+from cellline.scoring.metrics import Estimate, log_softmax
+from cellline.submitting.calibration import INVERSE_TEMPERATURES, class_prior, logarithms
 
-# A rate of label errors that means none, as a number whose logarithm is finite.
+# A rate that means no label errors, as a number whose logarithm is finite.
 NONE = 1e-7
-# Above it, labels say less of the truth than of the errors, and the model could turn around.
+# Above this rate labels say less of the truth than of the errors, and the model could turn around.
 HALF = 0.5
-# Of the share of the prior that is divided out; see calibration.
+# Bounds of the prior's share that is divided out; see calibration.
 PRIOR_SHARE = (-5.0, 5.0)
-# Half the 95 % quantile of the chi-squared distribution with one degree of freedom: by so much
-# the log likelihood falls from its peak to the ends of an interval (Wilks 1938).
+# Half the 95 % quantile of the chi-squared distribution with one degree of freedom: the drop of the
+# log likelihood from its peak to the ends of an interval (Wilks 1938).
 DROP = 1.92
 TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, eq=False)
 class LabelErrors:
-    """The labels that are likely wrong; none where there is no evidence of any."""
+    """The labels that are likely wrong; none without evidence of any."""
 
     rows: np.ndarray
     """int64 [k], likeliest first."""
-    given: np.ndarray
-    """int64 [k]: the label."""
     suggested: np.ndarray
-    """int64 [k]: the class it looks like."""
+    """int64 [k]: the likeliest other class."""
     score: np.ndarray
     """float64 [k]: the probability that the label is wrong."""
     rate: Estimate
-    """Share of wrong labels; its interval is of the profile likelihood."""
-    evidence: bool
-    """Whether the interval excludes that all labels are right."""
-    samples: int
-    """How many labels were looked at."""
+    """Share of wrong labels, with a profile likelihood interval."""
 
-    def describe(self, ids: np.ndarray, classes: Sequence[str]) -> list[str]:
-        """What was found, a line each, of samples with `ids` [n]."""
-        if not self.evidence:
-            return [
-                f"no sign of label errors among {self.samples} labels (up to "
-                f"{percent(self.rate.high)} could be wrong without showing, beside errors that all "
-                "pictures of a group share)"
-            ]
-        first = [
-            f"{ids[row]} ({classes[given]}, looks like {classes[suggested]})"
-            for row, given, suggested in zip(self.rows, self.given, self.suggested, strict=True)
-        ]
-        more = f"; {len(first) - 10} more" if len(first) > 10 else ""
-        return [
-            f"about {len(first)} of {self.samples} labels look wrong ({with_interval(self.rate)})",
-            f"likeliest first: {', '.join(first[:10])}{more}",
-        ]
+    @property
+    def evidence(self) -> bool:
+        """True if the interval excludes that all labels are right."""
+        return self.rate.low > 0
 
 
 def find_label_errors(labels: np.ndarray, prob: np.ndarray, groups: np.ndarray) -> LabelErrors:
     """Label errors among labels int [n], by out-of-fold probabilities [n, class].
 
-    `groups` [n], numbers or text: samples of one show one picture.
+    `groups` [n], numbers or text: samples with equal entries show one picture.
     """
     model = NoiseModel(labels, prob, groups)
     fitted, peak = model.fit()
     rate = model.interval(fitted, peak)
-    evidence = rate.low > 0
-    count = max(1, round(rate.value * len(labels))) if evidence else 0
+    count = max(1, round(rate.value * len(labels))) if rate.low > 0 else 0
     likely = model.evaluate(fitted)[2][model.group]
     score = 1 - likely[np.arange(len(labels)), labels]
     likely[np.arange(len(labels)), labels] = 0
     rows = np.argsort(-score, kind="stable")[:count]
-    return LabelErrors(
-        rows, labels[rows], likely[rows].argmax(1), score[rows], rate, evidence, len(labels)
-    )
+    return LabelErrors(rows, likely[rows].argmax(1), score[rows], rate)
 
 
 class NoiseModel:
@@ -114,13 +86,13 @@ class NoiseModel:
         mean = np.zeros((len(size), n_classes))
         np.add.at(mean, self.group, prob)
         mean /= size[:, None]
-        # How many of a group's labels are each class, and how many are not.
+        # Labels of a group that are each class, and labels that are not.
         self.same = np.zeros((len(size), n_classes))
         np.add.at(self.same, (self.group, labels), 1)
         self.other = size[:, None] - self.same
         self.log_prob, self.log_prior = logarithms(mean, class_prior(labels, n_classes))
-        # What is usually mistaken for what shows only in calibrated probabilities: a network that
-        # learnt from wrong labels is unsure in all directions.
+        # Only calibrated probabilities show usual mistakes: a network that learned from wrong
+        # labels is unsure in all directions.
         self.mistaken = np.full_like(mean, 1 / n_classes)
         calibration, _ = self.maximize(np.array([1, 1, 0, 0.02]), sure_mistakes=(0.0, 0.0))
         self.mistaken = usual_mistakes(self.calibrate(calibration))
@@ -165,7 +137,7 @@ class NoiseModel:
         rate: tuple[float, float] = (NONE, HALF),
     ) -> tuple[np.ndarray, float]:
         """The likeliest parameters within bounds, and their log likelihood."""
-        # Imported where it is used: it takes a third of a second, which other verbs need not spend.
+        # Imported here because it takes a third of a second, which other verbs need not spend.
         from scipy.optimize import minimize
 
         n = len(self.group)
@@ -180,7 +152,7 @@ class NoiseModel:
         return fitted.x, -n * float(fitted.fun)
 
     def fit(self) -> tuple[np.ndarray, float]:
-        """The likeliest parameters, from several starts: there can be more than one peak."""
+        """The likeliest parameters, from several starts because there can be several peaks."""
         starts = [
             np.array([1, 1, mistakes, rate]) for mistakes in (0, 0.1) for rate in (0.002, 0.1)
         ]
@@ -188,12 +160,12 @@ class NoiseModel:
 
     def interval(self, fitted: np.ndarray, peak: float) -> Estimate:
         """The rate of label errors with its profile likelihood's 95 % interval."""
-        # Imported where it is used, as above.
+        # Imported here for the same reason.
         from scipy.optimize import brentq
 
         @cache
         def above(log_rate: float) -> float:
-            """By how much the likelihood at a rate exceeds that at the interval's ends."""
+            """Log likelihood at a rate above that at the interval's ends."""
             rate = np.exp(log_rate)
             starts = (fitted, np.array([*fitted[:2], 0.1, rate]))
             return max(self.maximize(x, rate=(rate, rate))[1] for x in starts) - peak + DROP
@@ -208,12 +180,12 @@ class NoiseModel:
 
 
 def usual_mistakes(p: np.ndarray) -> np.ndarray:
-    """If not the likeliest class, which: chances [n, class], by what is usually mistaken for it.
+    """Chances [n, class] of the true class if the likeliest of calibrated `p` [n, class] is wrong.
 
-    `p` [n, class] are calibrated probabilities.
+    They are those of the classes that are usually mistaken for it.
     """
     predicted, n_classes = p.argmax(axis=1), p.shape[1]
-    # Where nothing is ever mistaken for a class, it could be any other.
+    # If nothing is ever mistaken for a class, any other is equally likely.
     confused = np.full((n_classes, n_classes), TINY)
     np.add.at(confused, predicted, p)
     np.fill_diagonal(confused, 0)

@@ -2,43 +2,39 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from cellline.config import Config
+from cellline.errors import UserError
 from cellline.host.files import write_bytes
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
-from cellline.report.auditing import audit_section
+from cellline.report.auditing import audit_section, likeness_section
 from cellline.report.calibrating import calibration_section
-from cellline.report.headline import write_headline
-from cellline.report.honesty import honesty_section, tuning_section
-from cellline.report.learning import learning_section
-from cellline.report.likeness import likeness_section
+from cellline.report.honesty import honesty_section, learning_section, tuning_section
 from cellline.report.provenance import settings_section
-from cellline.report.run import open_finished
 from cellline.report.samples import samples_section
-from cellline.report.scores import classes_section, score_run, scores_section
+from cellline.report.scores import classes_section, scores_section
 from cellline.report.trials import TuningHistory, read_study
-from cellline.report.words import name_folds
-from cellline.runs.folds import IGNORING_GROUPS
-from cellline.runs.run import Run
-from cellline.scoring.metrics import Scores, with_interval
-
-TEMPLATE = "template.html"
+from cellline.report.words import count, name_folds
+from cellline.runs.folds import open_folds
+from cellline.runs.run import Run, open_run
+from cellline.scoring.metrics import Scores, percent, score, with_interval
+from cellline.submitting.decision import expect_bac, hold_out
 
 
 def write_report(config: Config, storage: str | None = None) -> Path:
     """Write `report.html` into the folder of the run that `config` names; its path.
 
-    The study is read from `storage`, as `make tune` was told. The same files give the same bytes.
-    Raises UserError, see `open_run` and `read_study`.
+    The study is read from `storage`, or from the OOF folder. The same files give the same bytes.
+    Raises UserError, see `open_finished` and `read_study`.
     """
     run = open_finished(config)
-    scores = score_run(run)
+    scores = score(run.oof.labels, run.oof.prob, run.oof.bootstrap)
     path = run.folder / "report.html"
     page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest, storage))
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
-    if run.folds.ignore_groups:
-        say(IGNORING_GROUPS)
     say(
         f"OOF BAC of {run.name} on {name_folds(run.finished)} of {run.folds.n_folds}: "
         f"{with_interval(scores.bac)} (95 % interval)"
@@ -47,8 +43,43 @@ def write_report(config: Config, storage: str | None = None) -> Path:
     return path
 
 
+def open_finished(config: Config) -> Run:
+    """The run that `config` names, with at least one fold finished.
+
+    Raises UserError as `open_folds` and `open_run` do, if no fold is finished, and if no finished
+    fold holds some class.
+    """
+    run = open_run(config, open_folds(config.folders))
+    if not run.finished:
+        raise UserError(
+            f"no fold of {run.folder} is finished, so there is nothing to report; train the first:"
+            f"\n  {run.command(0)}"
+        )
+    absent = np.setdiff1d(np.arange(len(run.competition.classes)), run.oof.labels)
+    if len(absent):
+        names = ", ".join(run.class_names[index] for index in absent)
+        raise UserError(
+            f"the finished folds of {run.folder} hold no sample of {names}, so there is no "
+            f"balanced accuracy yet; train the next:\n  {run.command(run.missing[0])}"
+        )
+    return run
+
+
 def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
-    """The page of a run, of its scores, and of what was tuned beside it."""
+    """The page of a run, with its scores and the tuning beside it; all text is escaped."""
+    # Imported here because no other verb needs it.
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        {function.__name__: function for function in (count, name_folds, percent, with_interval)}
+    )
     sections = [
         scores_section(run, scores),
         classes_section(run, scores),
@@ -61,19 +92,6 @@ def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
         honesty_section(run, study),
         settings_section(run),
     ]
-    return render(headline=write_headline(run, scores), sections=sections)
-
-
-def render(**content: object) -> str:
-    """The template filled in; all text is escaped, class names may hold anything."""
-    # Imported where it is used: the other verbs have no use for it.
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(**content)
+    template = environment.get_template("template.html")
+    decided = expect_bac(hold_out([run.oof]), run.oof.bootstrap)
+    return template.render(run=run, bac=scores.bac, decided=decided, sections=sections)

@@ -1,4 +1,4 @@
-"""What it takes to have the run again: settings, digests, versions."""
+"""Everything that it takes to repeat the run: settings, digests, versions."""
 
 from cellline.config import flatten
 from cellline.data.images import name_channel
@@ -8,36 +8,22 @@ from cellline.runs.run import Run
 
 
 def settings_section(run: Run) -> Section:
-    """Every setting, and the versions and digests that it takes to have the run again."""
-    settings = [
-        (name, "not set" if value is None else str(value))
-        for name, value in flatten(run.settings).items()
-    ]
-    made_from = [
-        ("input", run.competition.digest[:12]),
-        ("folds", run.folds.digest[:12]),
-        ("folds' number", str(run.folds.n_folds)),
-        ("folds' seed", str(run.folds.record["seed"])),
-        ("channels", ", ".join(map(name_channel, run.competition.channels))),
-    ]
-    versions = [("this program", code_version()[:12]), *package_versions().items()]
-    both = frozenset({0, 1})
-    return Section(
-        "settings",
-        "Settings and versions",
-        [
-            Table("What the run was trained with.", ("setting", "value"), settings, both),
-            Table(
-                "What it was trained on: digests change with any pixel, label or row.",
-                ("of", "value"),
-                made_from,
-                both,
-            ),
-            Table(
-                "What is installed where this page was made.",
-                ("package", "version"),
-                versions,
-                both,
-            ),
-        ],
-    )
+    """Every setting of the run, digests of its data, and versions."""
+    settings = flatten(run.settings)
+    data = {
+        "input": run.competition.digest[:12],
+        "folds": run.folds.digest[:12],
+        "number of folds": run.folds.n_folds,
+        "seed of the folds": run.folds.record["seed"],
+        "channels": ", ".join(map(name_channel, run.competition.channels)),
+    }
+    versions = {"this program": code_version()[:12], **package_versions()}
+    tables = []
+    for note, column, values in (
+        ("Settings of the training.", "setting", settings),
+        ("Data. Digests change with any pixel, label or row.", "data", data),
+        ("Versions installed where this page was made.", "package", versions),
+    ):
+        rows = [(k, "not set" if v is None else str(v)) for k, v in values.items()]
+        tables.append(Table(note, (column, "value"), rows, text_columns=frozenset({0, 1})))
+    return Section("settings", "Settings and versions", tables)

@@ -1,86 +1,83 @@
-"""Samples worth a look, as pictures: likely label errors, confident errors, the hardest pairs."""
+"""Samples to look at: likely label errors, confident errors, the hardest pairs of classes."""
 
-from cellline.report.content import Block, Grid, Section, Text
+from itertools import islice
+
+from cellline.report.content import Block, Grid, Section
 from cellline.report.hard import hardest_pairs, most_confident_errors
 from cellline.report.label_errors import LabelErrors, find_label_errors
-from cellline.report.tiles import describe_colours, show, show_errors, whole_percent
-from cellline.report.words import count, sentence
+from cellline.report.tiles import describe_colours, make_tile, whole_percent
+from cellline.report.words import count
 from cellline.runs.run import Run
-from cellline.scoring.metrics import percent
+from cellline.scoring.metrics import percent, with_interval
 
-# Pictures a grid: two rows and more of a wide page, and the whole page stays below a megabyte.
+# Pictures in a grid: at least two rows of a wide page, and a page below a megabyte.
 LABEL_ERRORS, CONFIDENT_ERRORS = 24, 16
 PAIRS, EXAMPLES = 4, 8
 
 
 def samples_section(run: Run) -> Section:
-    """What is best looked at by eye."""
+    """Pictures that are worth a look."""
     found = find_label_errors(run.oof.labels, run.oof.prob, run.oof.group)
-    lines = [sentence(line) for line in found.describe(run.oof.ids, run.class_names)]
-    return Section(
-        "samples",
-        "Samples worth a look",
-        [
-            Text(describe_colours(run.competition.channels)),
-            *show_label_errors(run, found, lines),
-            *show_confident_errors(run),
-            *show_pairs(run),
-        ],
-        lines[:1] if found.evidence else [],
+    summary = describe_label_errors(found, len(run.oof.labels))
+    blocks: list[Block] = [describe_colours(run.competition.channels), summary]
+    if found.evidence:
+        blocks.append(show_label_errors(run, found))
+    blocks += [show_confident_errors(run), *show_pairs(run)]
+    cautions = [summary] if found.evidence else []
+    return Section("samples", "Samples worth a look", blocks, cautions)
+
+
+def describe_label_errors(found: LabelErrors, n: int) -> str:
+    """A sentence on the label errors among `n` labels."""
+    if found.evidence:
+        return f"About {len(found.rows)} of {n} labels look wrong ({with_interval(found.rate)})."
+    return (
+        f"No sign of label errors among {n} labels. Up to {percent(found.rate.high)} could be "
+        "wrong without showing, and more if all pictures of a group share the error."
     )
 
 
-def show_label_errors(run: Run, found: LabelErrors, lines: list[str]) -> list[Block]:
-    """Whether there are label errors, and the likeliest."""
-    blocks: list[Block] = [Text(line) for line in lines]
-    if found.evidence:
-        best = list(zip(found.rows, found.suggested, found.score, strict=True))[:LABEL_ERRORS]
-        blocks.append(
-            Grid(
-                "Likely label errors",
-                "The likeliest first, with the probability that the label is wrong: compare each "
-                "with pictures of both classes before you change y_train.csv.",
-                [
-                    show(
-                        run,
-                        int(run.oof.rows[row]),
-                        f"labelled {run.class_names[run.oof.labels[row]]}",
-                        f"looks like {run.class_names[suggested]},",
-                        whole_percent(score),
-                    )
-                    for row, suggested, score in best
-                ],
-            )
+def show_label_errors(run: Run, found: LabelErrors) -> Grid:
+    """The likeliest label errors."""
+    oof, names = run.oof, run.class_names
+    tiles = []
+    likeliest = zip(found.rows, found.suggested, found.score, strict=True)
+    for i, k, score in islice(likeliest, LABEL_ERRORS):
+        words = f"labelled {names[oof.labels[i]]}", f"looks like {names[k]},", whole_percent(score)
+        tiles.append(make_tile(run, oof.rows[i], *words))
+    note = (
+        "The likeliest first, with the probability that the label is wrong. Compare each with "
+        "pictures of both classes before you change a label."
+    )
+    return Grid("Likely label errors", note, tiles)
+
+
+def show_confident_errors(run: Run) -> Block:
+    """The samples of which the network is surest, and wrong."""
+    oof, names = run.oof, run.class_names
+    tiles = []
+    for i in most_confident_errors(oof.labels, oof.prob, oof.group, CONFIDENT_ERRORS):
+        words = names[oof.labels[i]], f"taken for {names[oof.predicted[i]]},"
+        tiles.append(make_tile(run, oof.rows[i], *words, whole_percent(oof.prob[i].max())))
+    note = "One of each group: a wrong label, an empty or blurred picture, or the network's habit."
+    return (
+        Grid("Most confident errors", note, tiles)
+        if tiles
+        else "No held-out sample is predicted wrongly."
+    )
+
+
+def show_pairs(run: Run) -> list[Grid]:
+    """The pairs of classes that cost the most recall."""
+    oof, names = run.oof, run.class_names
+    note = "The most confident first, one of each group."
+    grids = []
+    for pair in hardest_pairs(oof.labels, oof.prob, oof.group, PAIRS):
+        title = (
+            f"{names[pair.label]} taken for {names[pair.taken_for]}: "
+            f"{count(pair.count, 'sample')}, {percent(pair.share)} of the class"
         )
-    return blocks
-
-
-def show_confident_errors(run: Run) -> list[Block]:
-    """Where the network is surest and wrong."""
-    rows = most_confident_errors(run.oof.labels, run.oof.prob, run.oof.group, CONFIDENT_ERRORS)
-    if len(rows) == 0:
-        return [Text("No held-out sample is predicted wrongly.")]
-    return [
-        Grid(
-            "Most confident errors",
-            "One of each group: a label that is wrong, a picture that is empty or out of focus, or "
-            "a habit of the network's.",
-            show_errors(run, rows),
-        )
-    ]
-
-
-def show_pairs(run: Run) -> list[Block]:
-    """The classes that are taken for each other most."""
-    return [
-        Grid(
-            f"{run.class_names[pair.label]} taken for {run.class_names[pair.taken_for]}: "
-            f"{count(pair.count, 'sample')}, {percent(pair.share)} of the class",
-            "The most confident first, one of each group.",
-            [
-                show(run, int(run.oof.rows[row]), whole_percent(run.oof.prob[row].max()))
-                for row in pair.rows[:EXAMPLES]
-            ],
-        )
-        for pair in hardest_pairs(run.oof.labels, run.oof.prob, run.oof.group, PAIRS)
-    ]
+        shown = pair.rows[:EXAMPLES]
+        tiles = [make_tile(run, oof.rows[i], whole_percent(oof.prob[i].max())) for i in shown]
+        grids.append(Grid(title, note, tiles))
+    return grids

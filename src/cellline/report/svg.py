@@ -1,74 +1,44 @@
-"""Matplotlib's drawings as SVG that takes part in the page: its fonts, its colours, its width."""
+"""Matplotlib drawings as SVG that takes on the page's fonts, colours and width."""
 
 import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What is drawn in the colour on the left is shown in the page's colour on the right, which is
-# another in a dark page. Any six-digit colours do, as long as nothing else is drawn in them.
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-BLUE, ORANGE, GREEN, PURPLE = "#040404", "#050505", "#060606", "#070707"
-PAPER = "#080808"
+# Drawn in the colour on the left, shown in the page's colour on the right, which differs in a dark
+# page. Any six-digit colours work if nothing else is drawn in them. The style uses the first three.
 COLOURS = {
-    INK: "currentColor",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    BLUE: "var(--blue)",
-    ORANGE: "var(--orange)",
-    GREEN: "var(--green)",
-    PURPLE: "var(--purple)",
-    PAPER: "var(--paper)",
+    "#010101": "currentColor",
+    "#020202": "var(--muted)",
+    "#030303": "var(--line)",
+    "#040404": "var(--blue)",
+    "#050505": "var(--orange)",
+    "#060606": "var(--green)",
+    "#070707": "var(--purple)",
+    "#080808": "var(--paper)",
 }
-# Inches, of 72 units. A phone shows such a figure about as large as it is drawn: 360 pixels.
+INK, MUTED, GRID, BLUE, ORANGE, GREEN, PURPLE, PAPER = COLOURS
+# Inches of 72 units. A phone shows such a figure at about its size: 360 pixels.
 WIDTH, HEIGHT = 5.0, 3.2
-# Typed loosely: which names there are, and so their type, differs between matplotlib's versions.
-STYLE: dict[Any, Any] = {
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": "none",
-    "figure.constrained_layout.use": True,
-    # Measured in this font, shown in the page's, which is hardly ever wider.
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10.5,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "legend.fontsize": 9.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "text.color": INK,
-    # Class names are text: a '$' in one begins no formula.
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "xtick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": INK,
-}
+STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 def draw(name: str, paint: Callable[["Axes"], None], height: float = HEIGHT) -> str:
-    """What `paint` draws into one pair of axes, as an <svg> element of the page's width.
+    """The <svg> element, as wide as the page, of what `paint` draws into one pair of axes.
 
-    `name` must be the figure's own on the page: its elements' ids are made from it.
+    `name` must be unique on the page: ids within the figure are made from it.
     """
-    # Imported where it is used: it takes a second, which the other verbs need not spend.
+    # Imported here because it takes a second, which the other verbs need not spend.
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # It only measures: the page's fonts are those of the machine that shows it.
+    with matplotlib.rc_context({"svg.hashsalt": name}, STYLE), warnings.catch_warnings():
+        # The font only measures: the page is shown in another.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(WIDTH, height))
         paint(figure.subplots())
@@ -79,16 +49,16 @@ def draw(name: str, paint: Callable[["Axes"], None], height: float = HEIGHT) -> 
 
 
 def inline(document: str) -> str:
-    """The <svg> element of a document by matplotlib, for a page that holds several of them.
+    """The <svg> element of a matplotlib document, for a page that holds several.
 
-    Its own style sheet would be the whole page's, its groups' ids (figure_1) are those of every
-    other figure, and its size in points would not give way to a narrow screen.
+    Removes what would clash there: the style sheet, which would apply to the whole page, ids of
+    groups (figure_1), which repeat in every figure, and a size in points, which ignores the screen.
     """
     element = document[document.index("<svg") :]
     element = re.sub(r"<style.*?</style>", "", element, flags=re.DOTALL)
     element = re.sub(r'<g id="[^"]*"', "<g", element)
     element = re.sub(r'^<svg.*?(viewBox="[^"]*").*?>', r"<svg \1>", element, flags=re.DOTALL)
-    # Tags alone: what stands between them is text, and '<' and '>' are escaped in both.
+    # Tags only: a class may be named like a colour. '<' and '>' are escaped in text.
     return re.sub(r"<[^<>]+>", recolour, element)
 
 

@@ -1,4 +1,4 @@
-"""Samples as small pictures that are part of the page."""
+"""Samples as small pictures in the page."""
 
 import base64
 import io
@@ -11,28 +11,25 @@ from cellline.data.images import name_channel
 from cellline.report.content import Tile
 from cellline.runs.run import Run
 
-# Larger images are shrunk to this side, so that a page of a hundred of them opens on a phone.
+# Larger images are shrunk to this side, so that a page of a hundred pictures opens on a phone.
 SIDE = 128
-# Channels as red, green and blue, where there are three: microtubules, reticulum, nuclei.
+# Of three channels, those shown as red, green and blue: microtubules, reticulum, nuclei.
 FALSE_COLOURS = [1, 2, 0]
 
 
 def false_colour(image: np.ndarray) -> np.ndarray:
-    """An image uint8 [channel, height, width] as [height, width, 3], or the mean [height, width].
+    """Colours [height, width, 3] of an image uint8 [channel, height, width] with three channels.
 
-    Three channels become colours as in the picture of the demo's cells; other numbers of them are
-    shown by their mean, in grey.
+    Any other number of channels is shown in grey: their mean [height, width].
     """
-    shown: np.ndarray
     if len(image) == len(FALSE_COLOURS):
-        shown = image[FALSE_COLOURS].transpose(1, 2, 0)
-    else:
-        shown = np.rint(image.mean(axis=0)).astype(np.uint8)
-    return shown
+        return image[FALSE_COLOURS].transpose(1, 2, 0)
+    grey: np.ndarray = np.rint(image.mean(axis=0)).astype(np.uint8)
+    return grey
 
 
 def describe_colours(channels: Sequence[str]) -> str:
-    """What is seen in which colour."""
+    """A sentence on the colours that pictures show channels in."""
     if len(channels) != len(FALSE_COLOURS):
         return "Pictures show the mean of all channels, in grey."
     red, green, blue = (name_channel(channels[index]) for index in FALSE_COLOURS)
@@ -48,26 +45,12 @@ def encode(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def show(run: Run, row: int, *caption: str) -> Tile:
-    """The training sample of a row of the competition; its id begins the caption."""
+def make_tile(run: Run, row: int, *caption: str) -> Tile:
+    """The picture of a training sample, by its row; the sample's id heads the caption."""
     sample = str(run.competition.train_ids[row])
     return Tile(encode(false_colour(run.competition.train_images[row])), (sample, *caption))
 
 
-def show_errors(run: Run, at: Sequence[int] | np.ndarray) -> list[Tile]:
-    """Predicted samples, with their labels, what they were taken for, and how surely."""
-    return [
-        show(
-            run,
-            int(run.oof.rows[i]),
-            run.class_names[run.oof.labels[i]],
-            f"taken for {run.class_names[run.oof.predicted[i]]},",
-            whole_percent(run.oof.prob[i].max()),
-        )
-        for i in at
-    ]
-
-
 def whole_percent(share: float) -> str:
-    """Such as '87 %', which no line is broken in."""
+    """Format a share, such as '87 %', with a space that does not break."""
     return f"{100 * share:.0f}\u00a0%"

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellline.config import Folders
 from cellline.data.competition import Competition, load_competition
-from cellline.errors import Caution, UserError
+from cellline.errors import UserError
 from cellline.host.files import (
     digest_file,
     read_csv,
@@ -18,12 +18,6 @@ from cellline.host.files import (
     render_csv,
     write_bytes,
     write_json,
-)
-
-# Shown wherever such folds are dealt or learned from.
-IGNORING_GROUPS = Caution(
-    "these folds ignore groups: networks learn from copies and overlaps of the samples that score "
-    "them, and scores flatter; use them to measure the leak, for nothing else"
 )
 
 
@@ -39,8 +33,6 @@ class Folds:
     n_folds: int
     digest: str
     """SHA-256 of folds.csv, by which runs and predictions name their folds."""
-    ignore_groups: bool = False
-    """True if copies were dealt apart, which is for measuring what that flatters."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """The content of folds.json."""
 
@@ -56,18 +48,6 @@ class Folds:
     def held_out_rows(self, fold: int) -> np.ndarray:
         """Rows that fold `fold` predicts."""
         return np.flatnonzero(self.fold == fold)
-
-    def leaked(self) -> np.ndarray:
-        """bool [n]: the sample's group has samples in other folds."""
-        return find_straddling(self.group, self.fold)
-
-
-def find_straddling(group: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """bool [n]: the sample's group has samples in several folds; group any, fold int [n]."""
-    _, number = np.unique(group, return_inverse=True)
-    pairs = np.unique(np.stack([number, fold]), axis=1)
-    straddling: np.ndarray = np.bincount(pairs[0])[number] > 1
-    return straddling
 
 
 def write_folds(
@@ -119,15 +99,15 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
             f"input ({competition.digest[:12]}); put the old input back, or deal new folds into "
             "another folder (--oof-dir)"
         )
+    if record.get("ignore_groups"):  # an option of earlier versions
+        raise UserError(f"{path} tears copies and overlaps apart: deal other folds (--oof-dir)")
     digest = record["folds_digest"]
     if not path.exists() or digest_file(path) != digest:
         raise UserError(f"{path} is not the file that was dealt: run `folds` to restore it")
     rows = read_csv(path)
     group = np.array(rows.iloc[:, 2].tolist(), dtype=competition.train_ids.dtype)
     fold = np.array(rows.iloc[:, 3].tolist(), dtype=np.int64)
-    return Folds(
-        competition, fold, group, record["n_folds"], digest, record["ignore_groups"], record
-    )
+    return Folds(competition, fold, group, record["n_folds"], digest, record)
 
 
 def find_dependents(oof_dir: Path, folds_digest: str | None = None) -> list[str]:

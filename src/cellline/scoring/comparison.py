@@ -1,55 +1,47 @@
-"""Whether one set of predictions is better than another on the same samples."""
+"""A paired comparison of two sets of predictions for the same samples."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.scoring.metrics import (
-    Bootstrap,
-    Estimate,
-    bac_of,
-    estimate,
-    points,
-    recalls,
-    tally,
-)
+from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, estimate, points, recalls, tally
 
-# Standard errors between 0 and a difference that 80 % of comparisons would see: the two-sided 5 %
-# point of the normal distribution, and its 80 % point.
+# Standard errors between 0 and a difference that 80 % of comparisons would detect: the two-sided
+# 5 % point of the normal distribution, and its 80 % point.
 POWER = 1.960 + 0.842
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions b against predictions a, paired: positive where b is better."""
+    """Predictions b minus predictions a, paired: positive where b is better."""
 
     bac: Estimate
-    """Balanced accuracy of b minus that of a."""
+    """Difference in balanced accuracy."""
     recalls: tuple[Estimate, ...]
-    """Recall of b minus that of a, by class."""
+    """Difference in recall, by class."""
     marked: tuple[bool, ...]
-    """By class: recall differs even when one allows for as many classes being looked at."""
+    """By class, true if the recall differs after correction for the number of classes."""
     n_samples: int
 
     @property
     def is_clear(self) -> bool:
-        """The interval of the difference in balanced accuracy excludes 0."""
+        """True if the interval of the difference in balanced accuracy excludes 0."""
         return self.bac.low > 0 or self.bac.high < 0
 
     @property
     def needed(self) -> float:
-        """How many times as many groups would show a difference of this size; inf for none.
+        """Multiple of the present groups that would show the difference; inf if it is 0.
 
-        Show: in 80 % of such comparisons the 95 % interval would exclude 0, were the difference
-        found the true one. The standard error falls with the root of the number of groups.
+        With so many, the 95 % interval would exclude 0 in 80 % of comparisons, were the measured
+        difference the true one. The standard error falls with the root of the number of groups.
         """
         if self.bac.value == 0:
             return math.inf
         return (POWER * self.bac.error / self.bac.value) ** 2
 
     def verdict(self, name_a: str, name_b: str, where: str = "") -> str:
-        """One line to act on; `where`, such as ' of fold 0', tells of which samples."""
+        """One line to act on; `where`, such as ' of fold 0', names the samples."""
         found = f"{points(self.bac)} points of BAC on {self.n_samples:,} samples{where}"
         if self.is_clear:
             better = self.bac.value > 0
@@ -61,29 +53,29 @@ class Comparison:
             return f"{name_a} and {name_b} are right on the same samples{where}: keep the cheaper"
         needed = f"about {self.needed:,.0f}" if self.needed < 1000 else "more than 1,000"
         return (
-            f"no difference can be told between {name_a} and {name_b}: {found}; to see one this "
-            f"small, {needed} times as many groups of pictures would be needed: keep the cheaper"
+            f"{name_a} and {name_b} can't be told apart: {found}; to show so small a difference "
+            f"takes {needed} times as many groups of pictures: keep the cheaper"
         )
 
 
 def compare_predictions(
     labels: np.ndarray, prob_a: np.ndarray, prob_b: np.ndarray, bootstrap: Bootstrap
 ) -> Comparison:
-    """Two probabilities [n, class] of labels [n], every class among them, drawn together.
+    """Compare probabilities [n, class] for labels [n], every class among them, on the same draws.
 
-    What both find easy or hard cancels out, so that the difference is known better than either
-    score. Classes are marked by a Bonferroni correction: when nothing differs, all stay unmarked
-    in about 95 % of comparisons.
+    Pairing cancels what both find easy or hard, so the difference is known better than either
+    score. Classes are marked after a Bonferroni correction: if nothing differs, none is marked in
+    about 95 % of comparisons.
     """
     n_classes = prob_a.shape[1]
     cells = [tally(labels, prob.argmax(1), n_classes) for prob in (prob_a, prob_b)]
-    bac = [(bac_of(own.sum(axis=0)), bac_of(bootstrap.sums(own))) for own in cells]
-    recall = [(recalls(own.sum(axis=0)), recalls(bootstrap.sums(own))) for own in cells]
-    by_class, draws = (b - a for a, b in zip(*recall, strict=True))
+    confusions = [(own.sum(axis=0), bootstrap.sums(own)) for own in cells]
+    bac, bac_draws = (bac_of(b) - bac_of(a) for a, b in zip(*confusions, strict=True))
+    by_class, draws = (recalls(b) - recalls(a) for a, b in zip(*confusions, strict=True))
     low, high = np.nanquantile(draws, [0.025 / n_classes, 1 - 0.025 / n_classes], axis=0)
     return Comparison(
-        estimate(*(b - a for a, b in zip(*bac, strict=True))),
-        tuple(estimate(value, own) for value, own in zip(by_class, draws.T, strict=True)),
+        estimate(bac, bac_draws),
+        tuple(map(estimate, by_class, draws.T)),
         tuple(((low > 0) | (high < 0)).tolist()),
         len(labels),
     )

@@ -1,4 +1,4 @@
-"""The competition's metric, the usual others, and how sure one can be of each."""
+"""The competition's metric and other scores, each with its bootstrap interval."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 BOOTSTRAP_DRAWS = 2000
-# Draws of groups worked on at once: with 8,000 groups their 64-bit counts take 6 MB.
+# Draws worked on at once: with 8,000 groups their 64-bit counts take 6 MB.
 BLOCK = 100
 BLOCKS = [slice(start, start + BLOCK) for start in range(0, BOOTSTRAP_DRAWS, BLOCK)]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and what a bootstrap says of it."""
+    """A figure with its bootstrap interval."""
 
     value: float
     low: float
@@ -24,14 +24,14 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Both ends of the 95 % interval."""
+        """Both ends."""
         return self.low, self.high
 
 
 def estimate(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
     """A scalar with the percentile interval and standard error of its bootstrap draws [draw].
 
-    Draws that are not a number, such as the recall of a class that was not drawn, don't count.
+    NaN draws, such as the recall of a class that was not drawn, are omitted.
     """
     draws = draws[np.isfinite(draws)]
     low, high = np.quantile(draws, [0.025, 0.975])
@@ -41,19 +41,18 @@ def estimate(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
 class Bootstrap:
     """Samples drawn with replacement, by whole groups.
 
-    Groups, not samples, are drawn: copies of one picture are one observation (Field and Welsh
-    2007, the cluster bootstrap). All that is asked of one object is of the same draws, so that
-    differences are paired.
+    Copies of one picture are one observation, so groups are drawn, not samples (the cluster
+    bootstrap, Field and Welsh 2007). One object gives every statistic the same draws, which makes
+    differences paired.
     """
 
     def __init__(self, groups: np.ndarray, seed: int = 0) -> None:
-        """`groups` [n], numbers or text: samples of one are drawn together."""
+        """Draw from `groups` [n], numbers or text: samples with equal entries stay together."""
         _, self.group = np.unique(groups, return_inverse=True)
         self.n_groups = int(self.group.max()) + 1
         generator = np.random.default_rng(seed)
         chances = np.full(self.n_groups, 1 / self.n_groups)
-        # How often each group is drawn, uint8 [draw, group]: that one is drawn 256 times will not
-        # happen, its chance is below 1 / 256!.
+        # Draws of each group, uint8 [draw, group]: the chance of 256 is below 1 / 256!.
         self.counts = np.empty((BOOTSTRAP_DRAWS, self.n_groups), np.uint8)
         for block in BLOCKS:
             self.counts[block] = generator.multinomial(self.n_groups, chances, size=BLOCK)
@@ -75,9 +74,9 @@ class Bootstrap:
 
 
 def tally(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Each sample's own confusion matrix, bool [n, class, predicted class], one cell true.
+    """Each sample's own confusion matrix, bool [n, class, predicted class], with one cell true.
 
-    Its sum is the confusion matrix of all, and `Bootstrap.sums` gives that of each draw.
+    Their sum is the confusion matrix; `Bootstrap.sums` gives that of each draw.
     """
     cells = np.zeros((len(labels), n_classes, n_classes), dtype=bool)
     cells[np.arange(len(labels)), labels, predicted] = True
@@ -85,7 +84,7 @@ def tally(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarr
 
 
 def recalls(confusion: np.ndarray) -> np.ndarray:
-    """Recall by class [..., class] of confusions [..., class, predicted]; NaN for one not there."""
+    """Recall [..., class] of confusions [..., class, predicted]; NaN for an absent class."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore"):
         recall: np.ndarray = right / confusion.sum(axis=-1)
@@ -93,10 +92,10 @@ def recalls(confusion: np.ndarray) -> np.ndarray:
 
 
 def bac_of(confusion: np.ndarray) -> np.ndarray:
-    """Balanced accuracy [...] of confusions [..., class, predicted], of the classes there are."""
+    """Balanced accuracy [...] of confusions [..., class, predicted]; absent classes are omitted."""
     recall = recalls(confusion)
     there = np.isfinite(recall)
-    # NaN where no class is there, which nanmean would warn of.
+    # NaN if every class is absent, as with nanmean, but without its warning.
     with np.errstate(invalid="ignore"):
         bac: np.ndarray = np.where(there, recall, 0).sum(axis=-1) / there.sum(axis=-1)
     return bac
@@ -118,12 +117,32 @@ def macro_f1_of(confusion: np.ndarray) -> np.ndarray:
     return mean
 
 
+def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean recall of the classes that occur in `labels` [n]; numbers or text.
+
+    Ours, because scikit-learn takes a second to import and every training needs this.
+    """
+    _, index = np.unique(labels, return_inverse=True)
+    return float(np.mean(np.bincount(index, predicted == labels) / np.bincount(index)))
+
+
+def floored_log(prob: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities, float64; finite where a softmax underflows to zero."""
+    # The floor is the smallest normal float32.
+    log_p: np.ndarray = np.log(np.maximum(prob, np.finfo(np.float32).tiny, dtype=np.float64))
+    return log_p
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the softmax over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_p: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return log_p
+
+
 def surprise(labels: np.ndarray, prob: np.ndarray) -> np.ndarray:
-    """-log of the probability [n, class] that was given to each label [n]; its mean is log loss."""
-    given = prob[np.arange(len(labels)), labels]
-    # The smallest positive float32, where a softmax has come out as zero.
-    loss: np.ndarray = -np.log(np.maximum(given, np.finfo(np.float32).tiny), dtype=np.float64)
-    return loss
+    """Minus the log of the probability [n, class] given to each label [n]; its mean is log loss."""
+    return -floored_log(prob[np.arange(len(labels)), labels])
 
 
 @dataclass(frozen=True)
@@ -142,47 +161,32 @@ def score(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Scores:
     """Scores of probabilities [n, class] for labels [n], every class among them."""
     cells = tally(labels, prob.argmax(1), prob.shape[1])
     whole, draws = cells.sum(axis=0), bootstrap.sums(cells)
-    # The number of samples differs between draws of groups.
+    # Draws of groups differ in their number of samples.
     losses = np.stack([surprise(labels, prob), np.ones(len(labels))], axis=1)
     return Scores(
         estimate(bac_of(whole), bac_of(draws)),
         estimate(accuracy_of(whole), accuracy_of(draws)),
         estimate(macro_f1_of(whole), macro_f1_of(draws)),
         bootstrap.estimate(lambda sums: sums[:, 0] / sums[:, 1], losses),
-        tuple(
-            estimate(value, of_draws)
-            for value, of_draws in zip(recalls(whole), recalls(draws).T, strict=True)
-        ),
+        tuple(map(estimate, recalls(whole), recalls(draws).T)),
     )
 
 
-def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The mean recall of the classes that occur in `labels`; both int [n].
-
-    scikit-learn's balanced_accuracy_score, which a test compares it with; kept here because the
-    training loop needs it each epoch and scikit-learn takes a second to import.
-    """
-    classes = np.unique(labels)
-    return float(np.mean([np.mean(predicted[labels == name] == name) for name in classes]))
-
-
 def percent(score: float, interval: Sequence[float] | None = None) -> str:
-    """Such as '84.2 % [82.1, 86.0]'."""
-    text = f"{100 * score:.1f} %"
-    if interval is not None:
-        text += f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    return text
+    """Format a share, such as '84.2 % [82.1, 86.0]'."""
+    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * score:.1f} %{ends}"
 
 
 def with_interval(score: Estimate) -> str:
-    """Such as '84.2 % [82.1, 86.0]'."""
+    """Format a score, such as '84.2 % [82.1, 86.0]'."""
     return percent(score.value, score.interval)
 
 
 def points(difference: Estimate) -> str:
-    """A difference of scores in points of percent, such as '+1.8 [0.4, 3.2]'.
+    """Format a difference of scores in points of percent, such as '+1.8 [0.4, 3.2]'.
 
-    With as many digits as it takes to see on which side of 0 the interval ends.
+    A second digit appears where an end of the interval would otherwise round to 0.
     """
     value, low, high = (100 * x for x in (difference.value, *difference.interval))
     digits = 2 if any(0 < abs(end) < 0.05 for end in (low, high)) else 1

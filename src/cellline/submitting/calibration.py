@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.scoring.metrics import Bootstrap, Estimate
+from cellline.scoring.metrics import Bootstrap, Estimate, floored_log, log_softmax
 
 # Guo et al. 2017, section 2.
 BINS = 15
@@ -114,20 +114,6 @@ def logarithms(prob: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndar
     That of the prior is relative to the largest, so that of equal classes it is exactly 0.
     """
     return floored_log(prob), np.log(prior / prior.max())
-
-
-def floored_log(prob: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities, float64; finite where a softmax has come out as zero."""
-    # The smallest normal float32.
-    log_p: np.ndarray = np.log(np.maximum(prob, np.finfo(np.float32).tiny, dtype=np.float64))
-    return log_p
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of the softmax over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_p: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return log_p
 
 
 @dataclass(frozen=True, eq=False)

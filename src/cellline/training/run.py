@@ -2,16 +2,15 @@
 
 from dataclasses import replace
 
-from cellline.audit.words import describe_run_leak
 from cellline.config import Config
 from cellline.errors import UserError
 from cellline.host.device import choose_device
 from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
-from cellline.runs.folds import IGNORING_GROUPS, open_folds
+from cellline.runs.folds import open_folds
 from cellline.runs.predictions import OutOfFold
-from cellline.runs.run import Run, new_run, read_record, run_folder
+from cellline.runs.run import new_run, read_record, run_folder
 from cellline.scoring.metrics import balanced_accuracy, percent
 from cellline.training.fold import train_fold
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
@@ -65,8 +64,6 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
     device = choose_device(config.machine, ranks.local_rank, ranks.local_size)
     # The precision decides if the loss is scaled; each kind of device communicates in its own way.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
-    if folds.ignore_groups:
-        say(IGNORING_GROUPS)
     say(f"run {run.name}: {settled.training.network}, {settled.line}")
 
     def train_one(fold: int) -> OutOfFold:
@@ -87,23 +84,13 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
             continue
         # A call of its own frees the network before the next fold's is built.
         say(f"fold {fold} is finished: {describe(train_one(fold))}")
-    if ranks.first and run.finished:
-        print_score(run)
-
-
-def print_score(run: Run) -> None:
-    """Print the score of all finished folds."""
-    if len(run.finished) > 1:
+    if ranks.first and len(run.finished) > 1:
         named = ", ".join(map(str, run.finished))
         score = run.oof.score()
         say(
             f"folds {named}: {describe(run.oof)}; "
             f"95 % interval {percent(score.low)} to {percent(score.high)}"
         )
-    if run.folds.ignore_groups:
-        share = run.folds.record["audit"]["test_grouped"] / len(run.competition.test_ids)
-        for line in describe_run_leak(run.oof, share):
-            say(line)
 
 
 def describe(predictions: OutOfFold) -> str:

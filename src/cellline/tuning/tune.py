@@ -18,7 +18,7 @@ from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
-from cellline.runs.folds import IGNORING_GROUPS, open_folds
+from cellline.runs.folds import open_folds
 from cellline.scoring.metrics import percent
 from cellline.seeding import TUNING, derive_seed
 from cellline.training.learner import DivergedError
@@ -254,8 +254,6 @@ def tune_run(config: Config, trials: int, storage: str | None = None) -> Tuned:
         raise UserError(f"--fold {fold}: folds are 0 to {folds.n_folds - 1}")
     if trials < 1:
         raise UserError(f"--trials {trials}: at least 1 is needed")
-    if folds.ignore_groups:
-        say(IGNORING_GROUPS)
     task = Task(folds, fold, config.training, choose_device(config.machine))
     folder = config.folders.oof_dir / "tuning"
     tuned = tune(task, trials, folder, storage, Stop(config.machine.max_minutes))
