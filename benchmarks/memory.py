@@ -11,7 +11,7 @@ from benchmarks.case import Case
 from benchmarks.measuring import Figure, peak_memory
 from benchmarks.training import OurEpochs, our_network, reference_loop
 from cellline.host.device import keep_freed_memory
-from cellline.model.views import all_views, predict_views
+from cellline.model.views import Predictor, all_views
 
 
 def settle_in(case: Case) -> None:
@@ -42,14 +42,9 @@ def predict(case: Case) -> None:
     folds = case.draw()
     competition = folds.competition
     images = competition.train_images[: case.batch_size]
-    predict_views(
-        case.device.place(our_network(case, competition, folds)),
-        images,
-        np.arange(len(images)),
-        case.device,
-        batch_size=case.batch_size,
-        views=all_views(images),
-    )
+    network = case.device.place(our_network(case, competition, folds))
+    predictor = Predictor(network, case.device, case.batch_size)
+    predictor.predict(images, np.arange(len(images)), all_views(images))
 
 
 NOTE = "the most that a fresh process had, of the host, libraries and mapped files included"

@@ -11,7 +11,7 @@ from benchmarks.ceiling import PRODUCT, MatrixProduct, count_operations, measure
 from benchmarks.measuring import Figure, alternate, compare
 from benchmarks.training import our_network, plain_twin
 from cellline.host.device import Device
-from cellline.model.views import all_views, predict_views
+from cellline.model.views import Predictor, all_views
 from cellline.training.progress import synchronize
 
 OURS, BARE = "eight views", "bare forward"
@@ -49,14 +49,7 @@ def measure(case: Case, after_round: Callable[[], object]) -> list[Figure]:
     product = MatrixProduct(case.device)
 
     def predict() -> None:
-        predict_views(
-            ours,
-            images,
-            np.arange(len(images)),
-            case.device,
-            batch_size=case.batch_size,
-            views=views,
-        )
+        Predictor(ours, case.device, case.batch_size).predict(images, np.arange(len(images)), views)
 
     candidates: dict[str, Callable[[], object]] = {
         BEFORE: BareForward(theirs, batch, len(views), case.device),

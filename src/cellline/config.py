@@ -5,14 +5,11 @@ so that the same arguments fit a sequence of verbs; a setting of one verb is dec
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cellline.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # Used if neither the command line, the run nor a tuning decides: the known solution's values.
 DEFAULT_LR = 1e-3
@@ -137,44 +134,31 @@ class Config:
     fast bfloat16), or full, for a GPU."""
 
 
+_BELOW_ONE = ("dropout", "warmup", "start_share", "scale", "translate", "gain", "offset")
+_POSITIVE = ("lr", "averaging", "max_minutes")
+
+
 def check_settings(config: Config) -> None:
     """Raise UserError for a setting out of range."""
-    training, augmentation = config.training, config.training.augmentation
-    at_least_one = {
-        "--epochs": training.epochs,
-        "--image-size": training.image_size,
-        "--start-size": training.start_size,
+    settings = flatten(asdict(config))
+    at_least = {
+        **dict.fromkeys(("epochs", "image_size", "start_size"), 1),
+        "batch_size": 2,  # batch normalization can't average over a single sample
+        **dict.fromkeys(("seed", "weight_decay", "rotate", "workers", *_BELOW_ONE), 0),
     }
-    # Batch normalization has nothing to average over in a batch of one.
-    at_least_two = {"--batch-size": training.batch_size}
-    positive = {"--lr": training.lr, "--averaging": training.averaging}
-    positive["--max-minutes"] = config.machine.max_minutes
-    not_negative = {
-        "--seed": training.seed,
-        "--weight-decay": training.weight_decay,
-        "--rotate": augmentation.rotate,
-        "--workers": config.machine.workers,
-    }
-    below_one = {
-        "--dropout": training.dropout,
-        "--warmup": training.warmup,
-        "--start-share": training.start_share,
-        "--scale": augmentation.scale,
-        "--translate": augmentation.translate,
-        "--gain": augmentation.gain,
-        "--offset": augmentation.offset,
-    }
-    ranges: tuple[tuple[Mapping[str, float | None], Callable[[float], bool], str], ...] = (
-        (at_least_one, lambda value: value >= 1, "at least 1"),
-        (at_least_two, lambda value: value >= 2, "at least 2"),
-        (positive, lambda value: 0 < value < float("inf"), "more than 0"),
-        (not_negative, lambda value: 0 <= value < float("inf"), "0 or more"),
-        (below_one, lambda value: 0 <= value < 1, "0 or more and less than 1"),
-    )
-    for settings, is_right, rule in ranges:
-        for name, value in settings.items():
-            if value is not None and not is_right(value):
-                raise UserError(f"{name} {value:g}: must be {rule}")
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if name in _BELOW_ONE and not 0 <= value < 1:
+            rule = "0 or more and less than 1"
+        elif name in at_least and not at_least[name] <= value < float("inf"):
+            rule = f"at least {at_least[name]}"
+        elif name in _POSITIVE and not 0 < value < float("inf"):
+            rule = "more than 0"
+        else:
+            continue
+        raise UserError(f"--{name.replace('_', '-')} {value:g}: must be {rule}")
+    training = config.training
     if training.start_size and training.image_size and training.start_size > training.image_size:
         raise UserError(
             f"--start-size {training.start_size}: must not be larger than --image-size "

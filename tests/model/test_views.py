@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -9,11 +8,9 @@ from cellline.model.normalization import Normalization
 from cellline.model.views import (
     PLAIN,
     VIEWS,
+    Predictor,
     all_views,
-    average_views,
-    predict_views,
     see,
-    unsee,
 )
 
 NORMALIZATION = Normalization((0.0,), (255.0,))
@@ -27,13 +24,6 @@ def test_the_views_are_the_eight_distinct_ones() -> None:
     mirrored = {tuple(np.rot90(image[0].T, k).flatten().tolist()) for k in range(4)}
     assert seen == turned | mirrored
     assert torch.equal(see(image, PLAIN[0]), image)
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 5, 3)])
-@pytest.mark.parametrize("view", VIEWS)
-def test_unseeing_restores_the_image(shape: tuple[int, ...], view: int) -> None:
-    image = torch.rand(shape)
-    assert torch.equal(unsee(see(image, view), view), image)
 
 
 def test_an_image_that_is_not_square_has_the_views_of_its_shape() -> None:
@@ -56,7 +46,8 @@ def test_views_average_probabilities(device: Device) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 1, 4, 4), dtype=np.uint8)
     network = Classifier(Corner(), NORMALIZATION, None)
     rows = np.array([6, 2, 0])
-    prob = average_views(predict_views(network, images, rows, device, batch_size=2, views=VIEWS))
+    predictor = Predictor(network, device, 2)
+    prob = predictor.predict(images, rows, VIEWS).mean(axis=0)
     assert prob.dtype == np.float32
     expected = np.mean(
         [
@@ -67,7 +58,7 @@ def test_views_average_probabilities(device: Device) -> None:
     )
     np.testing.assert_allclose(prob, expected, atol=1e-6)
     np.testing.assert_allclose(prob.sum(1), 1, atol=1e-6)
-    [plain] = predict_views(network, images, rows, device, batch_size=2, views=PLAIN)
+    [plain] = predictor.predict(images, rows, PLAIN)
     assert not np.allclose(plain, prob)
 
 
@@ -75,7 +66,5 @@ def test_prediction_is_the_same_for_every_view_of_an_image(device: Device) -> No
     image = torch.randint(0, 256, (1, 1, 4, 4), dtype=torch.uint8)
     images = torch.cat([see(image, view) for view in VIEWS]).numpy()
     network = Classifier(Corner(), NORMALIZATION, None)
-    prob = average_views(
-        predict_views(network, images, np.arange(8), device, batch_size=8, views=VIEWS)
-    )
+    prob = Predictor(network, device, 8).predict(images, np.arange(8), VIEWS).mean(axis=0)
     np.testing.assert_allclose(prob, prob[:1].repeat(8, 0), atol=1e-6)

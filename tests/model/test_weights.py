@@ -107,7 +107,7 @@ def test_the_tiny_network_has_none() -> None:
             {"conv1.weight": torch.zeros(64, 3, 7, 7)},
             r"99 of its tensors are missing \(bn1.weight",
         ),
-        ({"conv1.weight": torch.zeros(1)}, r"1 don't belong to it .*conv1\.weight"),
+        ({"conv1.weight": torch.zeros(1)}, r"1 do not belong to it .*conv1\.weight"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, content: object, message: str) -> None:

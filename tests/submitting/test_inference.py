@@ -9,7 +9,7 @@ from cellline.errors import UserError
 from cellline.host.device import Device
 from cellline.host.stopping import Stop, Stopped
 from cellline.model.network import Classifier
-from cellline.model.views import VIEWS, average_views, predict_views
+from cellline.model.views import VIEWS, Predictor
 from cellline.runs.folds import Folds
 from cellline.runs.run import Run, new_run
 from cellline.submitting.inference import predict_fold, restore_network
@@ -23,7 +23,8 @@ def predict(network: Classifier, run: Run, device: Device) -> np.ndarray:
     """Predictions of the test set by a network in memory."""
     images = run.competition.test_images
     rows = np.arange(len(images))
-    return average_views(predict_views(network, images, rows, device, batch_size=8, views=VIEWS))
+    mean: np.ndarray = Predictor(network, device, 8).predict(images, rows, VIEWS).mean(axis=0)
+    return mean
 
 
 @pytest.fixture

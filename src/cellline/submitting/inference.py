@@ -12,7 +12,7 @@ from cellline.host.progress import progress_bar
 from cellline.host.versions import code_version
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import Normalization
-from cellline.model.views import all_views, average_views, predict_views
+from cellline.model.views import Predictor, all_views
 from cellline.runs.predictions import check_belongs, read_provenance, read_test, write_test
 from cellline.runs.run import Run, read_training
 from cellline.submitting.blend import blend
@@ -82,18 +82,13 @@ def predict_test(
 ) -> np.ndarray:
     """Probabilities float32 [test sample, class], averaged over the views."""
     network = device.place(restore_network(checkpoint, competition))
-    rows = np.arange(len(competition.test_ids))
-    with explain_full_memory(), progress_bar(title, len(rows), "sample") as advance:
-        of_views = predict_views(
-            network,
-            competition.test_images,
-            rows,
-            device,
-            batch_size=read_training(checkpoint.config).batch_size or 1,
-            views=all_views(competition.test_images),
-            after_batch=advance,
-        )
-    return average_views(of_views)
+    images = competition.test_images
+    batch_size = read_training(checkpoint.config).batch_size or 1
+    predictor = Predictor(network, device, batch_size)
+    with explain_full_memory(), progress_bar(title, len(images), "sample") as advance:
+        of_views = predictor.predict(images, np.arange(len(images)), all_views(images), advance)
+    mean: np.ndarray = of_views.mean(axis=0)
+    return mean
 
 
 def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classifier:

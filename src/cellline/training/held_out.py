@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cellline.model.views import PLAIN, all_views, average_views, predict_views
+from cellline.model.views import PLAIN, Predictor, all_views
 from cellline.runs.predictions import OutOfFold
 from cellline.scoring.metrics import balanced_accuracy, surprise
 from cellline.training.learner import Learner
@@ -34,7 +34,7 @@ class HeldOut:
     def predictions(self, pause: Callable[[], None]) -> OutOfFold:
         """The fold's out-of-fold predictions, with and without TTA."""
         of_views = self.predict(all_views(self.task.competition.train_images), pause)
-        prob = average_views(of_views)
+        prob = of_views.mean(axis=0)
         return OutOfFold(self.task.folds, self.task.held_out, prob, of_views[PLAIN[0]])
 
     def predict(self, views: tuple[int, ...], pause: Callable[[], None]) -> np.ndarray:
@@ -47,15 +47,13 @@ class HeldOut:
                 advance(n_samples * ranks.size)
                 pause()
 
-            of_share = predict_views(
-                self.learner.model,
+            # As many as a part of a training step surely fit.
+            batch_size = self.task.batch_size // self.learner.parts.count // ranks.size
+            of_share = Predictor(self.learner.model, self.task.device, batch_size).predict(
                 self.task.competition.train_images,
                 # All ranks pause together, after equally many batches: shorter shares are padded.
                 np.resize(share, -(-len(rows) // ranks.size)),
-                self.task.device,
-                # As many as a part of a training step has surely fit.
-                batch_size=self.task.batch_size // self.learner.parts.count // ranks.size,
-                views=views,
-                after_batch=after_batch,
+                views,
+                after_batch,
             )
         return np.concatenate(ranks.gather(of_share[:, : len(share)]), axis=1)
