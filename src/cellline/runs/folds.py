@@ -110,6 +110,17 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
     return Folds(competition, fold, group, record["n_folds"], digest, record)
 
 
+def check_data(folds: Folds, record: Mapping[str, Any], made: str, advice: str) -> None:
+    """Raise UserError that names both sides if a record has other digests of input or folds."""
+    for what, now in (("input", folds.competition.digest), ("folds", folds.digest)):
+        then = record[f"{what}_digest"]
+        if then != now:
+            raise UserError(
+                f"{made} on other {what} ({then[:12]}) than the present {what} ({now[:12]}); "
+                f"{advice}"
+            )
+
+
 def find_dependents(oof_dir: Path, folds_digest: str | None = None) -> list[str]:
     """Names of the folders in `oof_dir` that depend on its folds: those with a config.json.
 

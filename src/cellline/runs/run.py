@@ -17,7 +17,7 @@ from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.host.locking import one_writer
 from cellline.host.names import name_classes, shorten_name
-from cellline.runs.folds import Folds
+from cellline.runs.folds import Folds, check_data
 from cellline.runs.predictions import (
     OutOfFold,
     check_belongs,
@@ -202,15 +202,8 @@ def open_run(config: Config, folds: Folds) -> Run:
     record = read_record(folder)
     if record is None:
         raise UserError(f"no run in {folder}: train it first,\n  {make_command('train', config)}")
-    for key, now, what in (
-        ("input_digest", folds.competition.digest, "input"),
-        ("folds_digest", folds.digest, "folds"),
-    ):
-        if record[key] != now:
-            raise UserError(
-                f"{folder} was trained on other {what} ({record[key][:12]}) than the present "
-                f"{what} ({now[:12]}); train it again under another name (--run)"
-            )
+    advice = "train it again under another name (--run)"
+    check_data(folds, record, f"{folder} was trained", advice)
     return Run(replace(config, training=read_training(record)), folds, record)
 
 

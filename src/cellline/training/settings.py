@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training
-from cellline.errors import UserError
 from cellline.host.files import read_json
-from cellline.runs.folds import Folds
+from cellline.runs.folds import Folds, check_data
 from cellline.runs.run import Tuning
 
 # A rate that suits one network, its initial weights, image size or optimizer says little about
@@ -69,8 +68,9 @@ def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Set
     elif training.lr is None or training.batch_size is None:
         tuned = read_tuned(oof_dir)
         if tuned is not None and suits(tuned, training):
-            check_data(oof_dir / "tuning" / BEST, tuned, folds)
-            found = asdict(tuned)
+            found, path = asdict(tuned), oof_dir / "tuning" / BEST
+            advice = f"move {path.parent} away, or give --lr and --batch-size"
+            check_data(folds, found, f"{path} was tuned", advice)
             source = f"tuned by {tuned.trials} trials on fold {tuned.fold}"
             tuning = Tuning(tuned.fold, tuned.trials)
         elif tuned is not None:
@@ -96,19 +96,6 @@ def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
         return ""
     resized = ", then ".join(f"{side}x{side}" for side in sides)
     return f", images of {width}x{height} pixels resized to {resized}"
-
-
-def check_data(path: Path, tuned: Tuned, folds: Folds) -> None:
-    """Raise UserError that names both sides if best.json is of other input or folds."""
-    for what, then, now in (
-        ("input", tuned.input_digest, folds.competition.digest),
-        ("folds", tuned.folds_digest, folds.digest),
-    ):
-        if then != now:
-            raise UserError(
-                f"{path} was tuned on other {what} ({then[:12]}) than the present {what} "
-                f"({now[:12]}): move {path.parent} away, or give --lr and --batch-size"
-            )
 
 
 def suits(tuned: Tuned, training: Training) -> bool:
