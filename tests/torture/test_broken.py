@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_written(scenes: Scenes, small_disk: Path) -> No
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     refused = scene.run(folder)
     assert refused.status == 2
-    assert ": Read-only file system; see to it, or name another folder" in refused.printed
+    assert ": Read-only file system; correct that, or name another folder" in refused.printed
     assert "oof" in refused.printed
     assert "Traceback" not in refused.printed
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)

@@ -26,7 +26,7 @@ def test_the_second_at_the_same_stops_and_names_the_first(
     with scene.pause(folder, at=at) as first:
         second = scene.run(folder)
         assert second.status == 2
-        told = what.replace(" ", f" is being written by process {first.pid} on ", 1)
+        told = what.replace(" ", f" is in use by process {first.pid} on ", 1)
         assert re.search(told, second.printed), second.printed
         first.signal()
         assert first.end().status == 0

@@ -38,10 +38,7 @@ def one_writer(folder: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
             if time.monotonic() >= give_up:
                 file.seek(0)
                 holder = file.read() or "another process"
-                raise UserError(
-                    f"{folder} is in use by {holder}, which keeps this process from {doing}; wait "
-                    "until it ends, or stop it"
-                )
+                raise UserError(f"{folder} is in use by {holder}: wait until it ends, or stop it")
             time.sleep(RETRY_SECONDS)
         with name_in_errors(folder / LOCK):
             file.truncate(0)
