@@ -72,14 +72,8 @@ def test_the_smallest_groups_are_shown() -> None:
     assert [tile.caption[0] for tile in grid.tiles[:4]] == ["5", "6", "7", "8"]
     assert grid.tiles[0].source == grid.tiles[1].source != grid.tiles[2].source
     assert grid.tiles[0].caption[1:] == ("group 5", "RT4")
-
-
-def test_unrelated_samples_are_no_group() -> None:
-    run = make_run()
     run.folds.group[:] = np.arange(len(run.folds.group))
-    section = audit_section(run)
-    assert not [block for block in section.blocks if isinstance(block, Grid)]
-    assert "No two training pictures belong together." in texts(section)
+    assert "No two training pictures belong together." in texts(audit_section(run))
 
 
 def test_tuning_on_a_reported_fold_is_a_caution_with_the_score_of_the_others() -> None:

@@ -27,9 +27,8 @@ def learning_section(run: Run) -> Section:
     rows = []
     for fold, history in run.histories.items():
         best, last = best_epoch(history), history[-1]
-        gain, ahead = (
-            one - last["held_out_bac"] for one in (best["held_out_bac"], last["train_bac"])
-        )
+        gain = best["held_out_bac"] - last["held_out_bac"]
+        ahead = last["train_bac"] - last["held_out_bac"]
         scored = [f"{of['epoch']:.0f}, {percent(of['held_out_bac'])}" for of in (last, best)]
         rows.append((f"fold {fold}", *scored, f"{100 * gain:+.1f}", f"{100 * ahead:+.1f}"))
     table = Table(
@@ -44,8 +43,7 @@ def learning_section(run: Run) -> Section:
 
 def tuning_section(run: Run, study: TuningHistory | None) -> Section:
     """The trials of the tuning, and a caution if they chose the run's settings on its folds."""
-    blocks: list[Block] = []
-    cautions = []
+    tuned, cautions = "No tuning chose this run's settings.", []
     if run.tuning is not None:
         fold, trials = run.tuning.fold, count(run.tuning.trials, "trial")
         tuned = (
@@ -57,12 +55,8 @@ def tuning_section(run: Run, study: TuningHistory | None) -> Section:
                 rest = run.oof.score(run.oof.fold != fold)
                 tuned += f" Without that fold the BAC is {with_interval(rest)}."
             cautions.append(tuned)
-        blocks.append(tuned)
-    else:
-        blocks.append("No tuning chose this run's settings.")
-    if study is not None:
-        blocks += show_trials(study)
-    return Section("tuning", "Tuning", blocks, cautions)
+    trials_shown = show_trials(study) if study is not None else []
+    return Section("tuning", "Tuning", [tuned, *trials_shown], cautions)
 
 
 def show_trials(study: TuningHistory) -> list[Block]:

@@ -1,7 +1,5 @@
 """Samples to look at: likely label errors, confident errors, the hardest pairs of classes."""
 
-from itertools import islice
-
 import numpy as np
 
 from cellline.report.content import Block, Grid, Section
@@ -43,8 +41,8 @@ def show_label_errors(run: Run, found: LabelErrors) -> Grid:
     """The likeliest label errors."""
     oof, names = run.oof, run.class_names
     tiles = []
-    likeliest = zip(found.rows, found.suggested, found.score, strict=True)
-    for i, k, score in islice(likeliest, LABEL_ERRORS):
+    likeliest = list(zip(found.rows, found.suggested, found.score, strict=True))
+    for i, k, score in likeliest[:LABEL_ERRORS]:
         words = f"labelled {names[oof.labels[i]]}", f"looks like {names[k]},", whole_percent(score)
         tiles.append(make_tile(run, oof.rows[i], *words))
     note = (
