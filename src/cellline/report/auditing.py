@@ -11,7 +11,7 @@ from cellline.report.words import sentence, split_cautions
 from cellline.runs.run import Run
 
 # Groups of related pictures to show, and pictures of each.
-GROUPS, MEMBERS = 6, 4
+GROUPS, MEMBERS = 8, 4
 # Statistics in the figure of the shift.
 SHOWN = 8
 
