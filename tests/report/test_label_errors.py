@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import cross_val_predict
@@ -110,20 +108,3 @@ def test_between_two_classes_no_error_is_blamed_on_the_labels() -> None:
     prob = np.where(np.eye(2)[truth] == 1, 0.97, 0.03)
     labels = plant(truth, 0.1, n_classes=2)
     assert not find_label_errors(labels, prob, np.arange(400)).evidence
-
-
-@settings(max_examples=3)
-@given(st.integers(0, 1000))
-def test_the_order_of_samples_and_the_names_of_groups_do_not_matter(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    prob, truth = draw_predictions(generator, 120, 0.05)
-    labels = plant(truth, 0.08)
-    groups = generator.integers(0, 100, 120)
-    found = find_label_errors(labels, prob, groups)
-    order = generator.permutation(120)
-    again = find_label_errors(labels[order], prob[order], -7 * groups[order])
-    assert again.evidence == found.evidence
-    assert again.rate.value == pytest.approx(found.rate.value, abs=1e-4)
-    np.testing.assert_allclose(again.score, found.score, atol=1e-3)
-    assert np.all(found.suggested != labels[found.rows])
-    assert np.all(np.diff(found.score) <= 0)

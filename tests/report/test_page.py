@@ -8,11 +8,10 @@ import pytest
 from made import guess, make_folds, make_run
 from sklearn.metrics import balanced_accuracy_score
 
-from cellline.report.auditing import GROUPS, audit_section, choose_groups, likeness_section
+from cellline.report.auditing import audit_section, likeness_section
 from cellline.report.content import Grid, Section
-from cellline.report.honesty import flattery, honesty_section
+from cellline.report.learning import tuning_section
 from cellline.report.page import compose
-from cellline.report.trials import TrialRow, TuningHistory
 from cellline.runs.run import Run, Tuning
 from cellline.scoring.metrics import percent, score
 
@@ -43,7 +42,7 @@ def test_any_number_of_classes_channels_and_pixels(
     contents = page[page.index("<nav") : page.index("</nav>")]
     linked = re.findall(r'href="#(\w+)"', contents)
     assert linked == re.findall(r'<section id="(\w+)"', page)
-    assert len(set(linked)) == 10
+    assert len(set(linked)) == 9
     assert not re.search(r"Read this first|not trained yet", page)
 
 
@@ -66,63 +65,28 @@ def test_a_shifted_test_set_is_a_caution_at_the_head() -> None:
         assert "The test set looks different: AUC 0.90" in part
 
 
-def test_groups_of_different_classes_are_shown_with_copies_side_by_side() -> None:
+def test_the_smallest_groups_are_shown() -> None:
     run = make_run()
-    # A larger group of HeLa, of two pairs of copies that are not next to each other.
-    run.folds.group[[2, 3, 8, 9]] = 3
-    images = run.competition.train_images
-    images[8], images[[3, 9]] = images[2], images[4]
-    chosen = choose_groups(run)
-    assert {frozenset(chosen[0][:2]), frozenset(chosen[0][2:])} == {
-        frozenset({2, 8}),
-        frozenset({3, 9}),
-    }
-    assert len({run.competition.labels[rows[0]] for rows in chosen}) == GROUPS
-
-
-def test_unrelated_samples_are_no_group() -> None:
-    run = make_run()
+    run.folds.group[:4] = 1
+    [grid] = [block for block in audit_section(run).blocks if isinstance(block, Grid)]
+    assert [tile.caption[0] for tile in grid.tiles[:4]] == ["5", "6", "7", "8"]
+    assert grid.tiles[0].source == grid.tiles[1].source != grid.tiles[2].source
+    assert grid.tiles[0].caption[1:] == ("group 5", "RT4")
     run.folds.group[:] = np.arange(len(run.folds.group))
-    section = audit_section(run)
-    assert not [block for block in section.blocks if isinstance(block, Grid)]
-    assert "No two training pictures belong together." in texts(section)
-
-
-def make_study() -> TuningHistory:
-    """Three trials of fold 0, of which two were scored."""
-    trials = [
-        TrialRow(0, "complete", 1e-3, 64, bac=0.5, epochs=3),
-        TrialRow(1, "pruned", 1e-3, 64, bac=0.4, epochs=1),
-        TrialRow(2, "fail", 1e-3, 64, bac=None, epochs=0),
-    ]
-    return TuningHistory(0, tuple(trials))
-
-
-def test_the_best_epoch_would_have_flattered() -> None:
-    # Every fold had 75 % after the second of three epochs and 70 % after the last.
-    run = make_run()
-    assert flattery(run) == pytest.approx(0.05)
-    assert "+5.0 points" in texts(honesty_section(run, None))
+    assert "No two training pictures belong together." in texts(audit_section(run))
 
 
 def test_tuning_on_a_reported_fold_is_a_caution_with_the_score_of_the_others() -> None:
     run = make_run(tuning=Tuning(fold=1, trials=12))
-    # The tuning that the run began with counts, not what the study has come to since.
-    [caution] = honesty_section(run, make_study()).cautions
+    [caution] = tuning_section(run, None).cautions
     assert "12 trials of a tuning looked at fold 1" in caution
     others = run.oof.fold != 1
     bac = balanced_accuracy_score(run.oof.labels[others], run.oof.predicted[others])
     assert f"Without that fold the BAC is {percent(bac)}" in caution
 
 
-def test_tuning_that_chose_nothing_here_is_no_caution() -> None:
-    section = honesty_section(make_run(), make_study())
-    assert not section.cautions
-    assert "2 trials of a tuning looked at fold 0; this run took nothing" in texts(section)
-
-
 def test_only_finished_folds_count_as_tuned_on() -> None:
     run = make_run(finished=[0], tuning=Tuning(fold=1, trials=5))
-    section = honesty_section(run, None)
+    section = tuning_section(run, None)
     assert not section.cautions
     assert "5 trials of a tuning looked at fold 1" in texts(section)

@@ -254,7 +254,7 @@ def test_one_fold_is_enough(copied: Config) -> None:
     for part in (
         f"on the {len(oof['label'])} held-out samples of fold 1 of 3",
         "Folds 0 and 2 are not trained yet: make train INPUT=",
-        "no tuning has run",
+        "No tuning chose this run's settings.",
     ):
         assert part in shown.text
     assert "looked at fold" not in shown.text

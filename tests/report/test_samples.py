@@ -3,17 +3,13 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from made import guess, make_folds, make_run, sure_of
 from PIL import Image
 
 from cellline.report.content import Grid
-from cellline.report.hard import hardest_pairs, most_confident_errors
 from cellline.report.samples import CONFIDENT_ERRORS, samples_section
 from cellline.report.tiles import SIDE, encode, false_colour
 from cellline.runs.run import Run
-from cellline.scoring.metrics import balanced_accuracy
 
 LABEL_ERRORS = "Likely label errors"
 
@@ -85,37 +81,6 @@ def test_a_run_without_errors_says_so() -> None:
     blocks = samples_section(make_run(folds, sure_of(folds.competition.labels, 3, 0.9))).blocks
     assert "No held-out sample is predicted wrongly." in blocks
     assert not [block for block in blocks if isinstance(block, Grid)]
-
-
-@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 5), st.integers(1, 60))
-def test_nothing_harder_is_left_out(seed: int, n: int, n_classes: int, n_groups: int) -> None:
-    generator = np.random.default_rng(seed)
-    labels = np.append(generator.integers(0, n_classes, n), np.arange(n_classes))
-    prob = generator.dirichlet(np.ones(n_classes), len(labels))
-    groups = generator.integers(0, n_groups, len(labels))
-    predicted, confidence = prob.argmax(1), prob.max(1)
-
-    shown = most_confident_errors(labels, prob, groups, 4)
-    assert np.all(predicted[shown] != labels[shown])
-    assert np.all(np.diff(confidence[shown]) <= 0)
-    assert len(np.unique(groups[shown])) == len(shown)
-    left_out = (predicted != labels) & ~np.isin(groups, groups[shown])
-    if len(shown) < 4:
-        assert not left_out.any()
-    else:
-        assert np.all(confidence[left_out] <= confidence[shown].min())
-
-    pairs = hardest_pairs(labels, prob, groups, n_classes**2)
-    shares = [pair.share for pair in pairs]
-    assert shares == sorted(shares, reverse=True)
-    lost = 1 - balanced_accuracy(labels, predicted)
-    assert sum(shares) / n_classes == pytest.approx(lost, abs=1e-12)
-    for pair in pairs:
-        of_pair = (labels == pair.label) & (predicted == pair.taken_for)
-        assert pair.count == of_pair.sum()
-        assert np.all(of_pair[pair.rows])
-        assert np.all(np.diff(confidence[pair.rows]) <= 0)
-        assert sorted(groups[pair.rows]) == sorted(set(groups[of_pair]))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])

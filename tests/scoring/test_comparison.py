@@ -7,15 +7,9 @@ from sklearn.metrics import balanced_accuracy_score
 from cellline.scoring.comparison import Comparison, compare_predictions
 from cellline.scoring.metrics import Bootstrap, Estimate
 
-NOISE = Estimate(0.0, -0.1, 0.1, 0.05)
-
 
 def one_hot(predicted: np.ndarray, n_classes: int) -> np.ndarray:
     return np.eye(n_classes, dtype=np.float32)[predicted]
-
-
-def of_bac(value: float, low: float, high: float, error: float) -> Comparison:
-    return Comparison(Estimate(value, low, high, error), (NOISE,), (False,), 7890)
 
 
 @settings(max_examples=25, deadline=None)
@@ -42,7 +36,6 @@ def test_a_run_does_not_differ_from_itself() -> None:
     assert same.bac == Estimate(0, 0, 0, 0)
     assert not same.is_clear
     assert not any(same.marked)
-    assert same.verdict("a", "b") == "a and b are right on the same samples: keep the cheaper"
 
 
 def test_what_both_find_hard_cancels_out() -> None:
@@ -92,16 +85,3 @@ def test_classes_are_seldom_marked_when_nothing_differs() -> None:
         marked += any(compare_predictions(labels, *probs, bootstrap).marked)
     # 5 % of 60, plus three standard errors.
     assert marked <= 8
-
-
-def test_the_verdict_says_what_to_do() -> None:
-    assert of_bac(0.018, 0.004, 0.032, 0.007).verdict("a", "b", " of all 5 folds") == (
-        "b is better than a: +1.8 [0.4, 3.2] points of BAC on 7,890 samples of all 5 folds: use b"
-    )
-    assert of_bac(-0.018, -0.032, -0.004, 0.007).verdict("a", "b") == (
-        "b is worse than a: -1.8 [-3.2, -0.4] points of BAC on 7,890 samples: use a"
-    )
-    assert of_bac(0.003, -0.009, 0.014, 0.006).verdict("a", "b") == (
-        "a and b can't be told apart: +0.3 [-0.9, 1.4] points of BAC on 7,890 samples; to show so "
-        "small a difference takes about 31 times as many groups of pictures: keep the cheaper"
-    )

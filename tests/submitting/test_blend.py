@@ -38,13 +38,6 @@ def bac(prob: np.ndarray, labels: np.ndarray) -> float:
     return balanced_accuracy(labels, prob.argmax(axis=1))
 
 
-@given(st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
-def test_the_blend_of_one_run_is_that_run(seed: int) -> None:
-    prob, labels = draw(1, seed)
-    assert select_runs(prob, labels) == (1.0,)
-
-
 @given(st.integers(2, 5), st.integers(0, 99))
 @settings(max_examples=15, deadline=None)
 def test_no_single_run_is_better_where_it_was_fitted(n_runs: int, seed: int) -> None:
@@ -64,16 +57,6 @@ def test_the_order_of_samples_and_of_runs_does_not_matter(n_runs: int, seed: int
     samples = np.random.default_rng(seed).permutation(len(labels))
     assert select_runs(prob[:, samples], labels[samples]) == weights
     assert select_runs(prob[::-1], labels) == weights[::-1]
-
-
-@given(st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
-def test_a_run_that_is_there_twice_counts_once(seed: int) -> None:
-    prob, labels = draw(3, seed)
-    weights = select_runs(prob, labels)
-    doubled = select_runs(prob[[0, 1, 2, 0]], labels)
-    assert doubled[0] + doubled[3] == pytest.approx(weights[0])
-    assert doubled[1:3] == pytest.approx(weights[1:])
 
 
 def test_runs_that_know_different_things_are_both_taken() -> None:

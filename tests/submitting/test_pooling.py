@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
-from cellline.submitting.pooling import count_pooled, pool, thin
+from cellline.submitting.pooling import pool, thin
 
 
 @given(
@@ -65,8 +65,3 @@ def test_pictures_are_as_small_as_the_test_sets() -> None:
 
     assert mean_size(thinned) == pytest.approx(mean_size(of_test), rel=0.05)
     assert mean_size(picture[~in_test]) > 3 * mean_size(of_test)
-
-
-def test_samples_that_share_a_picture_are_counted() -> None:
-    assert count_pooled(np.array(["a", "b", "a", "c", "a"])) == 3
-    assert count_pooled(np.arange(4)) == 0

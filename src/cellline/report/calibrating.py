@@ -3,47 +3,41 @@
 from functools import partial
 
 from cellline.host.files import digest_file
-from cellline.report.content import Block, Columns, Figure, Section, Table
+from cellline.report.content import Block, Columns, Figure, Section
 from cellline.report.figures import draw_reliability
 from cellline.report.words import sentence
 from cellline.runs.run import Run
 from cellline.scoring.metrics import percent, with_interval
-from cellline.submitting.calibration import calibration_error, reliability
+from cellline.submitting.calibration import binned, calibration_error
 from cellline.submitting.decision import Part, cross_fit, fit_parts, fit_rule, hold_out
 from cellline.submitting.submission import read_submissions
+from cellline.submitting.words import describe_rule
 
 LOOK = (
     "Dots on the diagonal keep their word: of all samples given 80 %, 80 % are right. Below it the "
-    "network is too sure of itself. A dot's area is its share of the samples."
+    "network is too sure of itself. A dot's area is its share of the samples. The expected "
+    "calibration error is their mean distance from the diagonal: with few samples, scatter alone "
+    "gives several points."
 )
 
 
 def calibration_section(run: Run) -> Section:
-    """Reliability and calibration error before and after, the decision rule, and submissions."""
+    """Reliability before and after the correction, the decision rule, and submissions."""
     samples = hold_out([run.oof])
     stages = {"as the network says": (LOOK, run.oof.prob)}
     if len(run.finished) > 1:
         # Fitted even if the rule omits it: calibrated probabilities have other uses.
         fitted = cross_fit(partial(fit_parts, frozenset({Part.CORRECTION})), samples)
         stages["calibrated"] = ("Each fold by a fit on the others.", fitted.prob)
-    figures, rows = [], []
+    figures = []
     for name, (note, prob) in stages.items():
-        drawing = draw_reliability(name.replace(" ", "-"), reliability(run.oof.labels, prob))
-        figures.append(Figure(name.capitalize(), note, drawing))
-        error = calibration_error(run.oof.labels, prob, run.oof.bootstrap)
-        rows.append((name, with_interval(error)))
-    table = Table(
-        "Expected calibration error: the mean distance between confidence and accuracy. 0 is "
-        "perfect; with few samples, scatter alone gives several points.",
-        ("", "error"),
-        rows,
-    )
-    rule = [sentence(f"{trial.part}: {trial.why}") for trial in fit_rule(samples).trials]
+        drawing = draw_reliability(name.replace(" ", "-"), binned(run.oof.labels, prob).sum(axis=0))
+        error = with_interval(calibration_error(run.oof.labels, prob, run.oof.bootstrap))
+        figures.append(Figure(f"{name.capitalize()}: calibration error {error}", note, drawing))
     blocks: list[Block] = [
         Columns(figures),
-        table,
         "The decision rule, as it would be for a submission of this run alone:",
-        rule,
+        [sentence(line) for line in describe_rule(fit_rule(samples), [run.name])],
     ]
     submitted, cautions = show_submissions(run)
     return Section("calibration", "Calibration and decision", [*blocks, *submitted], cautions)

@@ -22,36 +22,54 @@ class RunComparison:
     """The folds that both have finished; if possible, without those of `tuned`."""
     tuned: dict[str, Tuning]
     """By name of a run, the tuning that chose its settings on a fold that both have finished."""
+    n_samples: int
     scores: Sequence[Scores]
     comparison: Comparison
 
     def describe(self) -> list[str]:
         """The verdict, the scores, and a table by class, one line each."""
         first, second = self.runs
-        n_folds, found = first.folds.n_folds, self.comparison
         lines: list[str] = []
         for run, other in ((first, second), (second, first)):
             only = sorted(set(run.finished) - set(other.finished))
             lines += [f"fold {fold} is left out: only {run.name} has finished it" for fold in only]
         lines += [self._describe_tuning(name, tuning) for name, tuning in self.tuned.items()]
+        differences = list_differences(first.settings, second.settings)
+        changes = [f"{name} {old} -> {new}" for name, old, new in differences]
+        same = "the same; the machine or this program's version may differ"
         width = max(len(run.name) for run in self.runs)
         for run, own in zip(self.runs, self.scores, strict=True):
             lines.append(f"{run.name:<{width}}  BAC {with_interval(own.bac)} (95 % interval)")
-        all_folds = len(self.compared) == n_folds
-        where = f" of all {n_folds} folds" if all_folds else f" of {name_folds(self.compared)}"
-        lines += ["", found.verdict(first.name, second.name, where), ""]
-        if found.bac.error and not found.is_clear and not all_folds:
-            times = n_folds / len(self.compared)
-            outlook = "probably enough" if found.needed <= times else "not enough either"
-            lines.append(f"all {n_folds} folds of both have {times:.3g} times as many: {outlook}")
         return [
             *lines,
+            "",
+            self._verdict(first.name, second.name),
+            "",
             "the interval covers other pictures, not other seeds: each run is one draw; to see how "
             "much seeds matter, train both again with another --seed under other names",
-            f"settings: {_describe_change(first, second)}",
+            # The values may come from a stranger's config.json.
+            f"settings: {printable(', '.join(changes)) or same}",
             "",
             *self._describe_recalls(),
         ]
+
+    def _verdict(self, a: str, b: str) -> str:
+        """One line to act on."""
+        n_folds, found = self.runs[0].folds.n_folds, self.comparison
+        where = f"all {n_folds} folds"
+        if len(self.compared) < n_folds:
+            where = name_folds(self.compared)
+        if found.bac.value == found.bac.error == 0:
+            return f"{a} and {b} are right on the same samples of {where}: keep the cheaper"
+        gain = f"{points(found.bac)} points of BAC on {self.n_samples:,} samples of {where}"
+        if found.is_clear:
+            how, use = ("better", b) if found.bac.value > 0 else ("worse", a)
+            return f"{b} is {how} than {a}: {gain}: use {use}"
+        needed = f"about {found.needed:,.0f}" if found.needed < 1000 else "more than 1,000"
+        return (
+            f"{a} and {b} can't be told apart: {gain}; to show so small a difference takes "
+            f"{needed} times as many groups of pictures: keep the cheaper"
+        )
 
     def _describe_tuning(self, name: str, tuning: Tuning) -> str:
         if tuning.fold not in self.compared:
@@ -101,6 +119,7 @@ def compare_runs(config: Config, names: Sequence[str]) -> RunComparison:
         runs,
         compared,
         tuned,
+        len(a.labels),
         [score(own.labels, own.prob, a.bootstrap) for own in (a, b)],
         compare_predictions(a.labels, a.prob, b.prob, a.bootstrap),
     )
@@ -119,13 +138,3 @@ def common_folds(runs: Sequence[Run]) -> list[int]:
             "one:\n  " + "\n  ".join(commands)
         )
     return sorted(common)
-
-
-def _describe_change(before: Run, after: Run) -> str:
-    """Settings that differ, such as 'epochs 20 -> 30, lr 0.001 -> 0.0005'."""
-    differences = list_differences(before.settings, after.settings)
-    changes = [f"{name} {old} -> {new}" for name, old, new in differences]
-    # The values may come from a stranger's config.json.
-    return printable(", ".join(changes)) or (
-        "the same; the machine or this program's version may differ"
-    )

@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellline.host.names import LONGEST, shorten_name
-from cellline.report.svg import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, WIDTH, draw
-from cellline.report.trials import TrialRow
+from cellline.host.names import shorten_name
+from cellline.report.svg import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, draw
 from cellline.runs.run import History, best_epoch
 from cellline.scoring.metrics import Estimate
-from cellline.submitting.calibration import Reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from optuna.trial import FrozenTrial
 
 # Inches: a row of `draw_intervals`, and its axis.
 ROW, AROUND_ROWS = 0.26, 0.7
-# The widest name beside a row: 60 % of the figure's width, in units.
-LONGEST_NAME = 0.6 * 72 * WIDTH
+# Columns of a name beside a row: even of the widest letters, they leave room for the intervals.
+LONGEST = 22
 
 
 def draw_intervals(
@@ -41,27 +40,13 @@ def draw_intervals(
         axes.plot(value, at, "o", color=BLUE, markersize=5.5)
         if line is not None:
             axes.axvline(factor * line, color=INK, linewidth=1, linestyle="--")
-        axes.set_yticks(at, [fit(row) for row in rows])
+        axes.set_yticks(at, [shorten_name(row, LONGEST) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.locator_params(axis="x", nbins=6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(axis)
 
     return draw(name, paint, AROUND_ROWS + ROW * len(rows))
-
-
-def fit(name: str) -> str:
-    """A name beside a row, shortened to leave room for the figure."""
-    # Imported here for the same reason as in `draw`.
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    for columns in range(LONGEST, 0, -1):
-        short = shorten_name(name, columns)
-        width, _, _ = text_to_path.get_text_width_height_descent(short, FontProperties(), False)
-        if width <= LONGEST_NAME:
-            break
-    return short
 
 
 def legend_above(axes: "Axes") -> None:
@@ -98,18 +83,19 @@ def draw_curves(what: str, histories: dict[int, History], axis: str, factor: flo
     return draw(what, paint)
 
 
-def draw_trials(name: str, trials: Sequence[TrialRow]) -> str:
+def draw_trials(name: str, trials: Sequence["FrozenTrial"]) -> str:
     """BAC of trials by learning rate; a marker for each batch size, hollow for pruned trials."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     def paint(axes: "Axes") -> None:
         styles = [(BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (INK, "v")]
-        sizes = sorted({trial.batch_size for trial in trials})
+        sizes = sorted({trial.params["batch_size"] for trial in trials})
         for size, (colour, marker) in zip(sizes, cycle(styles), strict=False):
             for trial in trials:
-                if trial.batch_size == size and trial.bac is not None:
-                    face = colour if trial.state == "complete" else "none"
-                    axes.plot(trial.lr, 100 * trial.bac, marker, color=colour, markerfacecolor=face)
+                if trial.params["batch_size"] == size and trial.value is not None:
+                    x, y = trial.params["lr"], 100 * trial.value
+                    face = colour if trial.state.name == "COMPLETE" else "none"
+                    axes.plot(x, y, marker, color=colour, markerfacecolor=face)
             axes.plot([], [], marker, color=colour, label=f"batch size {size}")
         axes.set_xscale("log")
         # 1 and 3 of each power of ten: even a narrow range has a labelled one.
@@ -123,15 +109,17 @@ def draw_trials(name: str, trials: Sequence[TrialRow]) -> str:
     return draw(name, paint)
 
 
-def draw_reliability(name: str, table: Reliability) -> str:
-    """Accuracy by confidence; the area of a dot is its bin's share of the samples."""
+def draw_reliability(name: str, bins: np.ndarray) -> str:
+    """Accuracy by confidence; the area of a dot is its bin's share of the samples.
+
+    Of each bin [bin, 3]: samples, the sum of their confidence, and how many are right.
+    """
+    count, confidence, right = bins[bins[:, 0] > 0].T
 
     def paint(axes: "Axes") -> None:
         axes.plot([0, 100], [0, 100], "--", color=MUTED, linewidth=1)
-        filled = table.count > 0
-        x, y = 100 * table.confidence[filled], 100 * table.accuracy[filled]
-        area = 8 + 400 * table.count[filled] / table.count.sum()
-        axes.scatter(x, y, s=area, color=BLUE, alpha=0.85)
+        x, y = 100 * confidence / count, 100 * right / count
+        axes.scatter(x, y, s=8 + 400 * count / count.sum(), color=BLUE, alpha=0.85)
         # Room for whole dots at 100 %.
         axes.set(xlim=(0, 106), ylim=(0, 106), xlabel="confidence, %", ylabel="right, %")
 

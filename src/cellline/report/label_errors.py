@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from scipy.optimize import brentq, minimize
+from scipy.special import softmax
 
-from cellline.scoring.metrics import Estimate, log_softmax
+from cellline.scoring.metrics import Estimate
 from cellline.submitting.calibration import INVERSE_TEMPERATURES, class_prior, logarithms
 
 # A rate that means no label errors, as a number whose logarithm is finite.
@@ -100,9 +102,7 @@ class NoiseModel:
     def calibrate(self, parameters: np.ndarray) -> np.ndarray:
         """The network's probabilities [group, class] at these parameters."""
         sharpness, prior_share = parameters[:2]
-        p: np.ndarray = np.exp(
-            log_softmax(sharpness * self.log_prob + prior_share * self.log_prior)
-        )
+        p: np.ndarray = softmax(sharpness * self.log_prob + prior_share * self.log_prior, axis=1)
         return p
 
     def evaluate(self, parameters: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -137,9 +137,6 @@ class NoiseModel:
         rate: tuple[float, float] = (NONE, HALF),
     ) -> tuple[np.ndarray, float]:
         """The likeliest parameters within bounds, and their log likelihood."""
-        # Imported here because it takes a third of a second, which other verbs need not spend.
-        from scipy.optimize import minimize
-
         n = len(self.group)
 
         def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
@@ -160,8 +157,6 @@ class NoiseModel:
 
     def interval(self, fitted: np.ndarray, peak: float) -> Estimate:
         """The rate of label errors with its profile likelihood's 95 % interval."""
-        # Imported here for the same reason.
-        from scipy.optimize import brentq
 
         @cache
         def above(log_rate: float) -> float:

@@ -11,7 +11,7 @@ from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.report.auditing import audit_section, likeness_section
 from cellline.report.calibrating import calibration_section
-from cellline.report.honesty import honesty_section, learning_section, tuning_section
+from cellline.report.learning import learning_section, tuning_section
 from cellline.report.provenance import settings_section
 from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, scores_section
@@ -20,7 +20,7 @@ from cellline.report.words import count, name_folds
 from cellline.runs.folds import open_folds
 from cellline.runs.run import Run, open_run
 from cellline.scoring.metrics import Scores, percent, score, with_interval
-from cellline.submitting.decision import expect_bac, hold_out
+from cellline.submitting.decision import expect, hold_out
 
 
 def write_report(config: Config, storage: str | None = None) -> Path:
@@ -88,10 +88,9 @@ def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
         calibration_section(run),
         audit_section(run),
         likeness_section(run),
-        tuning_section(study),
-        honesty_section(run, study),
+        tuning_section(run, study),
         settings_section(run),
     ]
     template = environment.get_template("template.html")
-    decided = expect_bac(hold_out([run.oof]), run.oof.bootstrap)
+    decided = expect(hold_out([run.oof])).of_rule
     return template.render(run=run, bac=scores.bac, decided=decided, sections=sections)

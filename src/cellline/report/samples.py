@@ -1,14 +1,14 @@
 """Samples to look at: likely label errors, confident errors, the hardest pairs of classes."""
 
-from itertools import islice
+import numpy as np
 
 from cellline.report.content import Block, Grid, Section
-from cellline.report.hard import hardest_pairs, most_confident_errors
 from cellline.report.label_errors import LabelErrors, find_label_errors
 from cellline.report.tiles import describe_colours, make_tile, whole_percent
 from cellline.report.words import count
+from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run
-from cellline.scoring.metrics import percent, with_interval
+from cellline.scoring.metrics import percent, tally, with_interval
 
 # Pictures in a grid: at least two rows of a wide page, and a page below a megabyte.
 LABEL_ERRORS, CONFIDENT_ERRORS = 24, 16
@@ -41,8 +41,8 @@ def show_label_errors(run: Run, found: LabelErrors) -> Grid:
     """The likeliest label errors."""
     oof, names = run.oof, run.class_names
     tiles = []
-    likeliest = zip(found.rows, found.suggested, found.score, strict=True)
-    for i, k, score in islice(likeliest, LABEL_ERRORS):
+    likeliest = list(zip(found.rows, found.suggested, found.score, strict=True))
+    for i, k, score in likeliest[:LABEL_ERRORS]:
         words = f"labelled {names[oof.labels[i]]}", f"looks like {names[k]},", whole_percent(score)
         tiles.append(make_tile(run, oof.rows[i], *words))
     note = (
@@ -52,32 +52,46 @@ def show_label_errors(run: Run, found: LabelErrors) -> Grid:
     return Grid("Likely label errors", note, tiles)
 
 
+def surest(oof: OutOfFold, chosen: np.ndarray) -> np.ndarray:
+    """The most confident of the samples bool [n] in each group, most confident first, as rows."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(-oof.prob[rows].max(axis=1), kind="stable")]
+    # A group shows one picture.
+    _, first = np.unique(oof.group[rows], return_index=True)
+    picked: np.ndarray = rows[np.sort(first)]
+    return picked
+
+
 def show_confident_errors(run: Run) -> Block:
     """The samples of which the network is surest, and wrong."""
     oof, names = run.oof, run.class_names
     tiles = []
-    for i in most_confident_errors(oof.labels, oof.prob, oof.group, CONFIDENT_ERRORS):
+    for i in surest(oof, oof.predicted != oof.labels)[:CONFIDENT_ERRORS]:
         words = names[oof.labels[i]], f"taken for {names[oof.predicted[i]]},"
         tiles.append(make_tile(run, oof.rows[i], *words, whole_percent(oof.prob[i].max())))
+    if not tiles:
+        return "No held-out sample is predicted wrongly."
     note = "One of each group: a wrong label, an empty or blurred picture, or the network's habit."
-    return (
-        Grid("Most confident errors", note, tiles)
-        if tiles
-        else "No held-out sample is predicted wrongly."
-    )
+    return Grid("Most confident errors", note, tiles)
 
 
 def show_pairs(run: Run) -> list[Grid]:
     """The pairs of classes that cost the most recall."""
     oof, names = run.oof, run.class_names
-    note = "The most confident first, one of each group."
+    confusion = tally(oof.labels, oof.predicted, len(names)).sum(axis=0)
+    lost = confusion / confusion.sum(axis=1, keepdims=True)
+    np.fill_diagonal(lost, 0)
     grids = []
-    for pair in hardest_pairs(oof.labels, oof.prob, oof.group, PAIRS):
+    for pair in np.argsort(-lost, axis=None, kind="stable")[:PAIRS]:
+        label, taken_for = divmod(int(pair), len(names))
+        if not lost[label, taken_for]:
+            break
         title = (
-            f"{names[pair.label]} taken for {names[pair.taken_for]}: "
-            f"{count(pair.count, 'sample')}, {percent(pair.share)} of the class"
+            f"{names[label]} taken for {names[taken_for]}: "
+            f"{count(confusion[label, taken_for], 'sample')}, "
+            f"{percent(lost[label, taken_for])} of the class"
         )
-        shown = pair.rows[:EXAMPLES]
-        tiles = [make_tile(run, oof.rows[i], whole_percent(oof.prob[i].max())) for i in shown]
-        grids.append(Grid(title, note, tiles))
+        rows = surest(oof, (oof.labels == label) & (oof.predicted == taken_for))[:EXAMPLES]
+        tiles = [make_tile(run, oof.rows[i], whole_percent(oof.prob[i].max())) for i in rows]
+        grids.append(Grid(title, "The most confident first, one of each group.", tiles))
     return grids

@@ -1,25 +1,12 @@
 """The scores of a run: with and without TTA, by fold, by class."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from cellline.report.content import Block, Columns, Figure, Matrix, Section, Table
 from cellline.report.figures import draw_intervals
 from cellline.runs.run import Run
 from cellline.scoring.comparison import compare_predictions
-from cellline.scoring.metrics import (
-    Estimate,
-    Scores,
-    percent,
-    points,
-    score,
-    tally,
-    with_interval,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from cellline.scoring.metrics import Estimate, Scores, percent, points, score, tally, with_interval
 
 
 def scores_section(run: Run, scores: Scores) -> Section:
@@ -27,17 +14,18 @@ def scores_section(run: Run, scores: Scores) -> Section:
     oof = run.oof
     plain = score(oof.labels, oof.prob_plain, oof.bootstrap)
     gain = compare_predictions(oof.labels, oof.prob_plain, oof.prob, oof.bootstrap).bac
-    kinds: dict[str, Callable[[Scores], str]] = {
-        "balanced accuracy (BAC)": lambda of: with_interval(of.bac),
-        "accuracy": lambda of: with_interval(of.accuracy),
-        "macro F1": lambda of: with_interval(of.macro_f1),
-        "log loss": lambda of: with_decimals(of.log_loss),
-    }
+    losses = [of.log_loss for of in (scores, plain)]
+    rows = [
+        ("balanced accuracy (BAC)", with_interval(scores.bac), with_interval(plain.bac)),
+        ("accuracy", with_interval(scores.accuracy), with_interval(plain.accuracy)),
+        ("macro F1", with_interval(scores.macro_f1), with_interval(plain.macro_f1)),
+        ("log loss", *(f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in losses)),
+    ]
     table = Table(
         "The competition counts BAC. Each value has its 95 % interval, from a bootstrap over "
         "groups of related pictures.",
         ("", "with TTA", "without"),
-        [(name, show(scores), show(plain)) for name, show in kinds.items()],
+        rows,
     )
     verdict = "a gain" if gain.low > 0 else "a loss" if gain.high < 0 else "which may be chance"
     tta = (
@@ -45,11 +33,6 @@ def scores_section(run: Run, scores: Scores) -> Section:
         f"changes BAC by {points(gain)} points, {verdict}."
     )
     return Section("scores", "Scores", [table, tta, *spread_over_folds(run, scores.bac)])
-
-
-def with_decimals(of: Estimate) -> str:
-    """Format a value, such as '0.955 [0.846, 1.071]'."""
-    return f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]"
 
 
 def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:

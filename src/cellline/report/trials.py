@@ -1,24 +1,14 @@
 """Trials of the tuning, read from its study."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cellline.errors import UserError
 
-
-@dataclass(frozen=True)
-class TrialRow:
-    """A trial of the study."""
-
-    number: int
-    state: str
-    """complete, pruned, fail, running or waiting."""
-    lr: float
-    batch_size: int
-    bac: float | None
-    """Held-out, after its last epoch; None when no epoch ended."""
-    epochs: int
-    """Epochs after which it was scored on the held-out fold."""
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 
 @dataclass(frozen=True)
@@ -26,12 +16,9 @@ class TuningHistory:
     """The trials, and the fold that scored them."""
 
     fold: int
-    trials: tuple[TrialRow, ...]
-
-    @property
-    def looks(self) -> int:
-        """Number of trials that were scored on the fold at least once."""
-        return sum(trial.epochs > 0 for trial in self.trials)
+    trials: Sequence["FrozenTrial"]
+    """Each with parameters lr and batch_size. Its value and intermediate values are held-out BAC;
+    the value is that of the last epoch, None if no epoch ended."""
 
 
 def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> TuningHistory | None:
@@ -60,15 +47,4 @@ def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> Tu
             f"({settings['folds_digest'][:12]}) than there are now ({folds_digest[:12]}): put the "
             "study's own file back, or move it away"
         )
-    rows = (
-        TrialRow(
-            number=trial.number,
-            state=trial.state.name.lower(),
-            lr=trial.params["lr"],
-            batch_size=trial.params["batch_size"],
-            bac=trial.value,
-            epochs=len(trial.intermediate_values),
-        )
-        for trial in drawn
-    )
-    return TuningHistory(settings["fold"], tuple(rows))
+    return TuningHistory(settings["fold"], drawn)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, estimate, points, recalls, tally
+from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, estimate, recalls, tally
 
 # Standard errors between 0 and a difference that 80 % of comparisons would detect: the two-sided
 # 5 % point of the normal distribution, and its 80 % point.
@@ -22,7 +22,6 @@ class Comparison:
     """Difference in recall, by class."""
     marked: tuple[bool, ...]
     """By class, true if the recall differs after correction for the number of classes."""
-    n_samples: int
 
     @property
     def is_clear(self) -> bool:
@@ -31,31 +30,13 @@ class Comparison:
 
     @property
     def needed(self) -> float:
-        """Multiple of the present groups that would show the difference; inf if it is 0.
+        """Multiple of the present groups that would show the difference, were it the true one.
 
-        With so many, the 95 % interval would exclude 0 in 80 % of comparisons, were the measured
-        difference the true one. The standard error falls with the root of the number of groups.
+        Infinite if it is 0. The standard error falls with the root of the number of groups.
         """
         if self.bac.value == 0:
             return math.inf
         return (POWER * self.bac.error / self.bac.value) ** 2
-
-    def verdict(self, name_a: str, name_b: str, where: str = "") -> str:
-        """One line to act on; `where`, such as ' of fold 0', names the samples."""
-        found = f"{points(self.bac)} points of BAC on {self.n_samples:,} samples{where}"
-        if self.is_clear:
-            better = self.bac.value > 0
-            return (
-                f"{name_b} is {'better' if better else 'worse'} than {name_a}: {found}: "
-                f"use {name_b if better else name_a}"
-            )
-        if self.bac.value == self.bac.error == 0:
-            return f"{name_a} and {name_b} are right on the same samples{where}: keep the cheaper"
-        needed = f"about {self.needed:,.0f}" if self.needed < 1000 else "more than 1,000"
-        return (
-            f"{name_a} and {name_b} can't be told apart: {found}; to show so small a difference "
-            f"takes {needed} times as many groups of pictures: keep the cheaper"
-        )
 
 
 def compare_predictions(
@@ -77,5 +58,4 @@ def compare_predictions(
         estimate(bac, bac_draws),
         tuple(map(estimate, by_class, draws.T)),
         tuple(((low > 0) | (high < 0)).tolist()),
-        len(labels),
     )

@@ -101,13 +101,6 @@ def bac_of(confusion: np.ndarray) -> np.ndarray:
     return bac
 
 
-def accuracy_of(confusion: np.ndarray) -> np.ndarray:
-    """Accuracy [...] of confusions [..., class, predicted]."""
-    right = np.trace(confusion, axis1=-2, axis2=-1)
-    accuracy: np.ndarray = right / confusion.sum(axis=(-2, -1))
-    return accuracy
-
-
 def macro_f1_of(confusion: np.ndarray) -> np.ndarray:
     """Mean F1 score [...] of the classes that occur or are predicted, as in scikit-learn."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -133,13 +126,6 @@ def floored_log(prob: np.ndarray) -> np.ndarray:
     return log_p
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of the softmax over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_p: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return log_p
-
-
 def surprise(labels: np.ndarray, prob: np.ndarray) -> np.ndarray:
     """Minus the log of the probability [n, class] given to each label [n]; its mean is log loss."""
     return -floored_log(prob[np.arange(len(labels)), labels])
@@ -159,15 +145,20 @@ class Scores:
 
 def score(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Scores:
     """Scores of probabilities [n, class] for labels [n], every class among them."""
-    cells = tally(labels, prob.argmax(1), prob.shape[1])
+    predicted = prob.argmax(1)
+    cells = tally(labels, predicted, prob.shape[1])
     whole, draws = cells.sum(axis=0), bootstrap.sums(cells)
-    # Draws of groups differ in their number of samples.
-    losses = np.stack([surprise(labels, prob), np.ones(len(labels))], axis=1)
+
+    def mean(values: np.ndarray) -> Estimate:
+        # Draws of groups differ in their number of samples.
+        counted = np.stack([values, np.ones(len(values))], axis=1)
+        return bootstrap.estimate(lambda sums: sums[:, 0] / sums[:, 1], counted)
+
     return Scores(
         estimate(bac_of(whole), bac_of(draws)),
-        estimate(accuracy_of(whole), accuracy_of(draws)),
+        mean(predicted == labels),
         estimate(macro_f1_of(whole), macro_f1_of(draws)),
-        bootstrap.estimate(lambda sums: sums[:, 0] / sums[:, 1], losses),
+        mean(surprise(labels, prob)),
         tuple(map(estimate, recalls(whole), recalls(draws).T)),
     )
 

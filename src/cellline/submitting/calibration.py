@@ -10,8 +10,10 @@ held-out predictions, and only the rest is done.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 
-from cellline.scoring.metrics import Bootstrap, Estimate, floored_log, log_softmax
+from cellline.scoring.metrics import Bootstrap, Estimate, floored_log
 
 # Guo et al. 2017, section 2.
 BINS = 15
@@ -48,15 +50,10 @@ class Correction:
     """Share of each class."""
 
     def apply(self, prob: np.ndarray) -> Decided:
-        """Calibrated probabilities at `prior`, and the argmax of p / prior, of q [n, class].
-
-        Raises TypeError for what is decided already.
-        """
-        if isinstance(prob, Decided):
-            raise TypeError("these predictions are decided: correcting them would correct twice")
+        """Calibrated probabilities at `prior`, and the argmax of p / prior, of q [n, class]."""
         log_q, log_prior = logarithms(prob, np.array(self.prior))
         log_q /= self.temperature
-        log_p = log_softmax(log_q + self.prior_share * log_prior)
+        log_p = log_softmax(log_q + self.prior_share * log_prior, axis=1)
         # p / prior, of which the part that is built in never enters: with equal classes, or all
         # of the prior built in, the decision is exactly the argmax of q.
         balanced = log_q + (self.prior_share - 1) * log_prior
@@ -69,9 +66,6 @@ def fit_correction(prob: np.ndarray, labels: np.ndarray) -> Correction:
     Maximum likelihood in 1 / temperature and prior_share, in which it is concave. `prob` and
     `labels` must be held out: on its own training rows a network is sure and right.
     """
-    # Imported where it is used: it takes half a second, which other verbs need not spend.
-    from scipy.optimize import minimize
-
     n_classes = prob.shape[1]
     prior = class_prior(labels, n_classes)
     log_q, log_prior = logarithms(prob, prior)
@@ -81,7 +75,7 @@ def fit_correction(prob: np.ndarray, labels: np.ndarray) -> Correction:
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         """Log loss and its gradient."""
         inverse_temperature, prior_share = parameters
-        log_p = log_softmax(inverse_temperature * log_q + prior_share * log_prior)
+        log_p = log_softmax(inverse_temperature * log_q + prior_share * log_prior, axis=1)
         p = np.exp(log_p)
         expected = np.array([np.sum(p * log_q), np.sum(p @ log_prior)]) / len(labels)
         return -log_p[rows, labels].mean(), expected - given
@@ -116,25 +110,6 @@ def logarithms(prob: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndar
     return floored_log(prob), np.log(prior / prior.max())
 
 
-@dataclass(frozen=True, eq=False)
-class Reliability:
-    """How often the likeliest class is right, by how likely it is said to be."""
-
-    count: np.ndarray
-    """float [bin]: samples whose highest probability is in the bin; bins are equally wide."""
-    confidence: np.ndarray
-    """float [bin]: the mean of that probability; NaN in an empty bin."""
-    accuracy: np.ndarray
-    """float [bin]: the share whose likeliest class is the label; NaN in an empty bin."""
-
-
-def reliability(labels: np.ndarray, prob: np.ndarray) -> Reliability:
-    """The reliability table of probabilities [n, class] for labels [n]."""
-    count, confidence, right = binned(labels, prob).sum(axis=0).T
-    with np.errstate(invalid="ignore"):
-        return Reliability(count, confidence / count, right / count)
-
-
 def calibration_error(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Estimate:
     """Expected calibration error (ECE): the mean distance of confidence and accuracy, by bins.
 
@@ -155,7 +130,10 @@ def calibration_error(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap
 
 
 def binned(labels: np.ndarray, prob: np.ndarray) -> np.ndarray:
-    """Each sample's 1, confidence and whether it is right, in its bin: float64 [n, bin, 3]."""
+    """Each sample's 1, confidence and 1 if it is right, in its bin: float64 [n, bin, 3].
+
+    Confidence is the highest probability, by which the bins divide 0 to 1 equally.
+    """
     confidence = prob.max(axis=1).astype(np.float64)
     # The upper edge belongs to a bin, as in the paper. None is at 0: it is the largest of several.
     of_bin = np.ceil(confidence * BINS).astype(np.int64).clip(1, BINS) - 1

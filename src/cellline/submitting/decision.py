@@ -11,19 +11,13 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from cellline.runs.predictions import OutOfFold, common_samples
-from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, estimate, points, tally
+from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, tally
 from cellline.submitting.blend import blend, select_runs
-from cellline.submitting.calibration import (
-    Correction,
-    Decided,
-    calibration_error,
-    fit_correction,
-)
+from cellline.submitting.calibration import Correction, Decided, fit_correction
 from cellline.submitting.pooling import count_pooled, pool, thin
 
 
@@ -86,30 +80,6 @@ class PartTrial:
     def used(self) -> bool:
         """True if the gain exceeds its standard error."""
         return self.gain is not None and self.gain.value > self.gain.error
-
-    @property
-    def why(self) -> str:
-        """The reason for using the part or not, for a person."""
-        if self.gain is None:
-            return (
-                "not used: fitting it on one fold and judging it on another takes two finished "
-                "folds"
-            )
-        return (
-            f"{'used' if self.used else 'not used'}: on folds that it was not fitted on, it "
-            f"changes BAC by {points(self.gain)} points; {100 * self.gain.value:.2f} is "
-            f"{'' if self.used else 'not '}more than its standard error, "
-            f"{100 * self.gain.error:.2f}"
-        )
-
-    def record(self) -> dict[str, Any]:
-        """The trial for a submission's record."""
-        gain = self.gain and {
-            "bac": self.gain.value,
-            "interval": self.gain.interval,
-            "standard_error": self.gain.error,
-        }
-        return {"part": self.part, "gain": gain, "used": self.used, "why": self.why}
 
 
 @dataclass(frozen=True)
@@ -201,53 +171,37 @@ def cross_fit(fit: Callable[[HeldOut], Rule], samples: HeldOut) -> Decided:
 def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap) -> Estimate:
     """Difference in balanced accuracy between two decisions for the same samples, paired."""
     n_classes = samples.prob.shape[2]
-    before, after = (tally(samples.labels, of.predicted, n_classes) for of in (old, new))
-    return estimate(
-        bac_of(after.sum(axis=0)) - bac_of(before.sum(axis=0)),
-        bac_of(bootstrap.sums(after)) - bac_of(bootstrap.sums(before)),
-    )
+    cells = [tally(samples.labels, of.predicted, n_classes) for of in (old, new)]
+
+    def gain(sums: np.ndarray) -> np.ndarray:
+        before, after = np.moveaxis(sums, 1, 0)
+        difference: np.ndarray = bac_of(after) - bac_of(before)
+        return difference
+
+    return bootstrap.estimate(gain, np.stack(cells, axis=1))
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The scores of rule and calibration on folds that they were not fitted on."""
+    """Balanced accuracy of rules on folds that they were not fitted on."""
 
-    bac: Estimate | None
-    """Balanced accuracy of the rules that `fit_rule` makes, for each fold, from the others.
+    of_rule: Estimate | None
+    """That of the rules that `fit_rule` makes, for each fold, from the others.
 
     None with fewer than three folds: from one other fold it can only make the plain rule.
     """
-    plain_bac: Estimate
-    """Balanced accuracy of the plain rule, which needs no fitting."""
-    calibration_error: Estimate
-    """The calibration error of the equal blend."""
-    corrected_calibration_error: Estimate | None
-    """The same, corrected on the other folds; None if there are none."""
-
-
-def expect_bac(samples: HeldOut, bootstrap: Bootstrap) -> Estimate | None:
-    """Score `fit_rule` on `samples` by cross-fitting; see `Expected`."""
-    if len(np.unique(samples.fold)) < 3:
-        return None
-    decided = cross_fit(fit_rule, samples)
-    cells = tally(samples.labels, decided.predicted, samples.prob.shape[2])
-    return bootstrap.estimate(bac_of, cells)
+    plain: Estimate
+    """That of the plain rule, which needs no fitting."""
 
 
 def expect(samples: HeldOut) -> Expected:
-    """Score `fit_rule` and the correction on `samples`, by cross-fitting."""
+    """Score `fit_rule`, by cross-fitting, and the plain rule on `samples`."""
     bootstrap = Bootstrap(samples.group)
-    plain = fit_parts(frozenset(), samples).apply(samples.prob, samples.picture)
-    cells = tally(samples.labels, plain.predicted, samples.prob.shape[2])
 
-    def error(decided: Decided) -> Estimate:
-        return calibration_error(samples.labels, decided.prob, bootstrap)
+    def bac(decided: Decided) -> Estimate:
+        cells = tally(samples.labels, decided.predicted, samples.prob.shape[2])
+        return bootstrap.estimate(bac_of, cells)
 
-    correct = partial(fit_parts, {Part.CORRECTION})
-    several = len(np.unique(samples.fold)) > 1
-    return Expected(
-        expect_bac(samples, bootstrap),
-        bootstrap.estimate(bac_of, cells),
-        error(plain),
-        error(cross_fit(correct, samples)) if several else None,
-    )
+    judged = len(np.unique(samples.fold)) > 2
+    plain = plain_rule(len(samples.prob)).apply(samples.prob, samples.picture)
+    return Expected(bac(cross_fit(fit_rule, samples)) if judged else None, bac(plain))

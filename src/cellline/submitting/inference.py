@@ -20,36 +20,29 @@ from cellline.training.checkpoint import NEWEST, Checkpoint, put_previous_back, 
 from cellline.training.memory import explain_full_memory
 
 
-class UntrainedError(UserError):
-    """A fold has only the checkpoint from before its first step."""
-
-
 def predict_run(run: Run, device: Device) -> tuple[np.ndarray, dict[str, Any]]:
     """A run's test probabilities [test sample, class] and what made them, for the record.
 
     The mean over its finished folds; if none is finished, over those that were begun. Raises
     UserError if none has trained for a step.
     """
-    probs, models, untrained = [], {}, []
+    probs, models = [], {}
     for fold in run.finished or run.begun:
-        try:
-            prob, digest = predict_fold(run, fold, device)
-        except UntrainedError as error:
-            untrained.append(error)
-        else:
+        predicted = predict_fold(run, fold, device)
+        if predicted is not None:
+            prob, models[str(fold)] = predicted
             probs.append(prob)
-            models[str(fold)] = digest
     if not probs:
-        raise untrained[0]
+        raise UserError(f"{run.folder} has not trained for a single step: train it further")
     return blend(probs), {"run": run.name, "settings": run.settings, "models": models}
 
 
-def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str]:
+def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] | None:
     """A fold's test probabilities [test sample, class], and its model's digest.
 
-    They are written to test.npz, and read from there while nothing they depend on has changed.
-    Raises UserError for a checkpoint of another run or fold, or other than the one whose
-    predictions are in oof.npz; UntrainedError if it has not trained for a step.
+    None if it has not trained for a step. Otherwise they are written to test.npz, and read from
+    there while nothing they depend on has changed. Raises UserError for a checkpoint of another run
+    or fold, or other than the one whose predictions are in oof.npz.
     """
     folder = run.fold_folder(fold)
     with one_writer(folder, "predicting the test set"):
@@ -57,7 +50,7 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str]:
         checkpoint = read_checkpoint(folder / NEWEST)
         check_belongs(folder / NEWEST, checkpoint.config, run.record)
         if checkpoint.resume is not None and not checkpoint.resume["n_averaged"]:
-            raise UntrainedError(f"{folder} has not trained for a single step: train it further")
+            return None
         model_digest = checkpoint.model_digest()
         if fold in run.finished:
             path = run.oof_path(fold)

@@ -7,8 +7,9 @@ training; no label is passed on.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
-from cellline.scoring.metrics import floored_log, log_softmax
+from cellline.scoring.metrics import floored_log
 
 
 def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
@@ -34,7 +35,7 @@ def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:
     _, number, size = np.unique(picture, return_inverse=True, return_counts=True)
     sums = np.zeros((len(size), len(prob), prob.shape[2]))
     np.add.at(sums, number, floored_log(prob).swapaxes(0, 1))
-    means = np.exp(log_softmax(sums / size[:, None, None])).astype(np.float32)
+    means = np.exp(log_softmax(sums / size[:, None, None], axis=-1)).astype(np.float32)
     pooled: np.ndarray = means[number].swapaxes(0, 1)
     return pooled
 

@@ -1,7 +1,6 @@
 """From trained runs to a submission file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from cellline.host.device import choose_device
 from cellline.host.progress import say
 from cellline.runs.folds import open_folds
 from cellline.runs.run import Run, open_runs
-from cellline.submitting.decision import Rule, expect, fit_rule, hold_out, plain_rule
+from cellline.submitting.decision import expect, fit_rule, hold_out, plain_rule
 from cellline.submitting.inference import predict_run
 from cellline.submitting.pooling import count_pooled
 from cellline.submitting.submission import (
@@ -45,14 +44,26 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     check_finished(runs, partial)
     device = choose_device(config.machine)
     predictions, described = zip(*(predict_run(run, device) for run in runs), strict=True)
-    outlook = judge_rule(runs)
     # Without pooling every sample is its own picture; the search for copies takes a while.
     picture = folds.competition.test_ids
-    if outlook.rule.pooled:
-        say("looking for copies and overlaps")
-        picture = audit_copies(folds.competition, config.folders.oof_dir).test_group
-        outlook.lines += describe_pooling(picture, outlook.picture)
-    predicted = outlook.rule.apply(np.stack(predictions), picture).predicted
+    if all(run.finished for run in runs):
+        samples = hold_out([run.oof for run in runs])
+        n, n_train = len(samples.labels), len(folds.competition.labels)
+        rule, expected = fit_rule(samples), expect(samples)
+        lines, oof = describe_expected(expected, n, n_train), record_expected(expected, n)
+        if rule.pooled:
+            say("looking for copies and overlaps")
+            picture = audit_copies(folds.competition, config.folders.oof_dir).test_group
+            lines += describe_pooling(picture, samples.picture)
+    else:
+        rule, oof = plain_rule(len(runs)), None
+        lines = [
+            Caution(
+                "a run has no finished fold: its last checkpoints predict as they are, and no "
+                "score is known"
+            )
+        ]
+    predicted = rule.apply(np.stack(predictions), picture).predicted
     data = render_submission(folds.competition, predicted)
     validate_submission(data, folds.competition)
 
@@ -61,17 +72,17 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
         "runs": described,
         "input_digest": folds.competition.digest,
         "folds_digest": folds.digest,
-        "rule": record_rule(outlook.rule, named, folds.competition.classes),
+        "rule": record_rule(rule, named),
         "pooled_samples": count_pooled(picture),
-        "oof": outlook.record,
+        "oof": oof,
         "precision": device.precision,
     }
     kind = "-partial" if any(run.missing for run in runs) else ""
     path = write_submission(config.folders.submissions_dir, join_names(named) + kind, data, record)
     for line in (
         *describe_counts(folds.competition, predicted),
-        *describe_rule(outlook.rule, named),
-        *outlook.lines,
+        *describe_rule(rule, named),
+        *lines,
         f"wrote {path} ({len(predicted)} rows)",
     ):
         say(line)
@@ -92,31 +103,3 @@ def check_finished(runs: Sequence[Run], partial: bool) -> None:
     finished = [set(run.finished) for run in runs]
     if all(finished) and not set.intersection(*finished):
         raise UserError("the runs have no finished fold in common; train one with all of them")
-
-
-@dataclass
-class Outlook:
-    """The decision rule, and the score that it may expect."""
-
-    rule: Rule
-    picture: np.ndarray
-    """[n]: the pictures of the out-of-fold samples that judged the rule"""
-    lines: list[str]
-    record: dict[str, Any] | None
-    """The expected score for the submission's record; None if no fold is finished."""
-
-
-def judge_rule(runs: Sequence[Run]) -> Outlook:
-    """Fit the decision rule to the runs' out-of-fold predictions and estimate its score."""
-    if not all(run.finished for run in runs):
-        unknown = Caution(
-            "a run has no finished fold: its last checkpoints predict as they are, and no score "
-            "is known"
-        )
-        return Outlook(plain_rule(len(runs)), np.empty(0), [unknown], None)
-    samples = hold_out([run.oof for run in runs])
-    rule, expected = fit_rule(samples), expect(samples)
-    folds = runs[0].folds
-    lines = describe_expected(expected, len(samples.labels), len(folds.competition.labels))
-    record = record_expected(expected, len(samples.labels))
-    return Outlook(rule, samples.picture, lines, record)

@@ -1,6 +1,7 @@
 """A submission in words, and its record as JSON."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -8,42 +9,46 @@ import numpy as np
 from cellline.data.competition import Competition
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
-from cellline.scoring.metrics import with_interval
-from cellline.submitting.decision import Expected, Rule
+from cellline.scoring.metrics import points, with_interval
+from cellline.submitting.decision import Expected, PartTrial, Rule
 from cellline.submitting.pooling import count_pooled
 
 
 def record_expected(expected: Expected, n: int) -> dict[str, Any]:
     """The expected score for a submission's record, from `n` out-of-fold samples."""
-    scored = expected.bac or expected.plain_bac
+    # The rule's score if three folds or more can judge it, else the plain rule's.
+    scored = expected.of_rule or expected.plain
     return {
-        # The rule's score if three folds or more can judge it, else the plain rule's.
-        "of_rule": expected.bac is not None,
+        "of_rule": expected.of_rule is not None,
         "bac": scored.value,
         "interval": scored.interval,
         "samples": n,
-        "plain_bac": expected.plain_bac.value,
+        "plain_bac": expected.plain.value,
     }
 
 
-def record_rule(rule: Rule, runs: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
-    """The rule for a submission's record; its runs and classes by name."""
-    correction = rule.correction and {
-        "temperature": rule.correction.temperature,
-        "prior_share": rule.correction.prior_share,
-        "prior": dict(zip(classes, rule.correction.prior, strict=True)),
-    }
-    return {
-        "pooled": rule.pooled,
-        "weights": dict(zip(runs, rule.weights, strict=True)),
-        "correction": correction,
-        "trials": [trial.record() for trial in rule.trials],
-    }
+def record_rule(rule: Rule, runs: Sequence[str]) -> dict[str, Any]:
+    """The rule for a submission's record; its runs by name."""
+    trials = [{**asdict(trial), "used": trial.used, "why": explain(trial)} for trial in rule.trials]
+    weights = dict(zip(runs, rule.weights, strict=True))
+    return {**asdict(rule), "weights": weights, "trials": trials}
+
+
+def explain(trial: PartTrial) -> str:
+    """The reason for using a part or not."""
+    if trial.gain is None:
+        return "not used: fitting it on one fold and judging it on another takes two finished folds"
+    used, than = ("used", "more") if trial.used else ("not used", "not more")
+    return (
+        f"{used}: on folds that it was not fitted on, it changes BAC by {points(trial.gain)} "
+        f"points; {100 * trial.gain.value:.2f} is {than} than its standard error, "
+        f"{100 * trial.gain.error:.2f}"
+    )
 
 
 def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
     """Lines on the parts that were tried beyond the plain rule, and on those in use."""
-    lines = [f"{trial.part}: {trial.why}" for trial in rule.trials]
+    lines = [f"{trial.part}: {explain(trial)}" for trial in rule.trials]
     if len(runs) > 1:
         shares = zip(runs, rule.weights, strict=True)
         lines.append("weights: " + ", ".join(f"{run} {weight:.2f}" for run, weight in shares))
@@ -57,19 +62,16 @@ def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
 
 def describe_expected(expected: Expected, n: int, n_train: int) -> list[str]:
     """Lines on the expected score, from `n` out-of-fold samples among `n_train`."""
-    plain = expected.plain_bac
-    lines = [
+    judged = (
+        f", fitted for each fold on the others: {with_interval(expected.of_rule)}"
+        if expected.of_rule
+        else ": three finished folds are needed to judge it"
+    )
+    return [
         f"OOF BAC with equal weights, nothing pooled or corrected, on {n} of {n_train} training "
-        f"samples: {with_interval(plain)} (95 % interval)",
-        f"OOF BAC of this rule, fitted for each fold on the others: {with_interval(expected.bac)}"
-        if expected.bac
-        else "OOF BAC of this rule: three finished folds are needed to judge it",
+        f"samples: {with_interval(expected.plain)} (95 % interval)",
+        f"OOF BAC of this rule{judged}",
     ]
-    before, after = expected.calibration_error, expected.corrected_calibration_error
-    line = f"expected calibration error of equal weights: {with_interval(before)}"
-    if after:
-        line += f", corrected on other folds {with_interval(after)}"
-    return [*lines, line]
 
 
 def describe_pooling(of_test: np.ndarray, scored: np.ndarray) -> list[str]:

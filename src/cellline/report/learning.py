@@ -1,0 +1,88 @@
+"""Learning curves, and the trials of the tuning."""
+
+from cellline.report.content import Block, Columns, Figure, Section, Table
+from cellline.report.figures import draw_curves, draw_trials
+from cellline.report.trials import TuningHistory
+from cellline.report.words import count
+from cellline.runs.run import Run, best_epoch
+from cellline.scoring.metrics import percent, with_interval
+
+
+def learning_section(run: Run) -> Section:
+    """Learning curves, and how much the choice of the best epoch would have flattered."""
+    figures = [
+        Figure(
+            "Balanced accuracy by epoch",
+            "A curve that still rises at its end asks for more epochs. Held out falling while "
+            "training rises is overfitting.",
+            draw_curves("bac", run.histories, "BAC, %", factor=100),
+        ),
+        Figure(
+            "Loss by epoch",
+            "If held-out loss turns upward while BAC does not fall, the network grows too sure of "
+            "itself.",
+            draw_curves("loss", run.histories, "loss, class-weighted"),
+        ),
+    ]
+    rows = []
+    for fold, history in run.histories.items():
+        best, last = best_epoch(history), history[-1]
+        gain = best["held_out_bac"] - last["held_out_bac"]
+        ahead = last["train_bac"] - last["held_out_bac"]
+        scored = [f"{of['epoch']:.0f}, {percent(of['held_out_bac'])}" for of in (last, best)]
+        rows.append((f"fold {fold}", *scored, f"{100 * gain:+.1f}", f"{100 * ahead:+.1f}"))
+    table = Table(
+        "No epoch is chosen: the model is the last one's averaged weights, whatever the held-out "
+        "BAC did. BAC is of one view; 'ahead' is training minus held-out BAC, in points: training "
+        "images are augmented, which makes them harder.",
+        ("", "kept epoch", "best epoch", "would flatter by", "training ahead by"),
+        rows,
+    )
+    return Section("learning", "Learning curves", [Columns(figures), table])
+
+
+def tuning_section(run: Run, study: TuningHistory | None) -> Section:
+    """The trials of the tuning, and a caution if they chose the run's settings on its folds."""
+    tuned, cautions = "No tuning chose this run's settings.", []
+    if run.tuning is not None:
+        fold, trials = run.tuning.fold, count(run.tuning.trials, "trial")
+        tuned = (
+            f"{trials} of a tuning looked at fold {fold} and chose this run's learning rate or "
+            f"batch size: the score of fold {fold} is the best of {trials}."
+        )
+        if fold in run.finished:
+            if len(run.finished) > 1:
+                rest = run.oof.score(run.oof.fold != fold)
+                tuned += f" Without that fold the BAC is {with_interval(rest)}."
+            cautions.append(tuned)
+    trials_shown = show_trials(study) if study is not None else []
+    return Section("tuning", "Tuning", [tuned, *trials_shown], cautions)
+
+
+def show_trials(study: TuningHistory) -> list[Block]:
+    """A figure and a table of the trials."""
+    blocks: list[Block] = []
+    if any(trial.value is not None for trial in study.trials):
+        note = (
+            "A clear peak says that the range is right; a best trial at the edge asks for a wider "
+            "one. Hollow marks were pruned: stopped early, because they did worse than most."
+        )
+        blocks.append(Figure("Trials", note, draw_trials("trials", study.trials)))
+    rows = [
+        (
+            str(trial.number),
+            trial.state.name.lower(),
+            f"{trial.params['lr']:.3g}",
+            str(trial.params["batch_size"]),
+            str(len(trial.intermediate_values)),
+            "none" if trial.value is None else percent(trial.value),
+        )
+        for trial in study.trials
+    ]
+    table = Table(
+        f"Every trial in order, scored on fold {study.fold}. A point or two is chance.",
+        ("trial", "state", "learning rate", "batch size", "epochs", "held-out BAC"),
+        rows,
+        text_columns=frozenset({0, 1}),
+    )
+    return [*blocks, table]
