@@ -83,14 +83,14 @@ NOISE = np.random.default_rng(0).integers(0, 9, (8, 6), np.uint8)
 
 @pytest.mark.parametrize("data", [GOOD, png(NOISE)])
 def test_damage_of_any_bit_is_noticed(data: bytes) -> None:
-    assert isinstance(decode_image(data, SIZE), bytes)
+    assert isinstance(decode_image(data)[1], bytes)
     for at in range(len(data)):
         for bit in range(8):
             damaged = bytearray(data)
             damaged[at] ^= 1 << bit
-            assert isinstance(decode_image(bytes(damaged), SIZE), Fault), at
+            assert isinstance(decode_image(bytes(damaged)), Fault), at
     for length in range(len(data)):
-        assert isinstance(decode_image(data[:length], SIZE), Fault), length
+        assert isinstance(decode_image(data[:length]), Fault), length
 
 
 DAMAGED = {
@@ -116,7 +116,7 @@ def test_damaged_images_and_other_formats(kind: str) -> None:
         file = io.BytesIO()
         Image.fromarray(PIXELS).save(file, kind)
         data = file.getvalue()
-    found = decode_image(data, SIZE)
+    found = decode_image(data)
     assert isinstance(found, Fault)
     assert found.what == "damaged, truncated or not PNG"
 
@@ -132,8 +132,8 @@ ODD = {
 
 @pytest.mark.parametrize("chunks", ODD.values(), ids=ODD.keys())
 def test_odd_images_show_what_they_show(chunks: list[bytes]) -> None:
-    assert decode_image(png_file(*chunks), SIZE) == PIXELS.tobytes()
-    assert decode_image(png_file(*chunks) + b"appended", SIZE) == PIXELS.tobytes()
+    assert decode_image(png_file(*chunks)) == (SIZE, PIXELS.tobytes())
+    assert decode_image(png_file(*chunks) + b"appended") == (SIZE, PIXELS.tobytes())
 
 
 def test_absurd_dimensions_and_other_depths_are_refused(given: Input, cache_dir: Path) -> None:
@@ -143,7 +143,7 @@ def test_absurd_dimensions_and_other_depths_are_refused(given: Input, cache_dir:
         "00030_red.png": png_file(idat(ROWS), width=6, height=2**31 - 1),
     }
     assert refusal(given.write(), cache_dir) == [
-        "  images_train: 2 images are larger than 4096 x 4096 pixels or 32 MiB: "
+        "  images_train: 2 images larger than 4096 x 4096 pixels or 32 MiB: "
         "00017_red.png, 00030_red.png",
-        "  images_train: 1 image is not 8-bit grayscale but 16-bit: 00001_red.png",
+        "  images_train: 1 image not 8-bit grayscale but 16-bit: 00001_red.png",
     ]
