@@ -69,21 +69,13 @@ def test_changed_image_is_decoded_again(
     np.testing.assert_array_equal(second.test_images[0, 1], first.test_images[0, 1][::-1])
 
 
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
-
-
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
 
 
-def empty(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-@pytest.mark.parametrize("damage", [truncate, flip, empty, os.remove])
+@pytest.mark.parametrize("damage", [partial(os.truncate, length=50), flip, os.remove])
 @pytest.mark.parametrize("name", ["-train.npy", ".json"])
 def test_damaged_entry_is_rebuilt(
     given: Input, cache_dir: Path, damage: Callable[[Path], None], name: str

@@ -204,8 +204,8 @@ def test_methods_that_inflate_without_bounds_are_refused(given: Input, cache_dir
     data = given.images["train"].pop("00017_blue.png")
     folder = write_zip(given, lambda at: at.writestr("00017_blue.png", data, zipfile.ZIP_BZIP2))
     assert refusal(folder, cache_dir) == [
-        "  images_train.zip: 1 file that can't be read (encrypted, or not packed by deflate, the usual "
-        "method): 00017_blue.png",
+        "  images_train.zip: 1 file that can't be read (encrypted, or not packed by deflate, the "
+        "usual method): 00017_blue.png",
         AGAIN,
     ]
 

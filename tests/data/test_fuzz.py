@@ -11,6 +11,8 @@ import tempfile
 import unicodedata
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ SECONDS = 120  # which no input may take
 FORMS = ["", ".tar", ".tar.gz", ".zip"]
 
 quick = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -40,20 +42,16 @@ Mutation = Callable[[bytes], bytes]
 # Mutations of bytes. Places are drawn from 0 to 1, so that they shrink whatever the length is.
 
 PLACES = st.floats(0, 1, exclude_max=True)
-INTEGERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 PIECES = [
     b"\0",
-    b"\0" * 512,
     b"\xff" * 8,
+    struct.pack("<I", 0x7FFFFFFF),
+    struct.pack(">I", 0x80000000),
     b"PK\1\2",
     b"PK\3\4",
     b"PK\5\6" + bytes(18),
-    b"PK\6\6",
-    b"PK\6\7",
     b"\x1f\x8b\x08\x00",
     SIGNATURE,
-    tar_header(b"a"),
-    tar_header(b"00017_red.png", size_field=b"\xff" * 11 + b"\0"),
     tar_header(b"00017_red.png", size_field=b"\x80" + b"\xff" * 11),
     tar_header(b"a", 1 << 30, b"L"),
     tar_header(b"a", kind=b"S"),
@@ -86,18 +84,14 @@ def put(place: float, piece: bytes, replace: bool) -> Mutation:
     return mutate
 
 
-def copy(begin: float, end: float, to: float) -> Mutation:
+def copy(begin: float, end: float, to: float | None) -> Mutation:
+    """Copy a part to another place, or cut it out."""
+
     def mutate(data: bytes) -> bytes:
         first, last = sorted((at(data, begin), at(data, end)))
+        if to is None:
+            return data[:first] + data[last:]
         return data[: at(data, to)] + data[first:last] + data[at(data, to) :]
-
-    return mutate
-
-
-def cut(begin: float, end: float) -> Mutation:
-    def mutate(data: bytes) -> bytes:
-        first, last = sorted((at(data, begin), at(data, end)))
-        return data[:first] + data[last:]
 
     return mutate
 
@@ -108,18 +102,11 @@ def one_of(pieces: list[bytes]) -> st.SearchStrategy[bytes]:
 
 
 def any_bytes(pieces: list[bytes]) -> st.SearchStrategy[Mutation]:
-    numbers = st.builds(
-        lambda number, form: struct.pack(form, number & (0xFFFF if "H" in form else 0xFFFFFFFF)),
-        st.sampled_from(INTEGERS),
-        st.sampled_from(["<H", "<I", ">I", "<Q"]),
-    )
     return st.one_of(
         st.builds(flip, PLACES, st.integers(0, 7)),
-        st.builds(put, PLACES, one_of(pieces) | numbers, st.booleans()),
-        st.builds(put, PLACES, st.binary(max_size=8), st.booleans()),
-        st.builds(copy, PLACES, PLACES, PLACES),
-        st.builds(cut, PLACES, PLACES),
-        st.builds(lambda place: cut(place, 1), PLACES),
+        st.builds(put, PLACES, one_of(pieces) | st.binary(max_size=8), st.booleans()),
+        st.builds(copy, PLACES, PLACES, PLACES | st.none()),
+        st.builds(copy, PLACES, st.just(1), st.none()),
     )
 
 
@@ -139,15 +126,12 @@ def tar_headers(block: float, mutate: Mutation) -> Mutation:
     return mutate_header
 
 
-def zip_tables(place: float, mutate: Mutation) -> Mutation:
+def zip_tables(mutate: Mutation) -> Mutation:
     """Mutate the table of contents, which is at the end of a zip, and keep its length."""
 
     def mutate_table(data: bytes) -> bytes:
-        table = max(data.find(b"PK\1\2"), 0)
-        here = table + at(data[table:], place)
-        return (
-            data[:here] + mutate(data[here : here + 20])[:20].ljust(20, b"\0") + data[here + 20 :]
-        )
+        table = data[max(data.find(b"PK\1\2"), 0) :]
+        return data[: len(data) - len(table)] + mutate(table)[: len(table)].ljust(len(table), b"\0")
 
     return mutate_table
 
@@ -173,16 +157,13 @@ def png_parts(index: int, kind: bytes, mutate: Mutation, packed: bool) -> Mutati
             here += 12 + length
         if not parts:
             return data
-        index_here = index % len(parts)
-        before, content = parts[index_here]
+        before, content = parts[index % len(parts)]
         if packed and before == b"IDAT":
-            try:
+            with suppress(zlib.error):  # mutated before
                 content = zlib.compress(mutate(zlib.decompress(content)), 1)
-            except zlib.error:  # mutated before
-                return data
         else:
             content = mutate(content)
-        parts[index_here] = kind or before, content
+        parts[index % len(parts)] = kind or before, content
         return SIGNATURE + b"".join(png_chunk(*part) for part in parts)
 
     return mutate_chunk
@@ -194,7 +175,7 @@ def mutations_of(form: str) -> st.SearchStrategy[Mutation]:
     return {
         ".tar": raw | headers,
         ".tar.gz": raw | st.builds(gzipped, raw | headers),
-        ".zip": raw | st.builds(zip_tables, PLACES, raw),
+        ".zip": raw | st.builds(zip_tables, raw),
     }[form]
 
 
@@ -206,10 +187,9 @@ PNG_MUTATIONS = any_bytes(PNG_PIECES) | st.builds(
 
 # fmt: off
 TEXTS = [
-    ",", ";", "\t", '"', "'", "\n", "\r", "\r\n", "\0", "\x1b[2J", "\x85", "\u2028", "\u202e",
-    "\ufeff", "nan", "NaN", "<NA>", "NA", "17", "017", "17.0", "1e3", "-1", "0x11", "\u0661",
-    "9" * 20, "0" * 30, "=1+1", "<script>", "file_id", "cell_line", "file_id,cell_line\n", "\n,\n",
-    "\n5,RT4", "\n17,RT4", ",,,,", '""', '"a\nb"', "  ", "|", "\n\n",
+    ",", ";", '"', "'", "\n", "\r", "\0", "\x1b[2J", "\u202e", "\ufeff", "nan", "NA", "17", "017",
+    "17.0", "-1", "\u0661", "=1+1", "file_id", "file_id,cell_line\n", "\n,\n", "\n5,RT4",
+    "\n17,RT4", ",,,,", "\"\"", "\"a\nb\"", "  ", "\n\n",
 ]
 # fmt: on
 TABLE_PIECES = [*(text.encode() for text in TEXTS), b"\xff\xfe", b"\xff"]
@@ -221,14 +201,12 @@ TABLE_PIECES = [*(text.encode() for text in TEXTS), b"\xff\xfe", b"\xff"]
 def assert_sound(loaded: Competition, drawn: Input, known_pixels: bool) -> None:
     """Check a competition against itself, and its pictures against those that were drawn."""
     assert loaded.classes == tuple(sorted(set(loaded.classes)))
-    assert len(loaded.classes) >= 2
     assert all(name and name.strip() == name and "\x1b" not in name for name in loaded.classes)
-    assert set(loaded.labels.tolist()) == set(range(len(loaded.classes)))
+    assert set(loaded.labels.tolist()) == set(range(len(loaded.classes))) > {0}
     numeric = loaded.test_ids.dtype == np.int64
     names = [int(i) if numeric else unicodedata.normalize("NFC", i) for i in loaded.template]
     assert sorted(names) == loaded.test_ids.tolist()
     assert all(line.isprintable() for line in loaded.warnings)
-    assert len(loaded.digest) == len(loaded.test_digest) == 64
     known = {plane.tobytes() for planes in drawn.pixels.values() for plane in planes}
     for ids, images in (
         (loaded.train_ids, loaded.train_images),
@@ -244,23 +222,30 @@ def assert_sound(loaded: Competition, drawn: Input, known_pixels: bool) -> None:
     assert not set(loaded.train_ids.tolist()) & set(loaded.test_ids.tolist())
 
 
-def load(drawn: Input, known_pixels: bool, mutate: Callable[[Path], None], form: str = "") -> None:
-    """Write the input, mutate its files, load it, and check what comes of it."""
-    drawn.write(form)
-    mutate(drawn.folder)
-    cache_dir = drawn.folder.parent / "cache"
-    before = listing(drawn.folder)
-    signal.alarm(SECONDS)  # of `bounded`
-    try:
-        assert_sound(load_competition(drawn.folder, cache_dir), drawn, known_pixels)
-        event("a competition")
-    except UserError as error:
-        event("a message")
-        assert all(line.isprintable() for line in str(error).split("\n")), repr(str(error))
-        assert len(str(error)) < 5000
-        assert {path.name for path in cache_dir.glob("*")} <= {".lock"}
-    assert listing(drawn.folder) == before
-    assert {path.name for path in drawn.folder.parent.iterdir()} <= {"input", "cache"}
+def load(
+    make: Callable[[Path], Input],
+    known_pixels: bool,
+    mutate: Callable[[Path], None],
+    form: str = "",
+) -> None:
+    """Write an input, mutate its files, load it, and check what comes of it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, cache_dir = Path(name) / "input", Path(name) / "cache"
+        drawn = make(folder)
+        drawn.write(form)
+        mutate(folder)
+        before = listing(folder)
+        signal.alarm(SECONDS)  # of `bounded`
+        try:
+            assert_sound(load_competition(folder, cache_dir), drawn, known_pixels)
+            event("a competition")
+        except UserError as error:
+            event("a message")
+            assert all(line.isprintable() for line in str(error).split("\n")), repr(str(error))
+            assert len(str(error)) < 5000
+            assert {path.name for path in cache_dir.glob("*")} <= {".lock"}
+        assert listing(folder) == before
+        assert {path.name for path in folder.parent.iterdir()} <= {"input", "cache"}
 
 
 def check_archives(form: str, name: str, mutations: list[Mutation]) -> None:
@@ -271,24 +256,26 @@ def check_archives(form: str, name: str, mutations: list[Mutation]) -> None:
             data = mutation(data)
         path.write_bytes(data)
 
-    with tempfile.TemporaryDirectory() as folder:
-        load(make_input(Path(folder) / "input"), True, mutate, form)
+    load(make_input, True, mutate, form)
 
 
 def check_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = make_input(Path(folder) / "input")
+    def make(folder: Path) -> Input:
+        drawn = make_input(folder)
         for split, name, mutation in mutations:
             drawn.images[split][name] = mutation(drawn.images[split][name])
-        load(drawn, False, lambda _: None, form)
+        return drawn
+
+    load(make, False, lambda _: None, form)
 
 
 def check_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = make_input(Path(folder) / "input", **({} if numeric else NAMED))
+    def mutate(folder: Path) -> None:
         for name, mutation in mutations:
-            setattr(drawn, name, mutation(getattr(drawn, name)))
-        load(drawn, True, lambda _: None)
+            path = folder / f"{name}.csv"
+            path.write_bytes(mutation(path.read_bytes()))
+
+    load(make_input if numeric else partial(make_input, **NAMED), True, mutate)
 
 
 ARCHIVES = st.sampled_from(FORMS[1:]).flatmap(

@@ -42,9 +42,8 @@ def named(tmp_path: Path) -> Input:
     return make_input(tmp_path / "input", CHANNELS, LABELS, TEST_IDS)
 
 
-@pytest.mark.parametrize("form", ["", ".tar", ".zip"])
-def test_text_ids_in_all_forms(named: Input, cache_dir: Path, form: str) -> None:
-    loaded = load_competition(named.write(form), cache_dir, CHANNELS)
+def test_text_ids(named: Input, cache_dir: Path) -> None:
+    loaded = load_competition(named.write(), cache_dir, CHANNELS)
     assert loaded.train_ids.tolist() == sorted(LABELS)
     assert [loaded.classes[k] for k in loaded.labels] == [LABELS[i] for i in sorted(LABELS)]
     assert loaded.test_ids.tolist() == sorted(TEST_IDS)
@@ -100,15 +99,6 @@ def test_composed_and_decomposed_letters_are_one(named: Input, cache_dir: Path) 
     named.y_train += table([(twice, "RT4")]).partition(b"\n")[2]
     with pytest.raises(UserError, match="1 id duplicate: Zürich_細胞"):
         load_competition(named.write(".tar"), cache_dir, CHANNELS)
-
-
-def test_the_template_is_kept_to_the_letter(tmp_path: Path, cache_dir: Path) -> None:
-    apart = unicodedata.normalize("NFD", "é1")
-    given = make_input(tmp_path / "input", CHANNELS, LABELS, (apart, "007"))
-    loaded = load_competition(given.write(), cache_dir, CHANNELS)
-    assert loaded.template == (apart, "007")
-    assert loaded.test_ids.tolist() == ["007", "é1"]
-    assert find_rows(loaded.template, loaded.test_ids).tolist() == [1, 0]
 
 
 def test_files_that_belong_to_no_text_id(named: Input, cache_dir: Path) -> None:

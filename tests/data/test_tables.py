@@ -29,8 +29,8 @@ def test_other_encodings(given: Input, cache_dir: Path, encoding: str) -> None:
 
 def test_another_separator(given: Input, cache_dir: Path) -> None:
     assert refused(given, cache_dir, given.y_train.replace(b",", b";")) == [
-        "  y_train.csv: wrong header: found 'file_id;cell_line', expected 'file_id,cell_line' as in "
-        "sample_submission.csv",
+        "  y_train.csv: wrong header: found 'file_id;cell_line', expected 'file_id,cell_line' "
+        "as in sample_submission.csv",
     ]
 
 
@@ -38,7 +38,6 @@ def test_labels_that_stand_for_a_missing_one(given: Input, cache_dir: Path) -> N
     y_train = HEADER + "1,nan\n2,\n17,NaN\n30,<NA>\n"
     assert refused(given, cache_dir, y_train) == [
         "  y_train.csv: 4 ids without a label (empty or nan): 1, 2, 17, 30",
-        "  y_train.csv: fewer than two classes: found '<NA>', 'NaN', 'nan'",
         "Give every sample a label, or remove it together with its images.",
     ]
 
@@ -81,22 +80,11 @@ def test_markup_formulas_and_all_scripts_are_labels(given: Input, cache_dir: Pat
         assert [loaded.classes[i] for i in loaded.labels] == [first, second, first, second]
 
 
-@pytest.mark.parametrize(
-    "label",
-    [
-        "He\x1b[31mLa",
-        "He\x07La",
-        "He\x85La",
-        "He\u2028La",
-        "He\u202eaL",
-        "He\u200bLa",
-        "\ufeffHeLa",
-    ],
-)
+@pytest.mark.parametrize("char", ["\x1b[31m", "\x85", "\u2028", "\u202e", "\u200b", "\ufeff"])
 def test_control_and_invisible_characters_are_no_labels(
-    given: Input, cache_dir: Path, label: str
+    given: Input, cache_dir: Path, char: str
 ) -> None:
-    assert refused(given, cache_dir, given.y_train.decode().replace("HeLa", label)) == [
+    assert refused(given, cache_dir, given.y_train.decode().replace("HeLa", f"He{char}La")) == [
         "  y_train.csv: 1 id with control or invisible characters in the label: 2"
     ]
 
