@@ -28,8 +28,8 @@ GOOD = png(np.zeros((8, 6), np.uint8))
 AGAIN = "Download or copy what is damaged again."
 STRAYS = "not named <id>_<channel>.png (channels: blue, red, yellow)"
 RENAME = 'If the channels have other names, set --channels (--channels "" for files <id>.png).'
-CLIMBING = ["../../../outside_red.png", "/tmp/outside_red.png", "images_test/../1_red.png"]
-BACKSLASHES = ["a\\..\\outside_red.png", "C:\\outside_red.png", "images_train\\00001_red.png"]
+OUTSIDE = ["../../../outside_red.png", "/tmp/outside_red.png", "a\\..\\outside_red.png"]
+LINK = "not regular (a link, device or pipe)"
 
 
 def sound_entries(given: Input) -> bytes:
@@ -52,28 +52,12 @@ def write_zip(given: Input, add: Callable[[zipfile.ZipFile], None]) -> Path:
     return folder
 
 
-# Names that lead out of the archive.
-
-
-@pytest.mark.parametrize("form", [".tar", ".tar.gz"])
-def test_climbing_names_in_a_tar_are_strays(given: Input, cache_dir: Path, form: str) -> None:
-    climbing = b"".join(tar_entry(name.encode(), b"x") for name in CLIMBING)
-    folder = write_tar(given, sound_entries(given) + climbing + END_OF_TAR, form)
+@pytest.mark.parametrize("form", [".tar.gz", ".zip"])
+def test_names_that_lead_out_are_strays(given: Input, cache_dir: Path, form: str) -> None:
+    given.images["train"] |= dict.fromkeys(OUTSIDE, GOOD)
+    folder = given.write(form, prefix=False)
     assert refusal(folder, cache_dir) == [
-        f"  images_train{form}: 3 files {STRAYS}: {', '.join(CLIMBING)}",
-        RENAME,
-    ]
-    assert {path.name for path in folder.parent.iterdir()} == {"input", "new"}
-
-
-def test_climbing_names_in_a_zip_are_strays(given: Input, cache_dir: Path) -> None:
-    def add(archive: zipfile.ZipFile) -> None:
-        for name in BACKSLASHES:
-            archive.writestr(name, b"x")
-
-    folder = write_zip(given, add)
-    assert refusal(folder, cache_dir) == [
-        f"  images_train.zip: 3 files {STRAYS}: {', '.join(sorted(BACKSLASHES))}",
+        f"  images_train{form}: 3 files {STRAYS}: {', '.join(OUTSIDE)}",
         RENAME,
     ]
     assert {path.name for path in folder.parent.iterdir()} == {"input", "new"}
@@ -90,28 +74,19 @@ def test_names_that_would_drive_the_terminal_are_escaped(given: Input, cache_dir
     ]
 
 
-# What is not a file.
-
-
 def test_links_and_devices_in_a_tar_are_refused(given: Input, cache_dir: Path) -> None:
     kinds = {b"1": "17_a.png", b"2": "17_b.png", b"3": "zero", b"4": "disk", b"6": "pipe"}
     data = b"".join(tar_header(name.encode(), kind=kind) for kind, name in kinds.items())
     folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
-    assert refusal(folder, cache_dir) == [
-        "  images_train.tar: 5 files not regular (a link, device or pipe): "
-        "17_a.png, 17_b.png, disk, pipe, zero"
-    ]
+    line = f"  images_train.tar: 5 files {LINK}: 17_a.png, 17_b.png, disk, pipe, zero"
+    assert refusal(folder, cache_dir) == [line]
 
 
 def test_links_in_a_zip_are_refused(given: Input, cache_dir: Path) -> None:
-    def add(archive: zipfile.ZipFile) -> None:
-        link = zipfile.ZipInfo("00017_green.png")
-        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(link, "/etc/passwd")
-
-    assert refusal(write_zip(given, add), cache_dir) == [
-        "  images_train.zip: 1 file not regular (a link, device or pipe): 00017_green.png"
-    ]
+    link = zipfile.ZipInfo("00017_green.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    folder = write_zip(given, lambda archive: archive.writestr(link, "/etc/passwd"))
+    assert refusal(folder, cache_dir) == [f"  images_train.zip: 1 file {LINK}: 00017_green.png"]
 
 
 def test_pipes_and_sockets_in_a_folder_are_refused(given: Input, cache_dir: Path) -> None:
@@ -120,30 +95,25 @@ def test_pipes_and_sockets_in_a_folder_are_refused(given: Input, cache_dir: Path
     with socket.socket(socket.AF_UNIX) as server:
         os.chdir(inside)  # a socket's path may have 107 bytes
         server.bind("socket")
-        assert refusal(given.folder, cache_dir) == [
-            "  images_train: 2 files not regular (a link, device or pipe): pipe, socket"
-        ]
+        line = f"  images_train: 2 files {LINK}: pipe, socket"
+        assert refusal(given.folder, cache_dir) == [line]
 
 
-@pytest.mark.parametrize("form", [".tar", ".tar.gz", ".zip"])
+@pytest.mark.parametrize("form", [".tar", ".zip"])
 def test_pipes_and_devices_in_place_of_an_archive(given: Input, cache_dir: Path, form: str) -> None:
     path = given.write(form) / f"images_train{form}"
     for replace in (os.mkfifo, partial(os.symlink, "/dev/zero")):
         path.unlink()
         replace(path)
-        (line, *_) = refusal(given.folder, cache_dir)
-        assert line == f"  images_train{form}: can't be read: Not a regular file"
+        line = f"  images_train{form}: can't be read: Not a regular file"
+        assert refusal(given.folder, cache_dir) == [line, AGAIN]
 
 
-# What claims too much.
-
-
-@pytest.mark.parametrize("form", [".tar", ".tar.gz"])
 @pytest.mark.parametrize("kind", [b"L", b"x"])
-def test_headers_of_many_megabytes(given: Input, cache_dir: Path, form: str, kind: bytes) -> None:
+def test_headers_of_many_megabytes(given: Input, cache_dir: Path, kind: bytes) -> None:
     data = tar_entry(b"a", bytes(8 << 20), kind)
-    folder = write_tar(given, sound_entries(given) + data, form)
-    line = f"  images_train{form}: can't be read: a header in it is longer than any name"
+    folder = write_tar(given, sound_entries(given) + data, ".tar.gz")
+    line = "  images_train.tar.gz: can't be read: a header in it is longer than any name"
     assert refusal(folder, cache_dir) == [line, AGAIN]
 
 
@@ -152,9 +122,7 @@ def test_headers_of_many_megabytes(given: Input, cache_dir: Path, form: str, kin
 def test_absurd_sizes(given: Input, cache_dir: Path, form: str, claim: bytes) -> None:
     data = tar_header(b"00017_red.png", size_field=claim)
     lines = refusal(write_tar(given, sound_entries(given) + data, form), cache_dir)
-    told = (
-        r"can't be read: (it would unpack to more than 6\d MiB, far too much|damaged or truncated)"
-    )
+    told = r"can't be read: (it would unpack to more than 6\d MiB|damaged or truncated)"
     assert any(re.search(told, line) for line in lines)
 
 
@@ -162,8 +130,7 @@ def test_bombs_in_a_tar_are_not_unpacked(given: Input, cache_dir: Path) -> None:
     folder = given.write(".tar.gz")
     part = gzip.compress(tar_entry(b"00017_red.png", bytes(1 << 20)))
     (folder / "images_train.tar.gz").write_bytes(part * 110)
-    lines = refusal(folder, cache_dir)
-    assert any("can't be read: it would unpack to more than" in line for line in lines)
+    assert "can't be read: it would unpack to more than" in "".join(refusal(folder, cache_dir))
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +170,9 @@ def test_bombs_that_lie_about_their_size(given: Input, cache_dir: Path, bomb: by
 def test_methods_that_inflate_without_bounds_are_refused(given: Input, cache_dir: Path) -> None:
     data = given.images["train"].pop("00017_blue.png")
     folder = write_zip(given, lambda at: at.writestr("00017_blue.png", data, zipfile.ZIP_BZIP2))
-    assert refusal(folder, cache_dir) == [
-        "  images_train.zip: 1 file that can't be read (encrypted, or not packed by deflate, the "
-        "usual method): 00017_blue.png",
-        AGAIN,
-    ]
+    why = "encrypted, or not packed by deflate, the usual method"
+    line = f"  images_train.zip: 1 file that can't be read ({why}): 00017_blue.png"
+    assert refusal(folder, cache_dir) == [line, AGAIN]
 
 
 def test_entries_of_a_zip_that_share_their_bytes(given: Input, cache_dir: Path) -> None:
@@ -222,25 +187,24 @@ def test_entries_of_a_zip_that_share_their_bytes(given: Input, cache_dir: Path) 
     ]
 
 
-@pytest.mark.parametrize("form", ["", ".tar", ".tar.gz", ".zip"])
+@pytest.mark.parametrize("form", ["", ".tar", ".zip"])
 def test_too_many_files(
     given: Input, cache_dir: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MAX_ENTRIES", 7)
-    assert f"  images_train{form}: can't be read: it holds more than 7 files" in refusal(
-        given.write(form), cache_dir
-    )
+    line = f"  images_train{form}: can't be read: it holds more than 7 files"
+    assert line in refusal(given.write(form), cache_dir)
 
 
 def test_table_of_contents_of_a_zip_is_bounded(given: Input, cache_dir: Path) -> None:
     path = given.write(".zip") / "images_train.zip"
     size = 200 << 20
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, size, 0, 0)
     path.write_bytes(b"")
     os.truncate(path, size)
-    path.open("ab").write(end)
+    path.open("ab").write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, size, 0, 0))
+    line = "its table of contents has more than 100,000,000 bytes"
     assert refusal(given.folder, cache_dir) == [
-        "  images_train.zip: can't be read: its table of contents has more than 100,000,000 bytes",
+        f"  images_train.zip: can't be read: {line}",
         AGAIN,
     ]
 
@@ -258,9 +222,6 @@ def test_what_makes_tarfile_loop_or_recurse(given: Input, cache_dir: Path) -> No
         assert "  images_train.tar: can't be read: damaged or truncated" in lines
 
 
-# What is odd, and right.
-
-
 def test_parts_of_gzip_and_what_follows_the_end(given: Input, cache_dir: Path) -> None:
     folder = given.write(".tar.gz")
     expected = load_competition(folder, cache_dir).digest
@@ -268,9 +229,6 @@ def test_parts_of_gzip_and_what_follows_the_end(given: Input, cache_dir: Path) -
     parts = [gzip.compress(part) for part in (data[:700], b"", data[700:], END_OF_TAR)]
     (folder / "images_train.tar.gz").write_bytes(b"".join([*parts, b"garbage"]))
     assert load_competition(folder, cache_dir).digest == expected
-
-
-# What can't be read, or changes.
 
 
 @pytest.fixture
@@ -305,15 +263,6 @@ def test_what_may_not_be_read(given: Input, anyone: Path) -> None:
         AGAIN,
     ]
     inside.chmod(0o700)
-    (given.folder / "images_test").rename(inside.parent / "elsewhere")
-    (given.folder / "images_test").symlink_to(inside.parent / "elsewhere/images_test")
-    inside.parent.chmod(0)
-    assert refusal(given.folder, anyone / "cache") == [
-        "  images_test: can't be read: Permission denied",
-        "  images_train: can't be read: Permission denied",
-        AGAIN,
-    ]
-    inside.parent.chmod(0o700)
     given.folder.chmod(0)
     with pytest.raises(UserError, match="input can't be read: Permission denied"):
         load_competition(given.folder, anyone / "cache")

@@ -189,7 +189,7 @@ PNG_MUTATIONS = any_bytes(PNG_PIECES) | st.builds(
 TEXTS = [
     ",", ";", '"', "'", "\n", "\r", "\0", "\x1b[2J", "\u202e", "\ufeff", "nan", "NA", "17", "017",
     "17.0", "-1", "\u0661", "=1+1", "file_id", "file_id,cell_line\n", "\n,\n", "\n5,RT4",
-    "\n17,RT4", ",,,,", "\"\"", "\"a\nb\"", "  ", "\n\n",
+    "\n17,RT4", ",,,,", '""', '"a\nb"', "  ", "\n\n",
 ]
 # fmt: on
 TABLE_PIECES = [*(text.encode() for text in TEXTS), b"\xff\xfe", b"\xff"]

@@ -3,13 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cellline.runs.run_folder import Chosen
 
 from cellline.config import Training
 from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.host.files import write_json
 from cellline.runs.folds import Folds
-from cellline.runs.run_folder import Chosen
 from cellline.training.settings import Tuned, describe_resizing, read_tuned, settle
 
 ASKED = Training(network="resnet18", weights="none")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,11 +55,8 @@ def open_images(
     images = _open(cache_dir, key)
     if images is None:
         with one_writer(cache_dir, "decoding images", wait=WAIT_SECONDS):
-            images = _open(cache_dir, key)  # by the process that was waited for
-            if images is None:
-                _decode(cache_dir, key, readers, problems)
-                images = _open(cache_dir, key)
-    assert images is not None  # unless the disk has already lost it
+            # Perhaps the process that was waited for has decoded them.
+            images = _open(cache_dir, key) or _decode(cache_dir, key, readers, problems)
     return images
 
 
@@ -75,24 +73,31 @@ def _find_key(readers: Sequence[SplitReader]) -> str:
 
 def _open(cache_dir: Path, key: str) -> dict[str, DecodedSplit] | None:
     """Open what `_decode` left under this key; None if it isn't there whole."""
-    opened = {}
     try:
-        for split, record in read_json(cache_dir / f"{key}.json").items():
-            path = cache_dir / f"{key}-{split}.npy"
-            if digest_file(path) != record["sha256"]:
+        record = read_json(cache_dir / f"{key}.json")
+        for split, part in record.items():
+            if digest_file(cache_dir / f"{key}-{split}.npy") != part["sha256"]:
                 return None
-            ids = to_array(record["ids"], numeric=isinstance(record["ids"][0], int))
-            described = [record[part] for part in ("channels", "ids", "blank")]
-            digest = digest_text(json.dumps(described), record["sha256"])
-            opened[split] = DecodedSplit(ids, np.load(path, "r"), record["blank"], digest)
     except (OSError, UserError):
         return None
+    return _map(cache_dir, key, record)
+
+
+def _map(cache_dir: Path, key: str, record: Mapping[str, Any]) -> dict[str, DecodedSplit]:
+    opened = {}
+    for split, part in record.items():
+        ids = to_array(part["ids"], numeric=isinstance(part["ids"][0], int))
+        pixels = np.load(cache_dir / f"{key}-{split}.npy", mmap_mode="r")
+        described = json.dumps([part["channels"], part["ids"], part["blank"]])
+        digest = digest_text(described, part["sha256"])
+        opened[split] = DecodedSplit(ids, pixels, part["blank"], digest)
     return opened
 
 
-def _decode(cache_dir: Path, key: str, readers: Sequence[SplitReader], problems: Problems) -> None:
+def _decode(
+    cache_dir: Path, key: str, readers: Sequence[SplitReader], problems: Problems
+) -> dict[str, DecodedSplit]:
     size = None
-    record = {}
     with ExitStack() as stack:  # a problem removes the files that were begun
         for reader in readers:
             file = stack.enter_context(atomic(cache_dir / f"{key}-{reader.split}.npy"))
@@ -102,7 +107,9 @@ def _decode(cache_dir: Path, key: str, readers: Sequence[SplitReader], problems:
             advice = "Start again when no program writes there."
             problems.note(changed, "changed while it was read", advice)
         problems.check()
+    record = {}
     for reader in readers:
         digest = digest_file(cache_dir / f"{key}-{reader.split}.npy")
         record[reader.split] = {**reader.describe(), "sha256": digest}
     write_json(cache_dir / f"{key}.json", record)
+    return _map(cache_dir, key, record)

@@ -78,7 +78,7 @@ def members(source: Path, folder: str) -> Iterator[Member]:
                 raise UnreadableError(f"it holds more than {MAX_ENTRIES:,} files")
             if not _LITTER.search(member.name):
                 name = member.name.removeprefix("./").removeprefix(f"{folder}/")
-                yield member._replace(name=brief(name))
+                yield Member(brief(name), *member[1:])
 
 
 def open_file(path: Path, *, follow_link: bool = True) -> BufferedReader:
