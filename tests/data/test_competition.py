@@ -69,11 +69,10 @@ def test_zero_padding_means_nothing(given: Input, tmp_path: Path, cache_dir: Pat
     assert_same(padded, bare)
 
 
-@pytest.mark.parametrize("channels", [("dna",), ("er", "nucleus_2")])
-def test_other_channels(tmp_path: Path, cache_dir: Path, channels: tuple[str, ...]) -> None:
-    given = make_input(tmp_path / "input", channels)
-    loaded = load_competition(given.write(), cache_dir, channels)
-    assert loaded.channels == channels
+def test_other_channels(tmp_path: Path, cache_dir: Path) -> None:
+    given = make_input(tmp_path / "input", ("er", "nucleus_2"))
+    loaded = load_competition(given.write(), cache_dir, ("er", "nucleus_2"))
+    assert loaded.channels == ("er", "nucleus_2")
     np.testing.assert_array_equal(loaded.test_images[0], given.pixels[5])
 
 
@@ -282,17 +281,10 @@ def test_several_forms(given: Input, cache_dir: Path) -> None:
 def test_truncated_archive(given: Input, cache_dir: Path, form: str, part: float) -> None:
     archive = given.write(form) / f"images_train{form}"
     os.truncate(archive, int(archive.stat().st_size * part))
-    in_csv("sample_submission", b"901", b"902")(given)
-    (given.folder / "sample_submission.csv").write_bytes(given.sample_submission)
     lines = refusal(given.folder, cache_dir)
+    assert f"  images_train{form}: can't be read: damaged or truncated" in lines
     # The member in which a tar breaks off may be named, but not all that the archive lacks.
-    named = rf"  images_train{form}: 1 (image|file that can't be read).*damaged or truncated.*"
-    assert [line for line in lines if not re.fullmatch(named, line)] == [
-        f"  images_test{form}: 1 sample without a row in sample_submission.csv: 901",
-        f"  images_train{form}: can't be read: damaged or truncated",
-        f"  sample_submission.csv: 1 row without images in images_test{form}: 902",
-        AGAIN,
-    ]
+    assert not any("without" in line for line in lines)
 
 
 def test_links_are_not_followed(given: Input, cache_dir: Path) -> None:

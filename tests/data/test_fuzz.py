@@ -11,7 +11,6 @@ import unicodedata
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,9 @@ from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 
 SECONDS = 120  # which no input may take
-FORMS = ["", ".tar", ".tar.gz", ".zip"]
 
 quick = settings(
-    max_examples=40,
+    max_examples=150,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -207,21 +205,19 @@ def assert_sound(loaded: Competition, drawn: Input, known_pixels: bool) -> None:
     assert not set(loaded.train_ids.tolist()) & set(loaded.test_ids.tolist())
 
 
-def load(
-    make: Callable[[Path], Input],
-    known_pixels: bool,
-    mutate: Callable[[Path], None],
-    form: str = "",
-) -> None:
-    """Write an input, mutate its files, load it, and check what comes of it."""
+def check(form: str, numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
+    """Write an input, mutate these of its files, load it, and check what comes of it."""
     with tempfile.TemporaryDirectory() as name:
         folder, cache_dir = Path(name) / "input", Path(name) / "cache"
-        drawn = make(folder)
+        drawn = make_input(folder, **({} if numeric else NAMED))
         drawn.write(form)
-        mutate(folder)
+        for file, mutation in mutations:
+            path = folder / file
+            path.write_bytes(mutation(path.read_bytes()))
         before = listing(folder)
         signal.alarm(SECONDS)  # of `bounded`
         try:
+            known_pixels = not any(file.endswith(".png") for file, _ in mutations)
             assert_sound(load_competition(folder, cache_dir), drawn, known_pixels)
             event("a competition")
         except UserError as error:
@@ -233,91 +229,46 @@ def load(
         assert {path.name for path in folder.parent.iterdir()} <= {"input", "cache"}
 
 
-def check_archives(form: str, name: str, mutations: list[Mutation]) -> None:
-    def mutate(folder: Path) -> None:
-        path = folder / f"images_{name}{form}"
-        data = path.read_bytes()
-        for mutation in mutations:
-            data = mutation(data)
-        path.write_bytes(data)
-
-    load(make_input, True, mutate, form)
-
-
-def check_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
-    def make(folder: Path) -> Input:
-        drawn = make_input(folder)
-        for split, name, mutation in mutations:
-            drawn.images[split][name] = mutation(drawn.images[split][name])
-        return drawn
-
-    load(make, False, lambda _: None, form)
-
-
-def check_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
-    def mutate(folder: Path) -> None:
-        for name, mutation in mutations:
-            path = folder / f"{name}.csv"
-            path.write_bytes(mutation(path.read_bytes()))
-
-    load(make_input if numeric else partial(make_input, **NAMED), True, mutate)
-
-
-ARCHIVES = st.sampled_from(list(MUTATIONS)).flatmap(
-    lambda form: st.tuples(
-        st.just(form),
-        st.sampled_from(["train", "test"]),
-        st.lists(MUTATIONS[form], min_size=1, max_size=4),
-    )
-)
 # A competition of text ids.
 NAMED: dict[str, Any] = {
     "labels": {"p_1": "RT4", "p_2": "HeLa", "017": "RT4", "é.x": "A549"},
     "test_ids": ("p_3", "17"),
 }
-NAMES = st.sampled_from([("train", "00017_red.png"), ("test", "00005_blue.png")])
-IMAGES = st.lists(
-    st.builds(lambda name, mutation: (*name, mutation), NAMES, PNG_MUTATIONS),
-    min_size=1,
-    max_size=4,
-)
-TABLES = st.lists(
-    st.tuples(st.sampled_from(["y_train", "sample_submission"]), any_bytes(TABLE_PIECES)),
-    min_size=1,
-    max_size=4,
-)
-ANY = st.one_of(
-    st.tuples(st.just(check_archives), ARCHIVES),
-    st.tuples(st.just(check_images), st.tuples(st.sampled_from(FORMS), IMAGES)),
-    st.tuples(st.just(check_tables), st.tuples(st.booleans(), TABLES)),
+
+
+def some(files: list[str], mutations: st.SearchStrategy[Mutation]) -> st.SearchStrategy[Any]:
+    return st.lists(st.tuples(st.sampled_from(files), mutations), min_size=1, max_size=4)
+
+
+IMAGES = ["images_train/images_train/00017_red.png", "images_test/images_test/00005_blue.png"]
+CASES = st.one_of(
+    *(
+        st.tuples(
+            st.just(form),
+            st.just(True),
+            some([f"images_train{form}", f"images_test{form}"], mutations),
+        )
+        for form, mutations in MUTATIONS.items()
+    ),
+    st.tuples(st.just(""), st.just(True), some(IMAGES, PNG_MUTATIONS)),
+    st.tuples(
+        st.just(""),
+        st.booleans(),
+        some(["y_train.csv", "sample_submission.csv"], any_bytes(TABLE_PIECES)),
+    ),
 )
 
 
 @pytest.mark.usefixtures("bounded")
 @quick
-@given(ARCHIVES)
-def test_archives(case: tuple[str, str, list[Mutation]]) -> None:
-    check_archives(*case)
-
-
-@pytest.mark.usefixtures("bounded")
-@quick
-@given(st.sampled_from(FORMS), IMAGES)
-def test_images(form: str, mutations: list[tuple[str, str, Mutation]]) -> None:
-    check_images(form, mutations)
-
-
-@pytest.mark.usefixtures("bounded")
-@quick
-@given(st.booleans(), TABLES)
-def test_tables(numeric: bool, mutations: list[tuple[str, Mutation]]) -> None:
-    check_tables(numeric, mutations)
+@given(CASES)
+def test_mutated_inputs(case: tuple[str, bool, list[tuple[str, Mutation]]]) -> None:
+    check(*case)
 
 
 @pytest.mark.torture
 @pytest.mark.usefixtures("bounded")
 @thousands
-@given(ANY)
-def test_thousands_of_inputs(case: tuple[Callable[..., None], tuple[Any, ...]]) -> None:
-    check, arguments = case
-    check(*arguments)
+@given(CASES)
+def test_thousands_of_inputs(case: tuple[str, bool, list[tuple[str, Mutation]]]) -> None:
+    check(*case)

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_input import CHANNELS, Input, make_input, png, refusal
 
 from cellline.data.competition import load_competition
-from cellline.data.decoding import decode_image
+from cellline.data.decoding import UNREADABLE, decode_image
 from cellline.data.problems import Fault
 
 pytestmark = pytest.mark.usefixtures("bounded")
@@ -24,8 +24,6 @@ GOOD = png(PIXELS)
 ROWS = b"".join(b"\0" + row.tobytes() for row in PIXELS)
 PACKED = zlib.compress(ROWS)
 SIZE = 6, 8
-
-AGAIN = "Download or copy what is damaged again."
 
 
 def pack_zeros(mebibytes: int) -> bytes:
@@ -84,30 +82,22 @@ def test_damage_of_any_bit_is_noticed(data: bytes) -> None:
 
 DAMAGED = {
     "part of a row": png_file(idat(ROWS[:-1])),
-    "no rows": png_file(idat(b"")),
-    "nothing packed": png_file(png_chunk(b"IDAT", b"")),
     "no picture": png_file(),
     "packed rows that break off": png_file(png_chunk(b"IDAT", PACKED[:-6])),
     "rows filtered in an unknown way": png_file(idat(b"\x09" + ROWS[1:])),
     "interlaced, and not by the rows": png_file(idat(ROWS), passes=1),
     "no end": png_file(idat(ROWS))[:-12],
     "a chunk that reaches behind the end": png_file(idat(ROWS))[:-12] + b"\xff" * 8,
-    "an unknown depth": png_file(idat(ROWS), bits=77, colour=99),
     "texts that inflate to gigabytes": png_file(png_chunk(b"zTXt", b"a\0\0" + BOMB), idat(ROWS)),
 }
-DAMAGED |= dict.fromkeys(("GIF", "JPEG", "BMP", "TIFF"), b"")
 
 
-@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("kind", [*DAMAGED, "GIF", "JPEG"])
 def test_damaged_images_and_other_formats(kind: str) -> None:
-    data = DAMAGED[kind]
-    if not data:
-        file = io.BytesIO()
+    file = io.BytesIO(DAMAGED.get(kind, b""))
+    if kind not in DAMAGED:
         Image.fromarray(PIXELS).save(file, kind)
-        data = file.getvalue()
-    found = decode_image(data)
-    assert isinstance(found, Fault)
-    assert found.what == "damaged, truncated or not PNG"
+    assert decode_image(file.getvalue()) == UNREADABLE
 
 
 ODD = {

@@ -56,11 +56,7 @@ def test_words_that_may_be_a_class_or_a_missing_label(given: Input, cache_dir: P
 LEGAL = [
     "=1+1",
     '=HYPERLINK("http://x","y")',
-    "@SUM(A1)",
-    "+cmd|' /C calc'!A0",
     "<script>alert(1)</script>",
-    "<b>&amp;",
-    "{{ 7 * 7 }}",
     "a,b",
     "it's",
     "../../x",
@@ -89,15 +85,6 @@ def test_control_and_invisible_characters_are_no_labels(
     ]
 
 
-def test_control_characters_in_the_header(given: Input, cache_dir: Path) -> None:
-    given.sample_submission = given.sample_submission.replace(b"cell_line", b"cell\x1b[2J")
-    given.y_train = given.y_train.replace(b"cell_line", b"cell\x1b[2J")
-    (line,) = refusal(given.write(), cache_dir)
-    assert line.startswith(
-        "  sample_submission.csv: wrong header: found 'file_id,cell\\x1b[2J', expected the names"
-    )
-
-
 def test_what_is_no_file(given: Input, cache_dir: Path) -> None:
     path = given.write() / "y_train.csv"
     makers = {
@@ -116,18 +103,14 @@ def test_what_is_no_file(given: Input, cache_dir: Path) -> None:
     ("y_train", "expected"),
     [
         (HEADER, "no rows below the header"),
-        (",".join(["a"] * 5_000) + "\n", "wrong header: found 'a,a,a,"),
-        (
-            ",".join(["a"] * 6_000) + "\n1" * 2000,
-            "not a table: line 2 has 1 fields, the header 6000",
-        ),
+        ("a," * 5_999 + "a\n1", "not a table: line 2 has 1 fields, the header 6000"),
         ("a," * 1_000_000, "wrong header: found 'a,a,a,"),
         (HEADER + '1,"' + "x\n" * 100_000, "not a table: field larger than field limit"),
         (HEADER + '1,"RT4\n2,"HeLa\n', "1 id with control or invisible characters in the label"),
         (HEADER + "1,He\0La\n", "1 id with control or invisible characters in the label"),
         (HEADER + "1,a\n" * 1_000_001, "not a table: it has more than 1,000,000 rows"),
     ],
-    ids=range(8),
+    ids=range(7),
 )
 def test_absurd_tables(given: Input, cache_dir: Path, y_train: str, expected: str) -> None:
     lines = [one for one in refused(given, cache_dir, y_train) if one.startswith("  y_train")]
