@@ -3,7 +3,6 @@
 import gzip
 import os
 import re
-import socket
 import stat
 import struct
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import END_OF_TAR, pax_entries, pax_entry, tar_entry, tar_header
+from hostile import END_OF_TAR, pax_entry, tar_entry, tar_header
 from tiny_input import Input, make_input, png, refusal
 
 from cellline.data import files, images
@@ -65,7 +64,9 @@ def test_names_that_lead_out_are_strays(given: Input, cache_dir: Path, form: str
 
 def test_names_that_would_drive_the_terminal_are_escaped(given: Input, cache_dir: Path) -> None:
     data = (
-        tar_entry(b"\x1b[2J\xff\n_x.png", b"x") + pax_entry(b"path", b"a\0b") + tar_entry(b"", b"")
+        tar_entry(b"\x1b[2J\xff\n_x.png", b"x")
+        + pax_entry({b"path": b"a\0b"})
+        + tar_entry(b"", b"")
     )
     folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
     assert refusal(folder, cache_dir) == [
@@ -87,16 +88,6 @@ def test_links_in_a_zip_are_refused(given: Input, cache_dir: Path) -> None:
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     folder = write_zip(given, lambda archive: archive.writestr(link, "/etc/passwd"))
     assert refusal(folder, cache_dir) == [f"  images_train.zip: 1 file {LINK}: 00017_green.png"]
-
-
-def test_pipes_and_sockets_in_a_folder_are_refused(given: Input, cache_dir: Path) -> None:
-    inside = given.write() / "images_train"
-    os.mkfifo(inside / "pipe")
-    with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(inside)  # a socket's path may have 107 bytes
-        server.bind("socket")
-        line = f"  images_train: 2 files {LINK}: pipe, socket"
-        assert refusal(given.folder, cache_dir) == [line]
 
 
 @pytest.mark.parametrize("form", [".tar", ".zip"])
@@ -212,10 +203,10 @@ def test_table_of_contents_of_a_zip_is_bounded(given: Input, cache_dir: Path) ->
 def test_what_makes_tarfile_loop_or_recurse(given: Input, cache_dir: Path) -> None:
     """Negative sizes (CVE-2025-8194), sparse maps without end, thousands of nested headers."""
     data = tar_entry(b"00031_red.png", b"x")
-    backwards = pax_entry(b"size", b"-1536") + data
-    header = pax_entries({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"})
+    backwards = pax_entry({b"size": b"-1536"}) + data
+    header = pax_entry({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"})
     endless = header + tar_entry(b"00031_red.png", b"9" * 512)
-    nested = pax_entry(b"path", b"a") * 3000 + data
+    nested = pax_entry({b"path": b"a"}) * 3000 + data
     sparse = tar_header(b"a", kind=b"S", size_field=b"\xff" * 12)
     for attack in (backwards, endless, nested, sparse):
         lines = refusal(write_tar(given, sound_entries(given) + attack), cache_dir)

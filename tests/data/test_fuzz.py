@@ -27,7 +27,7 @@ from cellline.errors import UserError
 SECONDS = 120  # which no input may take
 
 quick = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -54,8 +54,8 @@ PIECES = [
     tar_header(b"a", kind=b"S"),
     tar_header(b"00017_red.png", kind=b"2"),
     tar_entry(b"a", b"../../00017_red.png", b"L"),
-    pax_entry(b"path", b"\x1b[31m\n"),
-    pax_entry(b"size", b"-1536"),
+    pax_entry({b"path": b"\x1b[31m\n"}),
+    pax_entry({b"size": b"-1536"}),
     END_OF_TAR,
 ]
 
@@ -123,16 +123,6 @@ def tar_headers(block: float, mutate: Mutation) -> Mutation:
     return mutate_header
 
 
-def zip_tables(mutate: Mutation) -> Mutation:
-    """Mutate the table of contents, which is at the end of a zip, and keep its length."""
-
-    def mutate_table(data: bytes) -> bytes:
-        table = data[max(data.find(b"PK\1\2"), 0) :]
-        return data[: len(data) - len(table)] + mutate(table)[: len(table)].ljust(len(table), b"\0")
-
-    return mutate_table
-
-
 def png_parts(index: int, kind: bytes, mutate: Mutation, packed: bool) -> Mutation:
     """Mutate the content, packed or not, of one chunk, maybe its kind, and repair its checksum."""
 
@@ -160,7 +150,7 @@ RAW = any_bytes(PIECES)
 MUTATIONS = {
     ".tar": RAW | st.builds(tar_headers, PLACES, RAW),
     ".tar.gz": RAW,
-    ".zip": RAW | st.builds(zip_tables, RAW),
+    ".zip": RAW,
 }
 KINDS = [b"", b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS", b"zTXt", b"acTL", b"ABCD"]
 PNG_PIECES = [SIGNATURE, *(png_chunk(kind, bytes(4)) for kind in KINDS if kind), *PIECES[:3]]

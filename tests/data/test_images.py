@@ -102,7 +102,7 @@ def test_damaged_images_and_other_formats(kind: str) -> None:
 
 ODD = {
     "an animation": list(animation()),
-    "a hundred thousand chunks": [png_chunk(b"abCd", b"")] * 100_000 + [idat(ROWS)],
+    "thousands of chunks": [png_chunk(b"abCd", b"")] * 20_000 + [idat(ROWS)],
     "many parts": [png_chunk(b"IDAT", bytes([byte])) for byte in PACKED],
     "a transparent colour": [png_chunk(b"tRNS", b"\0\5"), idat(ROWS)],
     "gigabytes of rows": [idat(ROWS + bytes(7)), png_chunk(b"IDAT", BOMB)],
