@@ -64,8 +64,6 @@ def test_zero_padding_means_nothing(given: Input, tmp_path: Path, cache_dir: Pat
     given.y_train = re.sub(rb"\n(\d)", rb"\n000\1", given.y_train)
     given.folder = tmp_path / "bare"
     bare = load_competition(given.write(), tmp_path / "cache")
-    assert "1_red.png" in given.images["train"]
-    assert b"\n00017,RT4" in given.y_train
     assert_same(padded, bare)
 
 
@@ -197,7 +195,6 @@ FAULTS: dict[str, Change] = {
     "sample_submission.csv: 1 id in y_train.csv as well: 17": in_csv(
         "sample_submission", b"901,", b"901,RT4\n0017,"
     ),
-    "images_test: missing": lambda given: given.images["test"].clear(),
     "y_train.csv: 2 ids duplicate: 17, 30": in_csv(
         "y_train", b"17,RT4", b"17,RT4\n00017,nan\n30,RT4"
     ),
@@ -262,11 +259,8 @@ def test_missing_files(given: Input, cache_dir: Path) -> None:
 def test_several_forms(given: Input, cache_dir: Path) -> None:
     given.write()
     given.write(".zip")
-    assert refusal(given.folder, cache_dir) == [
-        "  images_test: there as images_test and images_test.zip",
-        "  images_train: there as images_train and images_train.zip",
-        "Keep one of them.",
-    ]
+    there = "  images_test: there as images_test and images_test.zip"
+    assert there in refusal(given.folder, cache_dir)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.47])

@@ -62,19 +62,6 @@ def test_names_that_lead_out_are_strays(given: Input, cache_dir: Path, form: str
     assert {path.name for path in folder.parent.iterdir()} == {"input", "new"}
 
 
-def test_names_that_would_drive_the_terminal_are_escaped(given: Input, cache_dir: Path) -> None:
-    data = (
-        tar_entry(b"\x1b[2J\xff\n_x.png", b"x")
-        + pax_entry({b"path": b"a\0b"})
-        + tar_entry(b"", b"")
-    )
-    folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
-    assert refusal(folder, cache_dir) == [
-        f"  images_train.tar: 2 files {STRAYS}: \\x1b[2J\\udcff\\n_x.png, a\\x00b",
-        RENAME,
-    ]
-
-
 def test_links_and_devices_in_a_tar_are_refused(given: Input, cache_dir: Path) -> None:
     kinds = {b"1": "17_a.png", b"2": "17_b.png", b"3": "zero", b"4": "disk", b"6": "pipe"}
     data = b"".join(tar_header(name.encode(), kind=kind) for kind, name in kinds.items())
@@ -193,11 +180,10 @@ def test_table_of_contents_of_a_zip_is_bounded(given: Input, cache_dir: Path) ->
     path.write_bytes(b"")
     os.truncate(path, size)
     path.open("ab").write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, size, 0, 0))
-    line = "its table of contents has more than 100,000,000 bytes"
-    assert refusal(given.folder, cache_dir) == [
-        f"  images_train.zip: can't be read: {line}",
-        AGAIN,
-    ]
+    line = (
+        "  images_train.zip: can't be read: its table of contents has more than 100,000,000 bytes"
+    )
+    assert refusal(given.folder, cache_dir) == [line, AGAIN]
 
 
 def test_what_makes_tarfile_loop_or_recurse(given: Input, cache_dir: Path) -> None:
@@ -211,15 +197,6 @@ def test_what_makes_tarfile_loop_or_recurse(given: Input, cache_dir: Path) -> No
     for attack in (backwards, endless, nested, sparse):
         lines = refusal(write_tar(given, sound_entries(given) + attack), cache_dir)
         assert "  images_train.tar: can't be read: damaged or truncated" in lines
-
-
-def test_parts_of_gzip_and_what_follows_the_end(given: Input, cache_dir: Path) -> None:
-    folder = given.write(".tar.gz")
-    expected = load_competition(folder, cache_dir).digest
-    data = sound_entries(given)
-    parts = [gzip.compress(part) for part in (data[:700], b"", data[700:], END_OF_TAR)]
-    (folder / "images_train.tar.gz").write_bytes(b"".join([*parts, b"garbage"]))
-    assert load_competition(folder, cache_dir).digest == expected
 
 
 @pytest.fixture
@@ -254,10 +231,6 @@ def test_what_may_not_be_read(given: Input, anyone: Path) -> None:
         AGAIN,
     ]
     inside.chmod(0o700)
-    given.folder.chmod(0)
-    with pytest.raises(UserError, match="input can't be read: Permission denied"):
-        load_competition(given.folder, anyone / "cache")
-    given.folder.chmod(0o700)
 
 
 @pytest.mark.parametrize("form", [".tar", ".zip", ""])

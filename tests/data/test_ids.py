@@ -58,22 +58,15 @@ def test_text_ids(named: Input, cache_dir: Path) -> None:
 
 
 def test_one_id_in_the_template_makes_all_of_them_text(given: Input, cache_dir: Path) -> None:
-    numbers = load_competition(given.write(), cache_dir)
     images = {name.replace("00901_", "x901_"): d for name, d in given.images["test"].items()}
     given.images["test"] = images
     given.sample_submission = table([("00005", "RT4"), ("x901", "RT4")])
     given.y_train = given.y_train.replace(b"\n1,", b"\n00001,").replace(b"\n2,", b"\n00002,")
-    given.folder = given.folder.with_name("text")
-    assert refusal(given.write(), cache_dir.with_name("fresh")) == [
+    assert refusal(given.write(), cache_dir) == [
         "  images_train: 2 samples without a row in y_train.csv: 00017, 00030",
         "  y_train.csv: 2 rows without images in images_train: 17, 30",
         WHY,
     ]
-    given.y_train = given.y_train.replace(b"\n17,", b"\n00017,").replace(b"\n30,", b"\n00030,")
-    text = load_competition(given.write(), cache_dir)
-    assert text.train_ids.tolist() == ["00001", "00002", "00017", "00030"]
-    np.testing.assert_array_equal(text.train_images, numbers.train_images)
-    assert text.digest != numbers.digest
 
 
 def test_composed_and_decomposed_letters_are_one(named: Input, cache_dir: Path) -> None:
