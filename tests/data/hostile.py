@@ -27,13 +27,8 @@ def tar_entry(name: bytes, data: bytes, kind: bytes = b"0") -> bytes:
     return tar_header(name, len(data), kind) + data + bytes(-len(data) % 512)
 
 
-def pax_entry(key: bytes, value: bytes) -> bytes:
-    """Return a pax header of one record, such as `15 size=-1536`."""
-    return pax_entries({key: value})
-
-
-def pax_entries(records: dict[bytes, bytes]) -> bytes:
-    """Return a pax header of several records."""
+def pax_entry(records: dict[bytes, bytes]) -> bytes:
+    """Return a pax header of records such as `15 size=-1536`."""
     data = b""
     for key, value in records.items():
         length = bare = len(key) + len(value) + 3

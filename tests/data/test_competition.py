@@ -50,13 +50,10 @@ def test_reads_all_parts(given: Input, cache_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [".tar", ".tar.gz", ".tgz", ".zip"])
-@pytest.mark.parametrize("prefix", [True, False])
-def test_all_forms_are_the_same(
-    given: Input, tmp_path: Path, cache_dir: Path, form: str, prefix: bool
-) -> None:
+def test_all_forms_are_the_same(given: Input, tmp_path: Path, cache_dir: Path, form: str) -> None:
     folder = load_competition(given.write(), cache_dir)
     given.folder = tmp_path / "other"
-    other = load_competition(given.write(form, prefix=prefix, reverse=True), tmp_path / "cache")
+    other = load_competition(given.write(form, reverse=True), tmp_path / "cache")
     assert_same(folder, other)
 
 
@@ -67,21 +64,14 @@ def test_zero_padding_means_nothing(given: Input, tmp_path: Path, cache_dir: Pat
     given.y_train = re.sub(rb"\n(\d)", rb"\n000\1", given.y_train)
     given.folder = tmp_path / "bare"
     bare = load_competition(given.write(), tmp_path / "cache")
-    assert "1_red.png" in given.images["train"]
-    assert b"\n00017,RT4" in given.y_train
     assert_same(padded, bare)
 
 
-@pytest.mark.parametrize("channels", [("dna",), ("er", "nucleus_2")])
-def test_other_channels(tmp_path: Path, cache_dir: Path, channels: tuple[str, ...]) -> None:
-    given = make_input(tmp_path / "input", channels)
-    loaded = load_competition(given.write(), cache_dir, channels)
-    assert loaded.channels == channels
+def test_other_channels(tmp_path: Path, cache_dir: Path) -> None:
+    given = make_input(tmp_path / "input", ("er", "nucleus_2"))
+    loaded = load_competition(given.write(), cache_dir, ("er", "nucleus_2"))
+    assert loaded.channels == ("er", "nucleus_2")
     np.testing.assert_array_equal(loaded.test_images[0], given.pixels[5])
-    given = make_input(tmp_path / "renamed", [name.upper() for name in channels])
-    renamed = load_competition(given.write(), cache_dir, [name.upper() for name in channels])
-    np.testing.assert_array_equal(loaded.test_images, renamed.test_images)
-    assert loaded.test_digest != renamed.test_digest
 
 
 def test_channel_order_is_the_arrays(given: Input, cache_dir: Path) -> None:
@@ -89,7 +79,6 @@ def test_channel_order_is_the_arrays(given: Input, cache_dir: Path) -> None:
     two = load_competition(given.folder, cache_dir, ("yellow", "red", "blue"))
     np.testing.assert_array_equal(one.train_images[:, ::-1], two.train_images)
     assert one.digest != two.digest
-    assert one.test_digest != two.test_digest
 
 
 def test_litter_is_skipped(given: Input, cache_dir: Path) -> None:
@@ -132,8 +121,8 @@ def test_blank_images_are_a_warning(given: Input, cache_dir: Path) -> None:
     given.images["train"] |= {"00017_blue.png": blank, "00002_blue.png": blank}
     given.images["test"]["00901_red.png"] = blank
     expected = (
-        "images_train: 2 blue images are all zero: 2, 17",
-        "images_test: 1 red image is all zero: 901",
+        "images_train: 2 blue images all zero: 2, 17",
+        "images_test: 1 red image all zero: 901",
     )
     assert load_competition(given.write(), cache_dir).warnings == expected
     assert load_competition(given.folder, cache_dir).warnings == expected
@@ -177,215 +166,85 @@ FLIPPED = bytearray(GOOD)
 FLIPPED[-6] ^= 1  # in the checksum of the last chunk
 
 AGAIN = "Download or copy what is damaged again."
-NAMES = "<id>_<channel>.png"
-UNKNOWN = (
-    "The channels are blue, red, yellow; if they have other names, "
-    'set --channels (--channels "" for files <id>.png).'
-)
-NUMBERS = "Ids are whole numbers if all in sample_submission.csv are, else text."
+NAMES = "not named <id>_<channel>.png (channels: blue, red, yellow)"
+UNKNOWN = 'If the channels have other names, set --channels (--channels "" for files <id>.png).'
 LABEL_THEM = "Give every sample a label, or remove it together with its images."
-UNREADABLE = "images are damaged, truncated or not PNG"
 
-FAULTS: list[tuple[Change, list[str]]] = [
-    (
-        in_images("train", _00017_red=None, _00001_red=None, _00002_blue=None),
-        [
-            "  images_train: 1 sample has no channel blue: 2",
-            "  images_train: 2 samples have no channel red: 1, 17",
-        ],
+FAULTS: dict[str, Change] = {
+    "images_train: 2 samples without channel red: 1, 17": in_images(
+        "train", _00017_red=None, _00001_red=None
     ),
-    (
-        in_images("train", _00017_red=GOOD[:-20], _00001_red=GOOD[:10], _00001_blue=b"GIF89a"),
-        [f"  images_train: 3 {UNREADABLE}: 00001_blue.png, 00001_red.png, 00017_red.png", AGAIN],
+    "images_train: 3 images damaged, truncated or not PNG: 00001_blue.png, 00001_red.png, "
+    "00017_red.png": in_images(
+        "train", _00017_red=GOOD[:-20], _00001_blue=b"GIF89a", _00001_red=bytes(FLIPPED)
     ),
-    (
-        in_images("test", _00005_red=bytes(FLIPPED), _00005_blue=b""),
-        [f"  images_test: 2 {UNREADABLE}: 00005_blue.png, 00005_red.png", AGAIN],
+    "images_train: 1 image not 8-bit grayscale but 1-bit: 00001_red.png": in_images(
+        "train", _00001_red=png(np.zeros((8, 6), np.uint8), "1")
     ),
-    (
-        in_images(
-            "train",
-            _00017_red=png(np.zeros((8, 6), np.uint8), "RGB"),
-            _00002_red=png(np.zeros((8, 6), np.uint8), "RGB"),
-            _00001_red=png(np.zeros((8, 6), np.uint8), "1"),
-        ),
-        [
-            "  images_train: 1 image is not 8-bit grayscale but 1-bit: 00001_red.png",
-            "  images_train: 2 images are not 8-bit grayscale but RGB: "
-            "00002_red.png, 00017_red.png",
-        ],
+    "images_test: 1 image not 6 x 8 pixels like the first: 00901_red.png (8 x 6)": in_images(
+        "test", _00901_red=png(np.zeros((6, 8), np.uint8))
     ),
-    (
-        in_images("train", _00017_red=png(np.zeros((6, 8), np.uint8))),
-        ["  images_train: 1 image is not 6 x 8 pixels like the first: 00017_red.png (8 x 6)"],
+    f"images_train: 4 files {NAMES}: {'9' * 20}_red.png, notes.png, sub/7_red.png, x_red.png": (
+        in_images("train", notes=b"", _x_red=GOOD, **{"9" * 20 + "_red": GOOD, "sub/7_red": GOOD})
     ),
-    (
-        in_images("train", _00017_red=png(np.zeros((1, 5000), np.uint8))),
-        ["  images_train: 1 image is larger than 4096 x 4096 pixels or 32 MiB: 00017_red.png"],
+    f"images_test: 2 files {NAMES}: 00005_green.png, 00901_green.png": rename(
+        "test", "_red", "_green"
     ),
-    (
-        in_images("train", notes=b"", _x_red=GOOD, **{"9" * 20 + "_red": GOOD}),
-        [
-            f"  images_train: 3 files belong to nothing, expected files named {NAMES}: "
-            f"{'9' * 20}_red.png, notes.png, x_red.png"
-        ],
+    "images_train: 1 image stored twice: 17_red.png": in_images("train", _17_red=GOOD),
+    "y_train.csv: 1 row without images in images_train: 17": rename("train", "00017", "00018"),
+    "sample_submission.csv: 1 id in y_train.csv as well: 17": in_csv(
+        "sample_submission", b"901,", b"901,RT4\n0017,"
     ),
-    (
-        in_images("train", _17=GOOD),
-        ["  images_train: 1 image is of an unknown channel: 17.png", UNKNOWN],
+    "y_train.csv: 2 ids duplicate: 17, 30": in_csv(
+        "y_train", b"17,RT4", b"17,RT4\n00017,nan\n30,RT4"
     ),
-    (
-        in_images("train", **{"sub/00017_red": GOOD, "a\x1b\n_b": GOOD}),
-        [
-            f"  images_train: 2 files belong to nothing, expected files named {NAMES}: "
-            "a\\x1b\\n_b.png, sub/00017_red.png"
-        ],
+    "y_train.csv: 4 ids not whole and non-negative: '', '-3', '1.0', '²'": in_csv(
+        "y_train", b"\n17,RT4", b"\n17,RT4\n-3,RT4\n1.0,RT4\n,RT4\n\xc2\xb2,RT4"
     ),
-    (
-        rename("test", "_red", "_green"),
-        [
-            "  images_test: 2 images are of an unknown channel: 00005_green.png, 00901_green.png",
-            "  images_test: 2 samples have no channel red: 5, 901",
-            UNKNOWN,
-        ],
+    "y_train.csv: not a table: Expected 2 fields in line 4, saw 3": in_csv(
+        "y_train", b"\n17,RT4", b"\n17,RT4,RT4"
     ),
-    (
-        in_images("test", _00777_dna=GOOD),
-        [
-            "  images_test: 1 image is of an unknown channel: 00777_dna.png",
-            *(f"  images_test: 1 sample has no channel {channel}: 777" for channel in CHANNELS),
-            "  images_test: 1 sample has no row in sample_submission.csv: 777",
-            UNKNOWN,
-        ],
+    "y_train.csv: fewer than two classes: found 'RT4'": lambda given: setattr(
+        given, "y_train", re.sub(rb",(HeLa|A549)", b",RT4", given.y_train)
     ),
-    (
-        in_images("train", _17_red=GOOD),
-        ["  images_train: 1 image is stored twice: 17_red.png"],
+    "y_train.csv: wrong header: found 'id,cell_line', expected 'file_id,cell_line' as in "
+    "sample_submission.csv": in_csv("y_train", b"file_id,", b"id,"),
+    "sample_submission.csv: wrong header: found '5,RT4', expected the names of two columns, first "
+    "the ids', then the labels', such as 'file_id,cell_line'": in_csv(
+        "sample_submission", b"file_id,cell_line\n", b""
     ),
-    (
-        rename("train", "00017", "00018"),
-        [
-            "  images_train: 1 sample has no row in y_train.csv: 18",
-            "  y_train.csv: 1 row has no images in images_train: 17",
-        ],
+    "y_train.csv: not a table: empty, expected a header such as 'file_id,cell_line'": (
+        lambda given: setattr(given, "y_train", b"\n")
     ),
-    (
-        lambda given: given.images["test"].update(given.images["train"]),
-        ["  images_test: 4 samples have no row in sample_submission.csv: 1, 2, 17, 30"],
-    ),
-    (
-        in_csv("sample_submission", b"901,", b"901,RT4\n0017,"),
-        [
-            "  sample_submission.csv: 1 id is in y_train.csv as well: 17",
-            "  sample_submission.csv: 1 row has no images in images_test: 17",
-        ],
-    ),
-    (
-        lambda given: given.images["test"].clear(),
-        ["  images_test: missing", competition._EXPECTED],
-    ),
-    (
-        in_csv("y_train", b"17,RT4", b"17,RT4\n00017,HeLa\n30,RT4"),
-        ["  y_train.csv: 2 ids are duplicate: 17, 30"],
-    ),
-    (  # of which the first counts
-        in_csv("y_train", b"17,RT4", b"17,RT4\n17,\n17,nan"),
-        ["  y_train.csv: 1 id is duplicate: 17"],
-    ),
-    (
-        in_csv("sample_submission", b"5,RT4", b"5,RT4\n05,RT4"),
-        ["  sample_submission.csv: 1 id is duplicate: 5"],
-    ),
-    (
-        in_csv("y_train", b"\n17,RT4", b"\n17,RT4\n-3,RT4\n1.0,RT4\n,RT4\n\xc2\xb2,RT4"),
-        [
-            "  y_train.csv: 4 ids are not whole and non-negative: '', '-3', '1.0', '²'",
-            NUMBERS,
-        ],
-    ),
-    (
-        in_csv("sample_submission", b"901,", b",RT4\n90\xe2\x80\xae1,"),
-        [
-            "  images_test: 1 sample has no row in sample_submission.csv: 901",
-            "  sample_submission.csv: 2 ids are not whole and non-negative: '', '90\\u202e1'",
-            NUMBERS,
-        ],
-    ),
-    (
-        in_csv("y_train", b"\n17,RT4\n", b"\n17\n"),
-        ["  y_train.csv: 1 id has an empty label: 17", LABEL_THEM],
-    ),
-    (
-        in_csv("y_train", b"\n17,RT4", b"\n17,RT4,RT4"),
-        ["  y_train.csv: not a CSV: Expected 2 fields in line 4, saw 3"],
-    ),
-    (
-        lambda given: setattr(given, "y_train", re.sub(rb",(HeLa|A549)", b",RT4", given.y_train)),
-        ["  y_train.csv: fewer than two classes: found 'RT4'"],
-    ),
-    (
-        in_csv("y_train", b"file_id,", b"id,"),
-        [
-            "  y_train.csv: wrong header: found 'id,cell_line', "
-            "expected 'file_id,cell_line' as in sample_submission.csv"
-        ],
-    ),
-    (
-        in_csv("sample_submission", b"file_id,cell_line\n", b""),
-        [
-            "  sample_submission.csv: wrong header: found '5,RT4', expected the names of two "
-            "columns, first the ids', then the labels', such as 'file_id,cell_line'"
-        ],
-    ),
-    (
-        lambda given: setattr(given, "sample_submission", b"file_id,cell_line\n"),
-        [
-            "  images_test: 2 samples have no row in sample_submission.csv: 5, 901",
-            "  sample_submission.csv: no rows below the header",
-        ],
-    ),
-    (
-        lambda given: setattr(given, "y_train", b"\n"),
-        ["  y_train.csv: empty, expected a header such as 'file_id,cell_line'"],
-    ),
-]
+}
 
 
-@pytest.mark.parametrize(("change", "expected"), FAULTS, ids=[str(fault[1][0]) for fault in FAULTS])
-def test_every_fault_is_named(
-    given: Input, cache_dir: Path, change: Change, expected: list[str]
-) -> None:
+@pytest.mark.parametrize(("expected", "change"), FAULTS.items(), ids=range(len(FAULTS)))
+def test_every_fault_is_named(given: Input, cache_dir: Path, expected: str, change: Change) -> None:
     change(given)
-    assert refusal(given.write(), cache_dir) == expected
+    assert f"  {expected}" in refusal(given.write(), cache_dir)
 
 
 def test_all_faults_are_reported_at_once(given: Input, cache_dir: Path) -> None:
-    in_images("train", _00017_red=None, notes=b"x", _00030_red=bytes(FLIPPED))(given)
+    given.images["train"] |= {f"x{number}.png": b"x" for number in range(7)}
+    in_images("train", _00017_red=None, _00030_red=bytes(FLIPPED))(given)
     in_csv("y_train", b"HeLa", b"")(given)
     in_csv("sample_submission", b"901", b"902")(given)
     assert refusal(given.write(".tar"), cache_dir) == [
-        "  images_test.tar: 1 sample has no row in sample_submission.csv: 901",
-        "  images_train.tar: 1 file belongs to nothing, expected files named "
-        "<id>_<channel>.png: notes.png",
-        "  images_train.tar: 1 image is damaged, truncated or not PNG: 00030_red.png",
-        "  images_train.tar: 1 sample has no channel red: 17",
-        "  sample_submission.csv: 1 row has no images in images_test.tar: 902",
-        "  y_train.csv: 1 id has an empty label: 2",
+        "  images_test.tar: 1 sample without a row in sample_submission.csv: 901",
+        "  images_train.tar: 1 image damaged, truncated or not PNG: 00030_red.png",
+        "  images_train.tar: 1 sample without channel red: 17",
+        f"  images_train.tar: 7 files {NAMES}: x0.png, x1.png, x2.png, x3.png, x4.png and 2 more",
+        "  sample_submission.csv: 1 row without images in images_test.tar: 902",
+        "  y_train.csv: 1 id without a label (empty or nan): 2",
         LABEL_THEM,
+        UNKNOWN,
         AGAIN,
     ]
 
 
-def test_many_culprits_are_counted(tmp_path: Path, cache_dir: Path) -> None:
-    given = make_input(tmp_path / "input", labels={i: f"class {i % 3}" for i in range(1, 18)})
-    rename("train", "_red", "_green")(given)
-    assert "  images_train: 17 samples have no channel red: 1, 2, 3, 4, 5 and 12 more" in refusal(
-        given.write(), cache_dir
-    )
-
-
 def test_missing_folder(tmp_path: Path, cache_dir: Path) -> None:
-    with pytest.raises(UserError, match=r"absent has 1 problem:\n  .*absent: no such folder\n.*as"):
+    with pytest.raises(UserError, match=r"absent can't be read: No such file or directory\.\nExp"):
         load_competition(tmp_path / "absent", cache_dir)
 
 
@@ -400,40 +259,19 @@ def test_missing_files(given: Input, cache_dir: Path) -> None:
 def test_several_forms(given: Input, cache_dir: Path) -> None:
     given.write()
     given.write(".zip")
-    assert refusal(given.folder, cache_dir) == [
-        "  images_test: there 2 times: images_test and images_test.zip",
-        "  images_train: there 2 times: images_train and images_train.zip",
-        "Keep one of them.",
-    ]
+    there = "  images_test: there as images_test and images_test.zip"
+    assert there in refusal(given.folder, cache_dir)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.4, 0.47, 0.5])
+@pytest.mark.parametrize("part", [0.0, 0.47])
 @pytest.mark.parametrize("form", [".tar", ".tar.gz", ".zip"])
 def test_truncated_archive(given: Input, cache_dir: Path, form: str, part: float) -> None:
     archive = given.write(form) / f"images_train{form}"
     os.truncate(archive, int(archive.stat().st_size * part))
-    in_csv("sample_submission", b"901", b"902")(given)
-    (given.folder / "sample_submission.csv").write_bytes(given.sample_submission)
     lines = refusal(given.folder, cache_dir)
+    assert f"  images_train{form}: can't be read: damaged or truncated" in lines
     # The member in which a tar breaks off may be named, but not all that the archive lacks.
-    named = rf"  images_train{form}: 1 (image is|file can't be read).*damaged or truncated.*"
-    assert [line for line in lines if not re.fullmatch(named, line)] == [
-        f"  images_test{form}: 1 sample has no row in sample_submission.csv: 901",
-        f"  images_train{form}: can't be read: damaged or truncated",
-        f"  sample_submission.csv: 1 row has no images in images_test{form}: 902",
-        AGAIN,
-    ]
-
-
-def test_tar_broken_in_the_middle(given: Input, cache_dir: Path) -> None:
-    archive = given.write(".tar") / "images_train.tar"
-    data = bytearray(archive.read_bytes())
-    data[1024 * 3 : 1024 * 3 + 512] = (
-        b"x" * 512
-    )  # a member's header, which tarfile takes for the end
-    archive.write_bytes(data)
-    line = "  images_train.tar: can't be read: damaged or truncated"
-    assert refusal(given.folder, cache_dir) == [line, AGAIN]
+    assert not any("without" in line for line in lines)
 
 
 def test_links_are_not_followed(given: Input, cache_dir: Path) -> None:
@@ -442,31 +280,12 @@ def test_links_are_not_followed(given: Input, cache_dir: Path) -> None:
     image.symlink_to(given.folder.parent / "elsewhere.png")
     (image.parent / "more").symlink_to(given.folder.parent)
     assert refusal(given.folder, cache_dir) == [
-        "  images_train: 2 entries are not regular (links, devices, pipes): 00017_red.png, more",
-        "  images_train: 1 sample has no channel red: 17",
+        "  images_train: 1 sample without channel red: 17",
+        "  images_train: 2 files not regular (a link, device or pipe): 00017_red.png, more",
     ]
-
-
-def test_encrypted_zip(given: Input, cache_dir: Path) -> None:
-    archive = given.write(".zip") / "images_test.zip"
-    data = archive.read_bytes()
-    name = data.index(b"images_test/00005_red.png", data.index(b"PK\x01\x02"))
-    flags = name - 46 + 8  # in the member's record of the central directory
-    archive.write_bytes(data[:flags] + b"\x01" + data[flags + 1 :])
-    line = "  images_test.zip: 1 file can't be read (encrypted): 00005_red.png"
-    assert refusal(given.folder, cache_dir) == [line, AGAIN]
 
 
 @pytest.mark.parametrize("channels", [(), ("red", "red")])
 def test_channels_must_differ(given: Input, cache_dir: Path, channels: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="--channels"):
         load_competition(given.write(), cache_dir, channels)
-
-
-def test_large_files_are_not_read(
-    given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given.images["test"]["00005_red.png"] = GOOD + bytes(1000)
-    monkeypatch.setattr("cellline.data.images.MAX_BYTES", 1000)
-    line = "  images_test: 1 image is larger than 4096 x 4096 pixels or 32 MiB: 00005_red.png"
-    assert refusal(given.write(), cache_dir) == [line]

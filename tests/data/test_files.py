@@ -3,7 +3,6 @@
 import gzip
 import os
 import re
-import socket
 import stat
 import struct
 import tempfile
@@ -11,13 +10,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hostile import END_OF_TAR, pax_entries, pax_entry, tar_entry, tar_header
+from hostile import END_OF_TAR, pax_entry, tar_entry, tar_header
 from tiny_input import Input, make_input, png, refusal
 
-from cellline.data import cache, files
+from cellline.data import files, images
 from cellline.data.competition import load_competition
 from cellline.errors import UserError
 
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.usefixtures("bounded")
 
 GOOD = png(np.zeros((8, 6), np.uint8))
 AGAIN = "Download or copy what is damaged again."
-STRAY = "belongs to nothing, expected files named <id>_<channel>.png"
-STRAYS = "belong to nothing, expected files named <id>_<channel>.png"
-CLIMBING = ["../../../outside_red.png", "/tmp/outside_red.png", "images_test/../1_red.png"]
-BACKSLASHES = ["a\\..\\outside_red.png", "C:\\outside_red.png", "images_train\\00001_red.png"]
+STRAYS = "not named <id>_<channel>.png (channels: blue, red, yellow)"
+RENAME = 'If the channels have other names, set --channels (--channels "" for files <id>.png).'
+OUTSIDE = ["../../../outside_red.png", "/tmp/outside_red.png", "a\\..\\outside_red.png"]
+LINK = "not regular (a link, device or pipe)"
 
 
 def sound_entries(given: Input) -> bytes:
@@ -51,95 +51,47 @@ def write_zip(given: Input, add: Callable[[zipfile.ZipFile], None]) -> Path:
     return folder
 
 
-# Names that lead out of the archive.
-
-
-@pytest.mark.parametrize("form", [".tar", ".tar.gz"])
-def test_climbing_names_in_a_tar_are_strays(given: Input, cache_dir: Path, form: str) -> None:
-    climbing = b"".join(tar_entry(name.encode(), b"x") for name in CLIMBING)
-    folder = write_tar(given, sound_entries(given) + climbing + END_OF_TAR, form)
+@pytest.mark.parametrize("form", [".tar.gz", ".zip"])
+def test_names_that_lead_out_are_strays(given: Input, cache_dir: Path, form: str) -> None:
+    given.images["train"] |= dict.fromkeys(OUTSIDE, GOOD)
+    folder = given.write(form, prefix=False)
     assert refusal(folder, cache_dir) == [
-        f"  images_train{form}: 3 files {STRAYS}: {', '.join(CLIMBING)}"
+        f"  images_train{form}: 3 files {STRAYS}: {', '.join(OUTSIDE)}",
+        RENAME,
     ]
     assert {path.name for path in folder.parent.iterdir()} == {"input", "new"}
-
-
-def test_climbing_names_in_a_zip_are_strays(given: Input, cache_dir: Path) -> None:
-    def add(archive: zipfile.ZipFile) -> None:
-        for name in BACKSLASHES:
-            archive.writestr(name, b"x")
-
-    folder = write_zip(given, add)
-    assert refusal(folder, cache_dir) == [
-        f"  images_train.zip: 3 files {STRAYS}: {', '.join(sorted(BACKSLASHES))}"
-    ]
-    assert {path.name for path in folder.parent.iterdir()} == {"input", "new"}
-
-
-def test_names_that_would_drive_the_terminal_are_escaped(given: Input, cache_dir: Path) -> None:
-    data = (
-        tar_entry(b"\x1b[2J\xff\n_x.png", b"x") + pax_entry(b"path", b"a\0b") + tar_entry(b"", b"")
-    )
-    folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
-    assert refusal(folder, cache_dir) == [
-        f"  images_train.tar: 2 files {STRAYS}: \\x1b[2J\\udcff\\n_x.png, a\\x00b"
-    ]
-
-
-# What is not a file.
 
 
 def test_links_and_devices_in_a_tar_are_refused(given: Input, cache_dir: Path) -> None:
     kinds = {b"1": "17_a.png", b"2": "17_b.png", b"3": "zero", b"4": "disk", b"6": "pipe"}
     data = b"".join(tar_header(name.encode(), kind=kind) for kind, name in kinds.items())
     folder = write_tar(given, sound_entries(given) + data + END_OF_TAR)
-    assert refusal(folder, cache_dir) == [
-        "  images_train.tar: 5 entries are not regular (links, devices, pipes): "
-        "17_a.png, 17_b.png, disk, pipe, zero"
-    ]
+    line = f"  images_train.tar: 5 files {LINK}: 17_a.png, 17_b.png, disk, pipe, zero"
+    assert refusal(folder, cache_dir) == [line]
 
 
 def test_links_in_a_zip_are_refused(given: Input, cache_dir: Path) -> None:
-    def add(archive: zipfile.ZipFile) -> None:
-        link = zipfile.ZipInfo("00017_green.png")
-        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(link, "/etc/passwd")
-
-    assert refusal(write_zip(given, add), cache_dir) == [
-        "  images_train.zip: 1 entry is not regular (links, devices, pipes): 00017_green.png"
-    ]
+    link = zipfile.ZipInfo("00017_green.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    folder = write_zip(given, lambda archive: archive.writestr(link, "/etc/passwd"))
+    assert refusal(folder, cache_dir) == [f"  images_train.zip: 1 file {LINK}: 00017_green.png"]
 
 
-def test_pipes_and_sockets_in_a_folder_are_refused(given: Input, cache_dir: Path) -> None:
-    inside = given.write() / "images_train"
-    os.mkfifo(inside / "pipe")
-    with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(inside)  # a socket's path may have 107 bytes
-        server.bind("socket")
-        assert refusal(given.folder, cache_dir) == [
-            "  images_train: 2 entries are not regular (links, devices, pipes): pipe, socket"
-        ]
-
-
-@pytest.mark.parametrize("form", [".tar", ".tar.gz", ".zip"])
+@pytest.mark.parametrize("form", [".tar", ".zip"])
 def test_pipes_and_devices_in_place_of_an_archive(given: Input, cache_dir: Path, form: str) -> None:
     path = given.write(form) / f"images_train{form}"
     for replace in (os.mkfifo, partial(os.symlink, "/dev/zero")):
         path.unlink()
         replace(path)
-        (line, *_) = refusal(given.folder, cache_dir)
-        assert line == "  images_train: neither a folder nor an archive"
+        line = f"  images_train{form}: can't be read: Not a regular file"
+        assert refusal(given.folder, cache_dir) == [line, AGAIN]
 
 
-# What claims too much.
-
-
-@pytest.mark.parametrize("form", [".tar", ".tar.gz"])
 @pytest.mark.parametrize("kind", [b"L", b"x"])
-def test_headers_of_many_megabytes(given: Input, cache_dir: Path, form: str, kind: bytes) -> None:
+def test_headers_of_many_megabytes(given: Input, cache_dir: Path, kind: bytes) -> None:
     data = tar_entry(b"a", bytes(8 << 20), kind)
-    folder = write_tar(given, sound_entries(given) + data, form)
-    line = f"  images_train{form}: can't be read: a header in it is longer than any name"
+    folder = write_tar(given, sound_entries(given) + data, ".tar.gz")
+    line = "  images_train.tar.gz: can't be read: a header in it is longer than any name"
     assert refusal(folder, cache_dir) == [line, AGAIN]
 
 
@@ -148,9 +100,7 @@ def test_headers_of_many_megabytes(given: Input, cache_dir: Path, form: str, kin
 def test_absurd_sizes(given: Input, cache_dir: Path, form: str, claim: bytes) -> None:
     data = tar_header(b"00017_red.png", size_field=claim)
     lines = refusal(write_tar(given, sound_entries(given) + data, form), cache_dir)
-    told = (
-        r"can't be read: (it would unpack to more than 6\d MiB, far too much|damaged or truncated)"
-    )
+    told = r"can't be read: (it would unpack to more than 6\d MiB|damaged or truncated)"
     assert any(re.search(told, line) for line in lines)
 
 
@@ -158,8 +108,7 @@ def test_bombs_in_a_tar_are_not_unpacked(given: Input, cache_dir: Path) -> None:
     folder = given.write(".tar.gz")
     part = gzip.compress(tar_entry(b"00017_red.png", bytes(1 << 20)))
     (folder / "images_train.tar.gz").write_bytes(part * 110)
-    lines = refusal(folder, cache_dir)
-    assert any("can't be read: it would unpack to more than" in line for line in lines)
+    assert "can't be read: it would unpack to more than" in "".join(refusal(folder, cache_dir))
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +140,7 @@ def test_bombs_that_lie_about_their_size(given: Input, cache_dir: Path, bomb: by
     data[at : at + 4] = struct.pack("<I", 500)
     (given.write(".zip") / "images_train.zip").write_bytes(data)
     assert refusal(given.folder, cache_dir) == [
-        "  images_train.zip: 1 file can't be read (damaged or truncated): 00017_blue.png",
+        "  images_train.zip: 1 file that can't be read (damaged or truncated): 00017_blue.png",
         AGAIN,
     ]
 
@@ -199,11 +148,9 @@ def test_bombs_that_lie_about_their_size(given: Input, cache_dir: Path, bomb: by
 def test_methods_that_inflate_without_bounds_are_refused(given: Input, cache_dir: Path) -> None:
     data = given.images["train"].pop("00017_blue.png")
     folder = write_zip(given, lambda at: at.writestr("00017_blue.png", data, zipfile.ZIP_BZIP2))
-    assert refusal(folder, cache_dir) == [
-        "  images_train.zip: 1 file can't be read (not packed by deflate, the usual method): "
-        "00017_blue.png",
-        AGAIN,
-    ]
+    why = "encrypted, or not packed by deflate, the usual method"
+    line = f"  images_train.zip: 1 file that can't be read ({why}): 00017_blue.png"
+    assert refusal(folder, cache_dir) == [line, AGAIN]
 
 
 def test_entries_of_a_zip_that_share_their_bytes(given: Input, cache_dir: Path) -> None:
@@ -218,56 +165,38 @@ def test_entries_of_a_zip_that_share_their_bytes(given: Input, cache_dir: Path) 
     ]
 
 
-@pytest.mark.parametrize("form", ["", ".tar", ".tar.gz", ".zip"])
+@pytest.mark.parametrize("form", ["", ".tar", ".zip"])
 def test_too_many_files(
     given: Input, cache_dir: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MAX_ENTRIES", 7)
-    assert f"  images_train{form}: can't be read: it holds more than 7 files" in refusal(
-        given.write(form), cache_dir
-    )
+    line = f"  images_train{form}: can't be read: it holds more than 7 files"
+    assert line in refusal(given.write(form), cache_dir)
 
 
 def test_table_of_contents_of_a_zip_is_bounded(given: Input, cache_dir: Path) -> None:
     path = given.write(".zip") / "images_train.zip"
     size = 200 << 20
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, size, 0, 0)
     path.write_bytes(b"")
     os.truncate(path, size)
-    path.open("ab").write(end)
-    assert refusal(given.folder, cache_dir) == [
-        "  images_train.zip: can't be read: its table of contents is larger than 100,000,000 "
-        "bytes, what 1,000,000 files need",
-        AGAIN,
-    ]
+    path.open("ab").write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, size, 0, 0))
+    line = (
+        "  images_train.zip: can't be read: its table of contents has more than 100,000,000 bytes"
+    )
+    assert refusal(given.folder, cache_dir) == [line, AGAIN]
 
 
 def test_what_makes_tarfile_loop_or_recurse(given: Input, cache_dir: Path) -> None:
     """Negative sizes (CVE-2025-8194), sparse maps without end, thousands of nested headers."""
     data = tar_entry(b"00031_red.png", b"x")
-    backwards = pax_entry(b"size", b"-1536") + data
-    header = pax_entries({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"})
+    backwards = pax_entry({b"size": b"-1536"}) + data
+    header = pax_entry({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"})
     endless = header + tar_entry(b"00031_red.png", b"9" * 512)
-    nested = pax_entry(b"path", b"a") * 3000 + data
+    nested = pax_entry({b"path": b"a"}) * 3000 + data
     sparse = tar_header(b"a", kind=b"S", size_field=b"\xff" * 12)
     for attack in (backwards, endless, nested, sparse):
         lines = refusal(write_tar(given, sound_entries(given) + attack), cache_dir)
         assert "  images_train.tar: can't be read: damaged or truncated" in lines
-
-
-# What is odd, and right.
-
-
-def test_parts_of_gzip_and_what_follows_the_end(given: Input, cache_dir: Path) -> None:
-    folder = given.write(".tar.gz")
-    expected = load_competition(folder, cache_dir).digest
-    data = sound_entries(given)
-    parts = [gzip.compress(part) for part in (data[:700], b"", data[700:], END_OF_TAR)]
-    (folder / "images_train.tar.gz").write_bytes(b"".join([*parts, b"garbage"]))
-    assert load_competition(folder, cache_dir).digest == expected
-
-
-# What can't be read, or changes.
 
 
 @pytest.fixture
@@ -291,30 +220,17 @@ def test_what_may_not_be_read(given: Input, anyone: Path) -> None:
     (inside / "00017_red.png").chmod(0)
     (given.folder / "y_train.csv").chmod(0)
     assert refusal(given.folder, anyone / "cache") == [
-        "  images_train: 1 file can't be read (Permission denied): 00017_red.png",
+        "  images_train: 1 file that can't be read (Permission denied): 00017_red.png",
         "  y_train.csv: can't be read: Permission denied",
         AGAIN,
     ]
     (given.folder / "y_train.csv").chmod(0o600)
     inside.chmod(0)
     assert refusal(given.folder, anyone / "cache") == [
-        "  images_train: can't be read: images_train/: Permission denied",
-        AGAIN,
-    ]
-    inside.chmod(0o700)
-    (given.folder / "images_test").rename(inside.parent / "elsewhere")
-    (given.folder / "images_test").symlink_to(inside.parent / "elsewhere/images_test")
-    inside.parent.chmod(0)
-    assert refusal(given.folder, anyone / "cache") == [
-        "  images_test: can't be read: Permission denied",
         "  images_train: can't be read: Permission denied",
         AGAIN,
     ]
-    inside.parent.chmod(0o700)
-    given.folder.chmod(0)
-    with pytest.raises(UserError, match="input: can't be read: Permission denied"):
-        load_competition(given.folder, anyone / "cache")
-    given.folder.chmod(0o700)
+    inside.chmod(0o700)
 
 
 @pytest.mark.parametrize("form", [".tar", ".zip", ""])
@@ -324,15 +240,15 @@ def test_what_is_replaced_while_it_is_read(
     """The other file has the same names and sound images: only its times and inode tell."""
     folder = given.write(form)
     path = folder / (f"images_train{form}" if form else "images_train/images_train/00017_red.png")
-    write = cache._read
+    decode = images.SplitReader.decode
 
-    def replace_and_write(*args: object) -> object:
+    def replace_and_decode(*args: Any) -> Any:
         copy = path.with_name("copy")
         copy.write_bytes(path.read_bytes())
         copy.replace(path)
-        return write(*args)  # type: ignore[arg-type]
+        return decode(*args)
 
-    monkeypatch.setattr(cache, "_read", replace_and_write)
+    monkeypatch.setattr(images.SplitReader, "decode", replace_and_decode)
     with pytest.raises(UserError, match="changed while it was read\nStart again when no"):
         load_competition(folder, cache_dir)
     monkeypatch.undo()
@@ -348,5 +264,5 @@ def test_a_file_that_turns_into_a_pipe_or_a_link_is_not_waited_for(given: Input)
             os.mkfifo(path)
         else:
             path.symlink_to(given.folder / "y_train.csv")
-        with pytest.raises(files.UnreadableError):
+        with pytest.raises(files.UnreadableError), files.explained():
             member.read(10)

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_input import CHANNELS, Input, make_input, png, refusal
 
 from cellline.data.competition import load_competition
-from cellline.data.decoding import decode_image
+from cellline.data.decoding import UNREADABLE, decode_image
 from cellline.data.problems import Fault
 
 pytestmark = pytest.mark.usefixtures("bounded")
@@ -24,8 +24,6 @@ GOOD = png(PIXELS)
 ROWS = b"".join(b"\0" + row.tobytes() for row in PIXELS)
 PACKED = zlib.compress(ROWS)
 SIZE = 6, 8
-
-AGAIN = "Download or copy what is damaged again."
 
 
 def pack_zeros(mebibytes: int) -> bytes:
@@ -49,15 +47,6 @@ def animation() -> Iterator[bytes]:
     yield png_chunk(b"fdAT", struct.pack(">I", 2) + zlib.compress(bytes(len(ROWS))))
 
 
-def interlaced(pixels: np.ndarray) -> bytes:
-    """Encode pixels in seven passes (Adam7)."""
-    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)]
-    parts = [pixels[y::down, x::right] for y, x, down, right in [*passes, (1, 0, 2, 1)]]
-    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
-    height, width = pixels.shape
-    return png_file(idat(rows), width=width, height=height, passes=1)
-
-
 @pytest.mark.parametrize("processors", [1, 3])
 def test_pixels_are_those_of_pillow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
@@ -65,8 +54,6 @@ def test_pixels_are_those_of_pillow(
     monkeypatch.setattr("cellline.host.processors.count_processors", lambda: processors)
     labels = {i: random.Random(i).choice("ab") for i in range(1, 121)}
     given = make_input(tmp_path / "input", labels=labels, test_ids=range(200, 230))
-    for i, pixels in list(given.pixels.items())[::7]:
-        given.images["train" if i < 200 else "test"][f"{i:05d}_red.png"] = interlaced(pixels[1])
     loaded = load_competition(given.write(".tar", reverse=True), tmp_path / "cache")
     for split, ids, images in (
         ("train", loaded.train_ids, loaded.train_images),
@@ -83,47 +70,39 @@ NOISE = np.random.default_rng(0).integers(0, 9, (8, 6), np.uint8)
 
 @pytest.mark.parametrize("data", [GOOD, png(NOISE)])
 def test_damage_of_any_bit_is_noticed(data: bytes) -> None:
-    assert isinstance(decode_image(data, SIZE), bytes)
+    assert isinstance(decode_image(data)[1], bytes)
     for at in range(len(data)):
         for bit in range(8):
             damaged = bytearray(data)
             damaged[at] ^= 1 << bit
-            assert isinstance(decode_image(bytes(damaged), SIZE), Fault), at
+            assert isinstance(decode_image(bytes(damaged)), Fault), at
     for length in range(len(data)):
-        assert isinstance(decode_image(data[:length], SIZE), Fault), length
+        assert isinstance(decode_image(data[:length]), Fault), length
 
 
 DAMAGED = {
     "part of a row": png_file(idat(ROWS[:-1])),
-    "no rows": png_file(idat(b"")),
-    "nothing packed": png_file(png_chunk(b"IDAT", b"")),
     "no picture": png_file(),
     "packed rows that break off": png_file(png_chunk(b"IDAT", PACKED[:-6])),
     "rows filtered in an unknown way": png_file(idat(b"\x09" + ROWS[1:])),
     "interlaced, and not by the rows": png_file(idat(ROWS), passes=1),
     "no end": png_file(idat(ROWS))[:-12],
     "a chunk that reaches behind the end": png_file(idat(ROWS))[:-12] + b"\xff" * 8,
-    "an unknown depth": png_file(idat(ROWS), bits=77, colour=99),
     "texts that inflate to gigabytes": png_file(png_chunk(b"zTXt", b"a\0\0" + BOMB), idat(ROWS)),
 }
-DAMAGED |= dict.fromkeys(("GIF", "JPEG", "BMP", "TIFF"), b"")
 
 
-@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("kind", [*DAMAGED, "GIF", "JPEG"])
 def test_damaged_images_and_other_formats(kind: str) -> None:
-    data = DAMAGED[kind]
-    if not data:
-        file = io.BytesIO()
+    file = io.BytesIO(DAMAGED.get(kind, b""))
+    if kind not in DAMAGED:
         Image.fromarray(PIXELS).save(file, kind)
-        data = file.getvalue()
-    found = decode_image(data, SIZE)
-    assert isinstance(found, Fault)
-    assert found.what == "damaged, truncated or not PNG"
+    assert decode_image(file.getvalue()) == UNREADABLE
 
 
 ODD = {
     "an animation": list(animation()),
-    "a hundred thousand chunks": [png_chunk(b"abCd", b"")] * 100_000 + [idat(ROWS)],
+    "thousands of chunks": [png_chunk(b"abCd", b"")] * 20_000 + [idat(ROWS)],
     "many parts": [png_chunk(b"IDAT", bytes([byte])) for byte in PACKED],
     "a transparent colour": [png_chunk(b"tRNS", b"\0\5"), idat(ROWS)],
     "gigabytes of rows": [idat(ROWS + bytes(7)), png_chunk(b"IDAT", BOMB)],
@@ -132,8 +111,8 @@ ODD = {
 
 @pytest.mark.parametrize("chunks", ODD.values(), ids=ODD.keys())
 def test_odd_images_show_what_they_show(chunks: list[bytes]) -> None:
-    assert decode_image(png_file(*chunks), SIZE) == PIXELS.tobytes()
-    assert decode_image(png_file(*chunks) + b"appended", SIZE) == PIXELS.tobytes()
+    assert decode_image(png_file(*chunks)) == (SIZE, PIXELS.tobytes())
+    assert decode_image(png_file(*chunks) + b"appended") == (SIZE, PIXELS.tobytes())
 
 
 def test_absurd_dimensions_and_other_depths_are_refused(given: Input, cache_dir: Path) -> None:
@@ -143,7 +122,7 @@ def test_absurd_dimensions_and_other_depths_are_refused(given: Input, cache_dir:
         "00030_red.png": png_file(idat(ROWS), width=6, height=2**31 - 1),
     }
     assert refusal(given.write(), cache_dir) == [
-        "  images_train: 2 images are larger than 4096 x 4096 pixels or 32 MiB: "
+        "  images_train: 1 image not 8-bit grayscale but 16-bit: 00001_red.png",
+        "  images_train: 2 images larger than 4096 x 4096 pixels or 32 MiB: "
         "00017_red.png, 00030_red.png",
-        "  images_train: 1 image is not 8-bit grayscale but 16-bit: 00001_red.png",
     ]

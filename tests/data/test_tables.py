@@ -1,7 +1,6 @@
 """CSV files as spreadsheets, strangers and accidents write them."""
 
 import os
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ pytestmark = pytest.mark.usefixtures("bounded")
 
 HEADER = "file_id,cell_line\n"
 UTF8 = "Save it as CSV in the encoding UTF-8."
-COMMAS = "Save y_train.csv as CSV with commas between the fields."
 
 
 def refused(given: Input, cache_dir: Path, y_train: bytes | str) -> list[str]:
@@ -23,32 +21,23 @@ def refused(given: Input, cache_dir: Path, y_train: bytes | str) -> list[str]:
     return refusal(given.write(), cache_dir)
 
 
-@pytest.mark.parametrize(
-    ("encoding", "more"),
-    [("utf-16", ""), ("utf-16-le", ""), ("utf-16-le", "ü"), ("utf-32", ""), ("latin-1", "ü")],
-)
-def test_other_encodings(given: Input, cache_dir: Path, encoding: str, more: str) -> None:
-    y_train = given.y_train.decode().replace("HeLa", f"HeLa{more}").encode(encoding)
-    line, advice = refused(given, cache_dir, y_train)
-    assert re.fullmatch(r"  y_train\.csv: (zero bytes in it: )?not UTF-8 text", line)
-    assert advice == UTF8
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_other_encodings(given: Input, cache_dir: Path, encoding: str) -> None:
+    y_train = given.y_train.decode().replace("HeLa", "HeLaü").encode(encoding)
+    assert refused(given, cache_dir, y_train) == ["  y_train.csv: not UTF-8 text", UTF8]
 
 
-@pytest.mark.parametrize(
-    ("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")]
-)
-def test_other_separators(given: Input, cache_dir: Path, separator: str, name: str) -> None:
-    assert refused(given, cache_dir, given.y_train.decode().replace(",", separator)) == [
-        f"  y_train.csv: its fields are separated by {name}, expected commas",
-        COMMAS,
+def test_another_separator(given: Input, cache_dir: Path) -> None:
+    assert refused(given, cache_dir, given.y_train.replace(b",", b";")) == [
+        "  y_train.csv: wrong header: found 'file_id;cell_line', expected 'file_id,cell_line' "
+        "as in sample_submission.csv",
     ]
 
 
 def test_labels_that_stand_for_a_missing_one(given: Input, cache_dir: Path) -> None:
     y_train = HEADER + "1,nan\n2,\n17,NaN\n30,<NA>\n"
     assert refused(given, cache_dir, y_train) == [
-        "  y_train.csv: 1 id has an empty label: 2",
-        "  y_train.csv: 3 ids have a label that stands for a missing one (nan): 1, 17, 30",
+        "  y_train.csv: 4 ids without a label (empty or nan): 1, 2, 17, 30",
         "Give every sample a label, or remove it together with its images.",
     ]
 
@@ -57,67 +46,20 @@ def test_words_that_may_be_a_class_or_a_missing_label(given: Input, cache_dir: P
     given.y_train = (HEADER + "1,NA\n2,none\n17,NA\n30,RT4\n").encode()
     loaded = load_competition(given.write(), cache_dir)
     assert loaded.classes == ("NA", "RT4", "none")
-    advice = "; if that stands for a missing label, remove them together with their images"
+    advice = "; if that stands for a missing label, remove these samples together with their images"
     assert loaded.warnings == (
-        f"y_train.csv: 2 samples are of a class 'NA'{advice}",
-        f"y_train.csv: 1 sample is of a class 'none'{advice}",
+        f"y_train.csv: 2 x the class 'NA'{advice}",
+        f"y_train.csv: 1 x the class 'none'{advice}",
     )
 
 
-LEGAL = [
-    "=1+1",
-    '=HYPERLINK("http://x","y")',
-    "@SUM(A1)",
-    "+cmd|' /C calc'!A0",
-    "<script>alert(1)</script>",
-    "<b>&amp;",
-    "{{ 7 * 7 }}",
-    "a,b",
-    "it's",
-    "../../x",
-    "Zürich \U0001f9ec",
-    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian, written with a joiner
-    "全角\u3000文字",
-]
-
-
-def test_markup_formulas_and_all_scripts_are_labels(given: Input, cache_dir: Path) -> None:
-    for first, second in zip(LEGAL[::2], [*LEGAL[1::2], "x"], strict=True):
-        quoted = ['"' + label.replace('"', '""') + '"' for label in (first, second)]
-        given.y_train = (
-            HEADER + f"1,{quoted[0]}\n2,{quoted[1]}\n17, {quoted[0]} \n30,{quoted[1]}\n"
-        ).encode()
-        loaded = load_competition(given.write(), cache_dir)
-        assert [loaded.classes[i] for i in loaded.labels] == [first, second, first, second]
-
-
-@pytest.mark.parametrize(
-    "label",
-    [
-        "He\x1b[31mLa",
-        "He\x07La",
-        "He\x85La",
-        "He\u2028La",
-        "He\u202eaL",
-        "He\u200bLa",
-        "\ufeffHeLa",
-    ],
-)
+@pytest.mark.parametrize("char", ["\x1b[31m", "\x85", "\u2028", "\u202e", "\u200b", "\ufeff"])
 def test_control_and_invisible_characters_are_no_labels(
-    given: Input, cache_dir: Path, label: str
+    given: Input, cache_dir: Path, char: str
 ) -> None:
-    assert refused(given, cache_dir, given.y_train.decode().replace("HeLa", label)) == [
-        "  y_train.csv: 1 id has a label with control or invisible characters: 2"
+    assert refused(given, cache_dir, given.y_train.decode().replace("HeLa", f"He{char}La")) == [
+        "  y_train.csv: 1 id with control or invisible characters in the label: 2"
     ]
-
-
-def test_control_characters_in_the_header(given: Input, cache_dir: Path) -> None:
-    given.sample_submission = given.sample_submission.replace(b"cell_line", b"cell\x1b[2J")
-    given.y_train = given.y_train.replace(b"cell_line", b"cell\x1b[2J")
-    (line,) = refusal(given.write(), cache_dir)
-    assert line.startswith(
-        "  sample_submission.csv: wrong header: found 'file_id,cell\\x1b[2J', expected the names"
-    )
 
 
 def test_what_is_no_file(given: Input, cache_dir: Path) -> None:
@@ -138,16 +80,13 @@ def test_what_is_no_file(given: Input, cache_dir: Path) -> None:
     ("y_train", "expected"),
     [
         (HEADER, "no rows below the header"),
-        (",".join(["a"] * 5_000) + "\n1\n", "wrong header: found 'a,a,a,"),
-        (",".join(["a"] * 6_000) + "\n1" * 2000, "more than 4,000,000 fields"),
-        ("a," * 50_000, "its first lines have more than 16,384 characters"),
-        (HEADER + "," * 10_000 + "x\n", "not a CSV: Expected 2 fields in line 2, saw 10001"),
-        (HEADER + '1,"' + "x\n" * 100_000, "not a CSV: EOF inside string"),
-        (HEADER + '1,"RT4\n2,"HeLa\n', "1 id has a label with control or invisible characters"),
-        (HEADER + "\n" * 2_000_001, "more than 4,000,000 fields"),
-        (HEADER + "1,He\0La\n", "zero bytes in it: not UTF-8 text"),
+        ("a," * 5_999 + "a\n1", "wrong header: found 'a,a,a,"),
+        ("a," * 1_000_000, "wrong header: found 'a,a,a,"),
+        (HEADER + '1,"' + "x\n" * 100_000, "not a table: EOF inside string"),
+        (HEADER + "2,HeLa\n1,RT4,\n", "not a table: Expected 2 fields in line 3, saw 3"),
+        (HEADER + "1,He\0La\n", "1 id with control or invisible characters in the label"),
     ],
-    ids=range(9),
+    ids=range(6),
 )
 def test_absurd_tables(given: Input, cache_dir: Path, y_train: str, expected: str) -> None:
     lines = [one for one in refused(given, cache_dir, y_train) if one.startswith("  y_train")]
@@ -156,8 +95,11 @@ def test_absurd_tables(given: Input, cache_dir: Path, y_train: str, expected: st
 
 
 def test_gigabytes_are_not_read(given: Input, cache_dir: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("cellline.data.tables.MAX_ENTRIES", 3)
+    line = "  y_train.csv: not a table: it has more than 3 rows"
+    assert refusal(given.write(), cache_dir) == [line]
     monkeypatch.setattr("cellline.data.tables.MAX_BYTES", 10 << 20)
-    os.truncate(given.write() / "y_train.csv", 5 << 30)
+    os.truncate(given.folder / "y_train.csv", 5 << 30)
     assert refusal(given.folder, cache_dir) == [
-        "  y_train.csv: can't be read: it has more than 10 MiB"
+        "  y_train.csv: not a table: it has more than 10 MiB"
     ]

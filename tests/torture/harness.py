@@ -249,5 +249,5 @@ def finished_trials(journal: Path) -> list[Any]:
 
 def half_written(folder: Path) -> set[tuple[str, int]]:
     """Path and inode of each temporary file in a folder: a file that was being written."""
-    found = (*folder.rglob(".*.tmp"), *folder.rglob(".decoding/*"))
+    found = folder.rglob(".*.tmp")
     return {(str(path), path.stat().st_ino) for path in found}

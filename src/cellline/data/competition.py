@@ -1,22 +1,19 @@
 """The competition's input folder: its four files, matched by id, checked, decoded once."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cellline.data.cache import SPLITS, DecodedSplit, cache_key, decode_images, open_images
+from cellline.data.cache import DecodedSplit, open_images
 from cellline.data.files import FORMS
-from cellline.data.ids import are_numbers, parse_number
-from cellline.data.images import ImageNames, Source
-from cellline.data.problems import ID_IS, Fault, Problems, brief, describe_fault
+from cellline.data.images import ImageNames, SplitReader
+from cellline.data.problems import Fault, Problems, describe_fault
 from cellline.data.tables import LABELS, TEMPLATE, LabelTable, read_labels, read_template
 from cellline.errors import Caution, UserError
 from cellline.host.files import digest_text
-from cellline.host.names import printable
 
 _EXPECTED = (
     f"Expected there, as the competition offers them: images_train and images_test (each a folder, "
@@ -31,9 +28,7 @@ class Competition:
     """The labelled and the unlabelled samples of one competition."""
 
     id_column: str
-    """The template's name of the ids."""
     label_column: str
-    """The template's name of the labels."""
     classes: tuple[str, ...]
     """Sorted as text."""
     channels: tuple[str, ...]
@@ -45,17 +40,17 @@ class Competition:
     test_ids: np.ndarray
     """Of the same kind [m], ascending."""
     template: tuple[str, ...]
-    """The ids of sample_submission.csv as written there, in its order."""
+    """The test ids as written in sample_submission.csv, in its order."""
     train_images: np.ndarray
     """uint8 memory map [n, channel, height, width], read-only."""
     test_images: np.ndarray
     """uint8 memory map [m, channel, height, width], read-only."""
     digest: str
-    """Of images, ids and labels: what predictions were made from."""
+    """Digest of images, ids and labels: what predictions were made from."""
     test_digest: str
-    """Of the test images alone: ids, channels, pixels."""
+    """Digest of the test images alone: ids, channels, pixels."""
     warnings: tuple[Caution, ...]
-    """Findings that are no problems, but may be mistakes."""
+    """Findings that may be mistakes."""
 
 
 def load_competition(
@@ -77,71 +72,35 @@ def load_competition(
     if not channels or len(set(channels)) < len(channels):
         raise UserError(f"--channels must name one channel or more, each once: {channels}")
     problems = Problems(input_dir)
-    _check_folder(input_dir, problems)
+    try:
+        there = {path.name for path in input_dir.iterdir()}
+    except OSError as error:
+        why = f"The input folder {input_dir} can't be read: {error.strerror}."
+        raise UserError(f"{why}\n{_EXPECTED}") from error
     template = read_template(input_dir / TEMPLATE, problems)
     labels = read_labels(input_dir / LABELS, template, problems)
-    advice = _why_text(template)
-    sources = [
-        Source(split, path, table, advice)
-        for split, table in zip(SPLITS, (labels, template), strict=True)
-        if (path := _find(input_dir, f"images_{split}", problems)) is not None
-    ]
     if labels is not None and template is not None:
-        both = Fault(ID_IS, f"in {LABELS} as well")
-        problems.count(TEMPLATE, both, np.intersect1d(labels.ids, template.ids).tolist())
+        both = labels.rows.keys() & template.rows.keys()
+        problems.count(TEMPLATE, Fault("id", f"in {LABELS} as well"), both)
     # Without ids in the template, those of the labels tell what kind the images' are.
-    known = next((table.ids for table in (template, labels) if table and len(table.ids)), None)
-    names = ImageNames(channels, numeric=known is None or are_numbers(known))
-    key = cache_key(sources, names)
-    images = open_images(cache_dir, key) if len(sources) == len(SPLITS) else None
-    if images is None:
-        images = decode_images(cache_dir, key, sources, names, problems)
-    else:
-        for source in sources:
-            source.match(images[source.split].ids, problems)
+    known = next((table for table in (template, labels) if table and table.rows), None)
+    names = ImageNames(channels, numeric=known is None or known.numeric)
+    readers = []
+    for split, table in (("train", labels), ("test", template)):
+        stem = f"images_{split}"
+        found = [f"{stem}{form}" for form in FORMS if f"{stem}{form}" in there]
+        if len(found) == 1:
+            readers.append(SplitReader(split, input_dir / found[0], table, names, problems))
+        elif found:
+            problems.note(stem, f"there as {' and '.join(found)}", "Keep one of them.")
+        else:
+            problems.note(stem, "missing", _EXPECTED)
+    images = open_images(cache_dir, readers, problems)
+    for reader in readers:
+        reader.match(images[reader.split].ids.tolist())
     problems.check()
     assert labels is not None and template is not None  # or there was a problem
     return _competition(channels, images, labels, template)
-
-
-def _check_folder(input_dir: Path, problems: Problems) -> None:
-    """Raise UserError unless `input_dir` is a folder that may be looked into."""
-    try:
-        os.stat(f"{input_dir}/.")  # noqa: PTH116  # pathlib drops the dot
-    except (FileNotFoundError, NotADirectoryError):
-        problems.note(str(input_dir), "no such folder", _EXPECTED)
-    except OSError as error:
-        problems.note(str(input_dir), f"can't be read: {error.strerror}")
-    problems.check()
-
-
-def _find(input_dir: Path, stem: str, problems: Problems) -> Path | None:
-    """Return the folder or archive of a split's images; None with a note if there isn't one."""
-    try:
-        there = [path for form in FORMS if (path := input_dir / f"{stem}{form}").exists()]
-        if not there:
-            problems.note(stem, "missing", _EXPECTED)
-        elif len(there) > 1:
-            names = " and ".join(path.name for path in there)
-            problems.note(stem, f"there {len(there)} times: {names}", "Keep one of them.")
-        elif not there[0].is_dir() and (there[0].name == stem or not there[0].is_file()):
-            problems.note(stem, "neither a folder nor an archive", _EXPECTED)
-        else:
-            return there[0]
-    except OSError as error:  # a link to where one may not look
-        problems.note(stem, f"can't be read: {error.strerror}")
-    return None
-
-
-def _why_text(template: LabelTable | None) -> str:
-    """Return what to know if ids that are text don't match; nothing if they are numbers."""
-    if template is None or are_numbers(template.ids):
-        return ""
-    reason = next(text for text in template.written if parse_number(text) is None)
-    return (
-        f"Ids are text, as not all in {TEMPLATE} are whole numbers ({printable(brief(reason))}): "
-        "they match letter by letter, including case and leading zeros."
-    )
 
 
 def _competition(
@@ -150,41 +109,33 @@ def _competition(
     labels: LabelTable,
     template: LabelTable,
 ) -> Competition:
-    train, test = (images[split] for split in SPLITS)
-    given = [labels.labels[row] for row in np.argsort(labels.ids).tolist()]  # as train.ids
+    train, test = images["train"], images["test"]
+    given = [labels.rows[sample][1] for sample in train.ids.tolist()]
     classes = tuple(sorted(set(given)))
     index = {label: at for at, label in enumerate(classes)}
-    blank = [
-        Caution(f"images_{split}: {describe_fault(_blank(channel), ids)}")
-        for split in SPLITS
-        for channel, ids in images[split].blank.items()
+    warnings = [
+        f"images_{split}: {describe_fault(Fault(f'{channel} image'.lstrip(), 'all zero'), ids)}"
+        for split, decoded in images.items()
+        for channel, ids in decoded.blank.items()
     ]
-    doubtful = [label for label in classes if label.lower() in _LIKE_MISSING]
+    warnings += [
+        f"{LABELS}: {given.count(label)} x the class {label!r}; if that stands for a missing "
+        "label, remove these samples together with their images"
+        for label in classes
+        if label.lower() in _LIKE_MISSING
+    ]
     return Competition(
-        id_column=template.id_column,
-        label_column=template.label_column,
+        id_column=template.columns[0],
+        label_column=template.columns[1],
         classes=classes,
         channels=channels,
         train_ids=train.ids,
         labels=np.array([index[label] for label in given], dtype=np.int64),
         test_ids=test.ids,
-        template=tuple(template.written),
+        template=tuple(written for written, _ in template.rows.values()),
         train_images=train.pixels,
         test_images=test.pixels,
         digest=digest_text(train.digest, test.digest, json.dumps(given)),
         test_digest=test.digest,
-        warnings=(*blank, *(_doubt(label, given.count(label)) for label in doubtful)),
-    )
-
-
-def _blank(channel: str) -> Fault:
-    image = f"{channel} image".lstrip()
-    return Fault((f"{image} is", f"{image}s are"), "all zero")
-
-
-def _doubt(label: str, count: int) -> Caution:
-    samples = "sample is" if count == 1 else "samples are"
-    return Caution(
-        f"{LABELS}: {count} {samples} of a class {label!r}; if that stands for a missing label, "
-        "remove them together with their images"
+        warnings=tuple(map(Caution, warnings)),
     )

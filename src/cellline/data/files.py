@@ -8,18 +8,17 @@ import gzip
 import os
 import re
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from io import BufferedIOBase, BufferedReader, FileIO
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from cellline.data.problems import brief
-from cellline.host.names import printable
+from cellline.host.files import DAMAGE
 
 FORMS = ("", ".tar", ".tar.gz", ".tgz", ".zip")
 
@@ -33,22 +32,6 @@ MAX_TABLE_BYTES = 100 * MAX_ENTRIES
 # A pax or GNU header holds a path of 4 kB at most and a few times. Before Python 3.11.10, tarfile
 # searches it in quadratic time (CVE-2024-6232): 16 KiB take 0.2 s.
 MAX_HEADER_BYTES = 16 << 10
-
-# RuntimeError stands for endless recursion in tarfile and for what zipfile does not support, the
-# others for broken fields.
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    LookupError,
-    RuntimeError,
-)
-
 
 # Dot files, but not the folders "." and "..".
 _LITTER = re.compile(r"(^|/)(__MACOSX(/|$)|\.(?!\.?(/|$)))")
@@ -68,7 +51,17 @@ class Member(NamedTuple):
     regular: bool
     """False for a link, a device, a pipe or a sparse file."""
     read: Callable[[int], bytes]
-    """Return the first n bytes, or all if there are fewer. Raises UnreadableError."""
+    """Return the first n bytes, or all if there are fewer; to be called within `explained`."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise UnreadableError where a library meets damage, or the system refuses."""
+    try:
+        yield
+    except DAMAGE as error:
+        why = isinstance(error, OSError) and error.strerror
+        raise UnreadableError(why or "damaged or truncated") from error
 
 
 def members(source: Path, folder: str) -> Iterator[Member]:
@@ -78,14 +71,14 @@ def members(source: Path, folder: str) -> Iterator[Member]:
     `folder` or not. Dot files and `__MACOSX`, which operating systems leave behind, are skipped.
     Raises UnreadableError where a folder or archive can't be read any further, or exceeds a limit.
     """
-    find = _in_folder if source.is_dir() else _in_zip if source.suffix == ".zip" else _in_tar
-    try:
-        for path, size, regular, read in _limited(find(source)):
-            if not _is_litter(path):
-                name = brief(path.removeprefix("./").removeprefix(f"{folder}/"))
-                yield Member(name, size, regular, partial(_read, read))
-    except _DAMAGE as error:
-        raise UnreadableError(_reason(error)) from error
+    with explained():
+        find = _in_folder if source.is_dir() else _in_zip if source.suffix == ".zip" else _in_tar
+        for count, member in enumerate(find(source)):
+            if count == MAX_ENTRIES:
+                raise UnreadableError(f"it holds more than {MAX_ENTRIES:,} files")
+            if not _LITTER.search(member.name):
+                name = member.name.removeprefix("./").removeprefix(f"{folder}/")
+                yield Member(brief(name), *member[1:])
 
 
 def open_file(path: Path, *, follow_link: bool = True) -> BufferedReader:
@@ -93,67 +86,47 @@ def open_file(path: Path, *, follow_link: bool = True) -> BufferedReader:
 
     An ordinary open() of a pipe blocks until somebody writes into it.
     """
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK | (0 if follow_link else os.O_NOFOLLOW))
-
-    file = FileIO(path, opener=opener)
+    more = os.O_NONBLOCK if follow_link else os.O_NONBLOCK | os.O_NOFOLLOW
+    file = FileIO(path, opener=lambda name, flags: os.open(name, flags | more))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(0, "Not a regular file")
     return BufferedReader(file)
 
 
-def fingerprint(source: Path) -> list[list[str | int]]:
-    """Return what changes when an archive or a file in a folder does: [name, size, times, inode].
+def fingerprint(source: Path) -> list[tuple[str, int, int, int, int]]:
+    """Return what changes when an archive or a file in a folder does: path, size, times, inode.
 
     As in git's index, the inode's change time reveals a file that was replaced by one of the same
-    size and modification time. Raises OSError or UnreadableError where it can't be listed.
+    size and modification time. Raises OSError where it can't be listed.
     """
-
-    def row(name: str, entry: os.stat_result) -> list[str | int]:
-        return [name, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns, entry.st_ino]
-
-    if not source.is_dir():
-        return [row("", source.stat())]
-    return sorted(row(path, entry) for path, entry in _limited(_walk(source)))
-
-
-_Found = tuple[str, int, bool, Callable[[int], bytes]]
-_Item = TypeVar("_Item")
+    source = source.resolve()
+    entries = _walk(source) if source.is_dir() else iter([source])
+    found = ((os.fspath(entry), entry.stat(follow_symlinks=False)) for entry in entries)
+    return sorted(
+        (path, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns, entry.st_ino)
+        for path, entry in found
+    )
 
 
-def _limited(found: Iterator[_Item]) -> Iterator[_Item]:
-    for count, item in enumerate(found):
-        if count == MAX_ENTRIES:
-            raise UnreadableError(f"it holds more than {MAX_ENTRIES:,} files")
-        yield item
+def _walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what is below a folder, at any depth, but folders and litter."""
+    with os.scandir(folder) as found:
+        for entry in found:
+            if _LITTER.search(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+            else:
+                yield entry
 
 
-def _in_folder(folder: Path) -> Iterator[_Found]:
-    for path, entry in _walk(folder):
-        read = partial(_read_file, folder / path)
-        yield path, entry.st_size, stat.S_ISREG(entry.st_mode), read
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the files below a folder without litter, at any depth (os.walk() recurses)."""
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
-        try:
-            with os.scandir(f"{folder}/{prefix}") as found:
-                for entry in found:
-                    path = f"{prefix}{entry.name}"
-                    if _is_litter(entry.name):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{path}/")
-                    else:
-                        yield path, entry.stat(follow_symlinks=False)
-        except OSError as error:
-            where = f"{printable(brief(prefix))}: " if prefix else ""
-            raise UnreadableError(f"{where}{error.strerror}") from error
+def _in_folder(folder: Path) -> Iterator[Member]:
+    for entry in _walk(folder):
+        status = entry.stat(follow_symlinks=False)
+        name = entry.path.removeprefix(f"{folder}/")
+        regular = stat.S_ISREG(status.st_mode)
+        yield Member(name, status.st_size, regular, partial(_read_file, Path(entry.path)))
 
 
 def _read_file(path: Path, count: int) -> bytes:
@@ -168,42 +141,34 @@ class _Limited:
     def __init__(self, file: BufferedIOBase, limit: int) -> None:
         self.file = file
         self.limit = limit
-        self.at = 0
+        self.tell = file.tell
         self.block = b""
 
-    def tell(self) -> int:
-        return self.at
-
     def seek(self, position: int) -> None:
-        self._check(position)
-        self.at = self.file.seek(position)
+        if position > self.limit:
+            raise UnreadableError(_too_much(self.limit))
+        self.file.seek(position)
 
     def read(self, count: int) -> bytes:
         if not 0 <= count <= MAX_HEADER_BYTES:
             raise UnreadableError("a header in it is longer than any name")
-        self._check(self.at)
+        if self.tell() > self.limit:
+            raise UnreadableError(_too_much(self.limit))
         before, self.block = self.block, self.file.read(count)
         if not self.block and not before:  # tarfile may look for a sparse file's map forever
             raise EOFError
-        self.at += len(self.block)
         return self.block
 
     def read_data(self, at: int, size: int, count: int) -> bytes:
         """Return the first `count` bytes of a member of `size` bytes that begins at `at`."""
-        if at != self.at:
-            self.seek(at)
+        self.seek(at)
         data = self.file.read(min(count, size))
-        self.at += len(data)
         if len(data) < min(count, size):
             raise EOFError
         return data
 
-    def _check(self, position: int) -> None:
-        if position > self.limit:
-            raise UnreadableError(_too_much(self.limit))
 
-
-def _in_tar(source: Path) -> Iterator[_Found]:
+def _in_tar(source: Path) -> Iterator[Member]:
     with open_file(source) as raw:
         plain = raw if source.suffix == ".tar" else gzip.GzipFile(fileobj=raw)
         file = _Limited(plain, _limit(raw))
@@ -216,7 +181,8 @@ def _in_tar(source: Path) -> Iterator[_Found]:
                     raise EOFError
                 if not info.isdir():
                     read = partial(file.read_data, info.offset_data, info.size)
-                    yield info.name, info.size, info.isreg() and not info.issparse(), read
+                    regular = info.isreg() and not info.issparse()
+                    yield Member(info.name, info.size, regular, read)
         if file.block != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end
             raise EOFError
 
@@ -226,14 +192,11 @@ class _Bounded(BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_TABLE_BYTES:
-            raise UnreadableError(
-                f"its table of contents is larger than {MAX_TABLE_BYTES:,} bytes, what "
-                f"{MAX_ENTRIES:,} files need"
-            )
+            raise UnreadableError(f"its table of contents has more than {MAX_TABLE_BYTES:,} bytes")
         return super().read(size)
 
 
-def _in_zip(source: Path) -> Iterator[_Found]:
+def _in_zip(source: Path) -> Iterator[Member]:
     with open_file(source) as raw, zipfile.ZipFile(_Bounded(raw.raw)) as archive:
         infos = archive.infolist()
         # Entries may share bytes, so that a few of them unpack to any amount.
@@ -242,18 +205,17 @@ def _in_zip(source: Path) -> Iterator[_Found]:
         if sum(info.file_size for info in infos) > (limit := _limit(raw)):
             raise UnreadableError(_too_much(limit))
         for info in infos:
-            kind = stat.S_IFMT(info.external_attr >> 16)
             if not info.filename.endswith("/"):  # is_dir() fails for an empty name
-                regular = kind in (0, stat.S_IFREG)  # 0: packed by a system without such kinds
-                yield info.filename, info.file_size, regular, partial(_read_zipped, archive, info)
+                # 0: packed by a system without such kinds.
+                regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                read = partial(_read_zipped, archive, info)
+                yield Member(info.filename, info.file_size, regular, read)
 
 
 def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:
-    if info.flag_bits & 1:
-        raise UnreadableError("encrypted")
-    # The other methods inflate a read of 4 kB to any size.
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UnreadableError("not packed by deflate, the usual method")
+    # Methods other than deflate inflate a read of 4 kB to any size.
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UnreadableError("encrypted, or not packed by deflate, the usual method")
     with archive.open(info) as file:
         return file.read(count)
 
@@ -265,18 +227,3 @@ def _limit(file: BufferedReader) -> int:
 
 def _too_much(limit: int) -> str:
     return f"it would unpack to more than {limit >> 20} MiB, far too much for its size"
-
-
-def _read(read: Callable[[int], bytes], count: int) -> bytes:
-    try:
-        return read(count)
-    except _DAMAGE as error:
-        raise UnreadableError(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or "damaged or truncated"
-
-
-def _is_litter(path: str) -> bool:
-    return _LITTER.search(path) is not None

@@ -1,116 +1,68 @@
 """Images by name: which sample and channel a file shows, decoded into one array a split."""
 
-import errno
-import math
-import os
-import shutil
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from cellline.data.decoding import (
-    AGAIN,
-    MAX_BYTES,
-    TOO_LARGE,
-    Size,
-    decode_image,
-    read_size,
-    show_size,
-)
-from cellline.data.files import Member, UnreadableError, members
-from cellline.data.ids import Id, parse_id, to_array
-from cellline.data.problems import IMAGE_IS, ROW_HAS, SAMPLE_HAS, Fault, Problems
-from cellline.data.tables import LabelTable
+from cellline.data.decoding import AGAIN, MAX_BYTES, TOO_LARGE, Size, decode_image
+from cellline.data.files import Member, UnreadableError, explained, members
+from cellline.data.ids import Id, parse_id
+from cellline.data.problems import Fault, Problems
+from cellline.data.tables import TEMPLATE, LabelTable
 from cellline.host.processors import map_in_order
 from cellline.host.progress import progress_bar
 
 # Decoded by one thread at a time: at 64 x 64 about 6 ms of work. Large images come in fewer.
 CHUNK_IMAGES = 64
-CHUNK_BYTES = 4 << 20  # of pixels
+CHUNK_BYTES = 1 << 20  # as stored
 
-_LINK = Fault(("entry is", "entries are"), "not regular (links, devices, pipes)")
-_TWICE = Fault(IMAGE_IS, "stored twice")
-
-_SUFFIX = ".png"
-_UNKNOWN = -1  # a channel that is not among those of the competition
+_LINK = Fault("file", "not regular (a link, device or pipe)")
+_TWICE = Fault("image", "stored twice")
+_TEXT = (
+    f"Ids are text, as not all in {TEMPLATE} are whole numbers: they match letter by letter, "
+    "including case and leading zeros."
+)
 
 
 class ImageNames:
     """The names `<id>_<channel>.png` of the images of one competition.
 
     The channel "" stands for names without one, `<id>.png`. A text id may have underscores: the
-    channel is the longest known one that ends the name, else what follows the last underscore.
+    channel is the longest one that ends the name.
     """
 
     def __init__(self, channels: Sequence[str], *, numeric: bool) -> None:
         self.channels = tuple(channels)
         self.numeric = numeric
-        composed = (unicodedata.normalize("NFC", channel) for channel in channels)
-        suffixes = [f"_{channel}" if channel else "" for channel in composed]
-        self._by_length = sorted(enumerate(suffixes), key=lambda at: -len(at[1]))
+        self.pattern = "<id>.png" if self.channels == ("",) else "<id>_<channel>.png"
+        shown = ", ".join(channel or repr("") for channel in channels)
         self.stray = Fault(
-            ("file belongs", "files belong"), f"to nothing, expected files named {self.pattern}"
+            "file",
+            f"not named {self.pattern} (channels: {shown})",
+            'If the channels have other names, set --channels (--channels "" for files <id>.png).',
         )
-        self.unknown = Fault(
-            IMAGE_IS,
-            "of an unknown channel",
-            f"The channels are {', '.join(channel or repr('') for channel in channels)}; if they "
-            'have other names, set --channels (--channels "" for files <id>.png).',
-        )
-
-    @property
-    def pattern(self) -> str:
-        """The pattern of names, for a message."""
-        return f"<id>{_SUFFIX}" if self.channels == ("",) else f"<id>_<channel>{_SUFFIX}"
+        endings = [f"_{channel}.png" if channel else ".png" for channel in channels]
+        composed = enumerate(unicodedata.normalize("NFC", ending) for ending in endings)
+        self._endings = sorted(composed, key=lambda at: -len(at[1]))
 
     def parse(self, name: str) -> tuple[Id, int] | None:
-        """Return the id and the channel's index or _UNKNOWN; None if the name has no id."""
-        if not name.endswith(_SUFFIX):
-            return None
-        stem = unicodedata.normalize("NFC", name).removesuffix(_SUFFIX)
-        for index, suffix in self._by_length:
-            if stem.endswith(suffix):
-                sample = parse_id(stem.removesuffix(suffix), numeric=self.numeric)
+        """Return the id and the channel's index; None for another name."""
+        name = unicodedata.normalize("NFC", name)
+        for index, ending in self._endings:
+            if name.endswith(ending):
+                sample = parse_id(name.removesuffix(ending), numeric=self.numeric)
                 if sample is not None:
                     return sample, index
-        head = stem.partition("_")[0] if self.numeric else stem.rpartition("_")[0]
-        sample = parse_id(head or stem, numeric=self.numeric)
-        return None if sample is None else (sample, _UNKNOWN)
+        return None
 
 
 def name_channel(channel: str) -> str:
     """Name a channel for a message: the one that file names don't mention is the image."""
     return channel or "image"
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Where the images of one split are, and which samples they should show."""
-
-    split: str
-    """train or test."""
-    path: Path
-    """A folder or an archive."""
-    table: LabelTable | None
-    """The split's table; None if it is unusable."""
-    advice: str
-    """What to know if ids don't match."""
-
-    def match(self, ids: np.ndarray, problems: Problems) -> None:
-        """Note samples, by ids [n] of images, without a row in the table, and the reverse."""
-        if self.table is None:
-            return
-        where, name = self.path.name, self.table.name
-        rowless = Fault(SAMPLE_HAS, f"no row in {name}", self.advice)
-        imageless = Fault(ROW_HAS, f"no images in {where}", self.advice)
-        problems.count(where, rowless, np.setdiff1d(ids, self.table.ids).tolist())
-        problems.count(name, imageless, np.setdiff1d(self.table.ids, ids).tolist())
 
 
 class _Encoded(NamedTuple):
@@ -123,140 +75,139 @@ class _Encoded(NamedTuple):
 
 
 class SplitReader:
-    """Reads the images of one split: decodes them into an array, finds what is wrong with them."""
+    """Reads the images of one split from a folder or archive, and finds what is wrong with them."""
 
     def __init__(
-        self, source: Source, names: ImageNames, array: Path | None, size: Size | None
+        self,
+        split: str,
+        path: Path,
+        table: LabelTable | None,
+        names: ImageNames,
+        problems: Problems,
     ) -> None:
-        """Read images of `size`, or of the first sound image's, into the file `array` if any."""
-        self.source = source
+        self.split = split
+        self.path = path
         self.names = names
-        self.array = array
-        self.size = size
-        self.blank: dict[str, list[Id]] = {}
-        """Channel -> ids of the samples whose image is all zero."""
-        ids = [] if source.table is None else np.sort(source.table.ids).tolist()
-        self._rows: dict[Id, int] = {sample: row for row, sample in enumerate(ids)}
-        self._seen: dict[Id, int] = {}  # id -> a bit for each of its channels
-        self._faults: dict[Fault, list[str]] = defaultdict(list)
-        self._broken = ""  # why the folder or archive can't be read any further
+        self._table = table
+        self._problems = problems
+        self._rows = {sample: row for row, sample in enumerate(sorted(table.rows if table else ()))}
+        self._seen: dict[Id, int] = defaultdict(int)  # id -> a bit for each of its channels
+        self._blank: dict[str, list[Id]] = defaultdict(list)
 
-    @property
-    def ids(self) -> np.ndarray:
-        """Ids of the samples that have an image, ascending."""
-        return np.unique(to_array(list(self._seen), numeric=self.names.numeric))
+    def describe(self) -> dict[str, Any]:
+        """Return what JSON holds beside the decoded images: channels, ids, and blank images."""
+        return {
+            "channels": list(self.names.channels),
+            "ids": sorted(self._seen),
+            "blank": {channel: sorted(ids) for channel, ids in sorted(self._blank.items())},
+        }
 
-    def read(self, problems: Problems) -> None:
-        """Decode all images, and note all problems."""
+    def match(self, ids: Collection[Id]) -> None:
+        """Note samples, by the ids of their images, without a row in the table, and the reverse."""
+        if self._table is not None:
+            advice = "" if self.names.numeric else _TEXT
+            rowless = Fault("sample", f"without a row in {self._table.name}", advice)
+            imageless = Fault("row", f"without images in {self.path.name}", advice)
+            self._count(rowless, set(ids) - self._rows.keys())
+            self._problems.count(self._table.name, imageless, self._rows.keys() - set(ids))
+
+    def decode(self, file: BinaryIO, size: Size | None) -> Size | None:
+        """Decode all images into an empty `.npy` file, in ascending order of ids.
+
+        Notes all problems. Images must have the same size as the first sound one, or `size`, which
+        is returned.
+        """
+        begin = 0
         total = len(self._rows) * len(self.names.channels)
-        with ExitStack() as stack:
-            advance = stack.enter_context(progress_bar("decoding images", total, "image"))
-            file: BinaryIO | None = None
+        with progress_bar("decoding images", total, "image") as advance:
             for chunk in map_in_order(_decode_chunk, self._chunks()):
                 for image, found in chunk:
                     if isinstance(found, Fault):
-                        self._faults[found].append(image.name)
-                    elif not isinstance(found, bytes):
-                        self._faults[self._other_size].append(f"{image.name} ({show_size(found)})")
-                    elif self.array is not None and image.sample in self._rows:
-                        file = file or stack.enter_context(self._open_array(self.array))
-                        self._write(file, image, found)
+                        self._count(found, [image.name])
+                        continue
+                    size = size or found[0]
+                    begin = begin or self._write_header(file, size)
+                    if found[0] != size:
+                        other = Fault("image", "not {} x {} pixels like the first".format(*size))
+                        self._count(other, ["{} ({} x {})".format(image.name, *found[0])])
+                    elif image.sample in self._rows:
+                        self._write(file, begin, image, found[1])
                 advance(len(chunk))
-            if file is not None:
-                file.flush()
-                os.fsync(file.fileno())
-        self._note(problems)
+        return size
 
-    def _chunks(self) -> Iterator[tuple[list[_Encoded], Size | None]]:
-        """Group images with their size, so that neither files nor pixels exceed CHUNK_BYTES."""
+    def _chunks(self) -> Iterator[list[_Encoded]]:
         chunk: list[_Encoded] = []
         filled = 0
         for image in self._encoded():
-            if self.size is None:
-                self.size = read_size(image.data)
             chunk.append(image)
-            filled += max(len(image.data), math.prod(self.size or ()))
+            filled += len(image.data)
             if len(chunk) == CHUNK_IMAGES or filled >= CHUNK_BYTES:
-                yield chunk, self.size
+                yield chunk
                 chunk, filled = [], 0
-        yield chunk, self.size
+        yield chunk
 
     def _encoded(self) -> Iterator[_Encoded]:
-        """Yield the images that have a place of their own."""
-        source = self.source
+        """Yield the images that have a place of their own, and then note what is missing."""
         try:
-            for member in members(source.path, f"images_{source.split}"):
-                parsed = self.names.parse(member.name)
-                if not member.regular:
-                    self._faults[_LINK].append(member.name)
-                elif parsed is None:
-                    self._faults[self.names.stray].append(member.name)
-                elif (image := self._read_member(member, *parsed)) is not None:
+            for member in members(self.path, f"images_{self.split}"):
+                image = self._read(member)
+                if isinstance(image, Fault):
+                    self._count(image, [member.name])
+                else:
                     yield image
+        except UnreadableError as error:  # the rest is unknown: nothing can be said to lack
+            self._problems.note(self.path.name, f"can't be read: {error}", AGAIN)
+        else:
+            self._note_missing()
+
+    def _read(self, member: Member) -> _Encoded | Fault:
+        parsed = self.names.parse(member.name)
+        if not member.regular:
+            return _LINK
+        if parsed is None:
+            return self.names.stray
+        sample, channel = parsed
+        if self._seen[sample] >> channel & 1:
+            return _TWICE
+        self._seen[sample] |= 1 << channel
+        if member.size > MAX_BYTES:
+            return TOO_LARGE
+        try:
+            with explained():
+                return _Encoded(member.name, sample, channel, member.read(MAX_BYTES))
         except UnreadableError as error:
-            self._broken = f"can't be read: {error}"
+            return Fault("file", f"that can't be read ({error})", AGAIN)
 
-    def _read_member(self, member: Member, sample: Id, channel: int) -> _Encoded | None:
-        channels = self._seen.setdefault(sample, 0)
-        fault = self.names.unknown
-        if channel != _UNKNOWN:
-            self._seen[sample] |= 1 << channel
-            if channels >> channel & 1:
-                fault = _TWICE
-            elif member.size > MAX_BYTES:
-                fault = TOO_LARGE
-            else:
-                try:
-                    return _Encoded(member.name, sample, channel, member.read(MAX_BYTES))
-                except UnreadableError as error:
-                    fault = Fault(("file", "files"), f"can't be read ({error})", AGAIN)
-        self._faults[fault].append(member.name)
-        return None
+    def _write_header(self, file: BinaryIO, size: Size) -> int:
+        """Begin the file; return where the pixels begin.
 
-    def _open_array(self, path: Path) -> BinaryIO:
-        """Make the array's file. Raises OSError if the disk has no room for it.
-
-        Pixels are written to the file and not through the memory map: a full disk is an error
-        instead of a crash, and the pixels don't count as this process's memory.
+        Pixels are written to the file and not through a memory map: a full disk is an error instead
+        of a crash, and the pixels don't count as this process's memory.
         """
-        assert self.size is not None
-        shape = len(self._rows), len(self.names.channels), *reversed(self.size)
-        need, free = math.prod(shape), shutil.disk_usage(path.parent).free
-        if need > free:
-            why = f"they take {need / 1e6:.1f} MB, and {free / 1e6:.1f} are free"
-            raise OSError(errno.ENOSPC, why)
-        self._begin = np.lib.format.open_memmap(path, "w+", np.uint8, shape).offset
-        return path.open("r+b")
+        shape = len(self._rows), len(self.names.channels), *reversed(size)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file.tell()
 
-    def _write(self, file: BinaryIO, image: _Encoded, pixels: bytes) -> None:
+    def _write(self, file: BinaryIO, begin: int, image: _Encoded, pixels: bytes) -> None:
         place = self._rows[image.sample] * len(self.names.channels) + image.channel
-        file.seek(self._begin + place * len(pixels))
+        file.seek(begin + place * len(pixels))
         file.write(pixels)
         if not pixels.strip(b"\0"):
-            self.blank.setdefault(self.names.channels[image.channel], []).append(image.sample)
+            self._blank[self.names.channels[image.channel]].append(image.sample)
 
-    @property
-    def _other_size(self) -> Fault:
-        return Fault(IMAGE_IS, f"not {show_size(self.size)} pixels like the first")
-
-    def _note(self, problems: Problems) -> None:
-        where = self.source.path.name
-        for fault, which in sorted(self._faults.items()):
-            problems.count(where, fault, which)
-        if self._broken:  # the rest is unknown, so that nothing can be said to lack
-            problems.note(where, self._broken, AGAIN)
-            return
+    def _note_missing(self) -> None:
         if not self._seen:
-            problems.note(where, f"no images, expected files named {self.names.pattern}")
+            what = f"no images, expected files named {self.names.pattern}"
+            self._problems.note(self.path.name, what)
         for index, channel in enumerate(map(name_channel, self.names.channels)):
-            fault = Fault(SAMPLE_HAS, f"no channel {channel}")
             lacking = [sample for sample, there in self._seen.items() if not there >> index & 1]
-            problems.count(where, fault, lacking)
-        self.source.match(self.ids, problems)
+            self._count(Fault("sample", f"without channel {channel}"), lacking)
+        self.match(self._seen)
+
+    def _count(self, fault: Fault, which: Collection[Id]) -> None:
+        self._problems.count(self.path.name, fault, which)
 
 
-def _decode_chunk(
-    chunk: tuple[list[_Encoded], Size | None],
-) -> list[tuple[_Encoded, bytes | Size | Fault]]:
-    images, size = chunk
-    return [(image, decode_image(image.data, size)) for image in images]
+def _decode_chunk(chunk: list[_Encoded]) -> list[tuple[_Encoded, tuple[Size, bytes] | Fault]]:
+    return [(image, decode_image(image.data)) for image in chunk]

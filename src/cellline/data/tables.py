@@ -4,17 +4,15 @@ Labels stay as written, without padding: markup and formulas are labels like oth
 empty ones, nan, and characters that control a terminal or a CSV.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
-import numpy as np
-
 from cellline.data.files import MAX_ENTRIES, open_file
-from cellline.data.ids import LONGEST_ID, are_numbers, parse_id, parse_number, parse_text, to_array
-from cellline.data.problems import ID_HAS, ID_IS, Fault, Problems, brief
+from cellline.data.ids import LONGEST_ID, Id, parse_id, parse_number, parse_text
+from cellline.data.problems import Fault, Problems, brief
 from cellline.errors import first_line
 from cellline.host.names import has_control
 
@@ -22,50 +20,45 @@ LABELS = "y_train.csv"
 TEMPLATE = "sample_submission.csv"
 EXAMPLE = "file_id,cell_line"
 
-MAX_BYTES = 128 << 20  # pandas takes some times as much
-MAX_FIELDS = 4 * MAX_ENTRIES  # each sample has an image
-MAX_HEADER = 16 << 10  # characters of the first two lines: they may not have any number of fields
+MAX_BYTES = 64 << 20  # for MAX_ENTRIES rows; in memory they take some times as much
+MAX_HEADER = 16 << 10  # characters
 
 # How programs write a missing number, here in place of a text; no class has such a name. Words
 # such as NA, None and null may name a class; Competition warns of them.
-_MISSING = ("nan", "<na>")
-_UTF8 = "Save it as CSV in the encoding UTF-8."
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_MISSING = ("", "nan", "<na>")
 
 _NOT_A_NUMBER = Fault(
-    ID_IS,
+    "id",
     "not whole and non-negative",
     f"Ids are whole numbers if all in {TEMPLATE} are, else text.",
 )
 _NOT_A_NAME = Fault(
-    ID_IS,
+    "id",
     "not usable in a file's name",
     f"An id has 1 to {LONGEST_ID} characters, no dot first, and no slash, control character "
     "or invisible character.",
 )
-_REPEATED = Fault(ID_IS, "duplicate")
-_LABEL_THEM = "Give every sample a label, or remove it together with its images."
-_UNLABELLED = Fault(ID_HAS, "an empty label", _LABEL_THEM)
-_NAN = Fault(ID_HAS, "a label that stands for a missing one (nan)", _LABEL_THEM)
-_CONTROL = Fault(ID_HAS, "a label with control or invisible characters")
+_REPEATED = Fault("id", "duplicate")
+_UNLABELLED = Fault(
+    "id",
+    "without a label (empty or nan)",
+    "Give every sample a label, or remove it together with its images.",
+)
+_CONTROL = Fault("id", "with control or invisible characters in the label")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LabelTable:
-    """A CSV of ids and labels, in the file's order, without rows of bad or repeated ids."""
+    """A CSV of ids and labels."""
 
     name: str
     """The file's name."""
-    id_column: str
-    """The header's name of the ids."""
-    label_column: str
-    """The header's name of the labels."""
-    ids: np.ndarray
-    """int64 or text [n]."""
-    written: Sequence[str]
-    """The ids as in the file."""
-    labels: Sequence[str]
-    """The labels as in the file, without padding."""
+    columns: Sequence[str]
+    """The header's names of the ids and of the labels."""
+    numeric: bool
+    """True if the ids are whole numbers, False if they are text."""
+    rows: dict[Id, tuple[str, str]]
+    """Id -> the id and the label as in the file; its first row of each valid id, in its order."""
 
 
 def read_template(path: Path, problems: Problems) -> LabelTable | None:
@@ -76,13 +69,13 @@ def read_template(path: Path, problems: Problems) -> LabelTable | None:
     if (rows := _read_rows(path, problems)) is None:
         return None
     header = rows[0]
-    named = len(set(header)) == len(header) == 2 and "" not in header
-    if not named or parse_number(header[0]) is not None or any(map(has_control, header)):
-        problems.note(
-            path.name,
+    named = len(set(header) - {""}) == len(header) == 2 and not any(map(has_control, header))
+    if not named or parse_number(header[0]) is not None:
+        what = (
             f"wrong header: found {_quote(','.join(header))}, expected the names of two columns, "
-            f"first the ids', then the labels', such as {EXAMPLE!r}",
+            f"first the ids', then the labels', such as {EXAMPLE!r}"
         )
+        problems.note(path.name, what)
         return None
     return _make_table(path.name, rows, header, None, problems)
 
@@ -96,21 +89,21 @@ def read_labels(path: Path, template: LabelTable | None, problems: Problems) -> 
     if (rows := _read_rows(path, problems)) is None:
         return None
     header = rows[0]
-    columns = [template.id_column, template.label_column] if template else header
+    columns = template.columns if template else header
     if len(columns) != 2 or sorted(header) != sorted(columns):
         named = f"{_quote(','.join(columns))} as in {TEMPLATE}" if template else repr(EXAMPLE)
         what = f"wrong header: found {_quote(','.join(header))}, expected {named}"
         problems.note(path.name, what)
         return None
-    numeric = are_numbers(template.ids) if template and len(template.ids) else None
+    numeric = template.numeric if template and template.rows else None
     table = _make_table(path.name, rows, columns, numeric, problems)
-    classes = sorted(set(table.labels) - {""})
-    missing = {label for label in classes if label.lower() in _MISSING}
-    controlling = set(filter(has_control, classes))
-    for fault, wrong in ((_UNLABELLED, {""}), (_NAN, missing), (_CONTROL, controlling)):
-        at = [row for row, label in enumerate(table.labels) if label in wrong]
-        problems.count(path.name, fault, table.ids[at].tolist())
-    if len(table.ids) and len(classes) < 2:
+    labels = {sample: label for sample, (_, label) in table.rows.items()}
+    unlabelled = [sample for sample, label in labels.items() if label.lower() in _MISSING]
+    problems.count(path.name, _UNLABELLED, unlabelled)
+    controlling = [sample for sample, label in labels.items() if has_control(label)]
+    problems.count(path.name, _CONTROL, controlling)
+    classes = sorted(set(labels.values()) - {""})
+    if labels and len(classes) < 2:
         found = ", ".join(map(_quote, classes)) or "none"
         problems.note(path.name, f"fewer than two classes: found {found}")
     return table
@@ -121,56 +114,40 @@ def _read_rows(path: Path, problems: Problems) -> list[list[str]] | None:
     advice = ""
     try:
         with open_file(path) as file:
-            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
-                raise OSError(0, f"it has more than {MAX_BYTES >> 20} MiB")
-            text = file.read(size).decode("utf-8-sig")
-        head = _parse(text[:MAX_HEADER], 2)
-        fields = head[0] if head else [""]
-        separator = next((one for one in _SEPARATORS if one in fields[0]), "")
-        if len(fields) * (text.count("\n") + text.count("\r")) > MAX_FIELDS:
-            what = f"more than {MAX_FIELDS:,} fields"
-        elif len(text) > MAX_HEADER and len(head) < 2:
-            what = f"its first lines have more than {MAX_HEADER:,} characters"
-        elif not head:
-            what = f"empty, expected a header such as {EXAMPLE!r}"
-        elif separator and len(fields) == 1:
-            what = f"its fields are separated by {_SEPARATORS[separator]}, expected commas"
-            advice = f"Save {path.name} as CSV with commas between the fields."
-        elif "\0" in text:  # where pandas ends a field
-            what, advice = "zero bytes in it: not UTF-8 text", _UTF8
-        else:
-            return _parse(text, None)
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
+        return _parse(data.decode("utf-8-sig"))
     except FileNotFoundError:
         what = "missing"
     except OSError as error:
         what = f"can't be read: {error.strerror}"
     except UnicodeDecodeError:
-        what, advice = "not UTF-8 text", _UTF8
-    except ValueError as error:  # pandas' errors are kinds of it
+        what, advice = "not UTF-8 text", "Save it as CSV in the encoding UTF-8."
+    except ValueError as error:  # pandas' errors are of this kind
         why = first_line(error).removeprefix("Error tokenizing data. C error: ")
-        what = f"not a CSV: {brief(why)}"
+        what = f"not a table: {brief(why)}"
     problems.note(path.name, what, advice)
     return None
 
 
-def _parse(text: str, most: int | None) -> list[list[str]]:
-    """Return the first `most` rows of a CSV, or all; without padding and blank rows."""
+def _parse(text: str) -> list[list[str]]:
+    """Return the rows of a CSV, without padding and blank ones. Raises ValueError."""
     # Imported where it is used: it takes 0.4 s, and not every verb reads a table.
     import pandas as pd
 
+    read = partial(pd.read_csv, header=None, dtype=str, na_filter=False, skipinitialspace=True)
     try:
-        frame = pd.read_csv(
-            StringIO(text),
-            header=None,
-            dtype=str,
-            na_filter=False,
-            skipinitialspace=True,
-            nrows=most,
-        )
+        # The first row decides on pandas' number of columns: two, or the header is wrong.
+        frame = read(StringIO(text[:MAX_HEADER]), nrows=1)
+        if frame.shape[1] == 2:
+            frame = read(StringIO(text), nrows=MAX_ENTRIES + 2)
     except pd.errors.EmptyDataError:
-        return []
-    rows = ([field.strip() for field in row] for row in frame.to_numpy().tolist())
-    return [row for row in rows if any(row)]
+        raise ValueError(f"empty, expected a header such as {EXAMPLE!r}") from None
+    if len(frame) > MAX_ENTRIES + 1:
+        raise ValueError(f"it has more than {MAX_ENTRIES:,} rows")
+    header, *rows = ([field.strip() for field in row] for row in frame.to_numpy().tolist())
+    return [header, *filter(any, rows)]
 
 
 def _make_table(
@@ -181,32 +158,28 @@ def _make_table(
     problems: Problems,
 ) -> LabelTable:
     """Make a table of rows, the header first; `columns` are the names of its ids and labels."""
-    header, *rows = rows
-    id_at, label_at = map(header.index, columns)
-    written = [row[id_at] for row in rows]
+    id_at, label_at = map(rows[0].index, columns)
+    written = [row[id_at] for row in rows[1:]]
     if numeric is None:
         # A text that is an id of neither kind doesn't decide on the kind.
         numeric = all(
             parse_number(text) is not None or parse_text(text) is None for text in written
         )
-    parsed = [parse_id(text, numeric=numeric) for text in written]
-    are_ids = [row for row, value in enumerate(parsed) if value is not None]
-    values = to_array([value for value in parsed if value is not None], numeric=numeric)
-    known, first, times = np.unique(values, return_index=True, return_counts=True)
-    if not rows:
+    table: dict[Id, tuple[str, str]] = {}
+    not_ids, repeated = [], set()
+    for row in rows[1:]:
+        sample = parse_id(row[id_at], numeric=numeric)
+        if sample is None:
+            not_ids.append(_quote(row[id_at]))
+        elif sample in table:
+            repeated.add(sample)
+        else:
+            table[sample] = row[id_at], row[label_at]
+    if len(rows) == 1:
         problems.note(name, "no rows below the header")
-    not_ids = [_quote(text) for text, value in zip(written, parsed, strict=True) if value is None]
     problems.count(name, _NOT_A_NUMBER if numeric else _NOT_A_NAME, not_ids)
-    problems.count(name, _REPEATED, known[times > 1].tolist())
-    used = [are_ids[at] for at in np.sort(first).tolist()]  # the first row of a repeated id
-    return LabelTable(
-        name,
-        columns[0],
-        columns[1],
-        values[np.sort(first)],
-        [written[row] for row in used],
-        [rows[row][label_at] for row in used],
-    )
+    problems.count(name, _REPEATED, repeated)
+    return LabelTable(name, columns, numeric, table)
 
 
 def _quote(text: str) -> str:

@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import secrets
+import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,48 +21,36 @@ from cellline.errors import UserError, first_line
 if TYPE_CHECKING:
     import pandas as pd
 
-_SUFFIX = ".tmp"
+TEMPORARY = ".tmp"  # suffix of the hidden files that `atomic` writes, and leaves when killed
 
-# What zipfile meets in a damaged file: places outside of it, unknown or encrypted members. numpy's
-# ValueError is for pickled objects, KeyError for a name that is not there.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-)
+# Beside their own errors, the readers of archives and images raise those of fields that lead out of
+# a damaged file. RuntimeError stands for endless recursion and for what zipfile can't unpack.
+_OWN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, SyntaxError)
+DAMAGE = (*_OWN, OSError, EOFError, ValueError, OverflowError, LookupError, RuntimeError)
 
 
 @contextmanager
 def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; rename it over `path` when the block ends well.
 
-    What `path` held is kept as `previous`, if one is named in the same folder; between the two
-    renames there is no file at `path`.
-    The file and its folder are flushed to the disk, so that after a power cut `path` holds either
-    the old bytes or all of the new ones. When the block raises, `path` is untouched and nothing is
-    left behind. Missing parent folders are created. OSErrors name the file.
+    The file and its folder are flushed to the disk: after a power cut `path` holds either the old
+    bytes or all of the new ones, and what it held is at `previous` if one is named in the same
+    folder. When the block raises, `path` is untouched and nothing is left behind. Missing parent
+    folders are created. OSErrors name the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
-        # mkstemp makes the file private; give it the permissions that an ordinary open() would.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)
-        with name_in_errors(path), os.fdopen(descriptor, "wb") as file:
+        with name_in_errors(path), temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
             path.replace(previous)
-        Path(name).replace(path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -72,12 +62,6 @@ def name_in_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what `atomic` left in `folder` when its process was killed; others must not write."""
-    for path in folder.glob(f".*{_SUFFIX}"):
-        path.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -125,23 +109,18 @@ def damaged(path: Path, why: str) -> UserError:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file with a header row, newlines as `\n`."""
+    """Write a CSV file as `render_csv` renders it."""
     write_bytes(path, render_csv(header, rows))
 
 
 def render_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """Return a CSV as `write_csv` writes it; floats keep all digits."""
+    """Return a CSV with newlines as `\\n`; floats keep all digits."""
     # Imported where it is used: it takes 0.4 s, and --help needs none.
     import pandas as pd
 
     frame = pd.DataFrame(list(rows), columns=list(header), dtype=object)
     text: str = frame.to_csv(index=False, lineterminator="\n")
     return text.encode()
-
-
-def read_csv(path: Path) -> "pd.DataFrame":
-    """Read a CSV with a header as text, as it was written."""
-    return parse_csv(path.read_bytes())
 
 
 def parse_csv(data: bytes) -> "pd.DataFrame":
@@ -159,20 +138,12 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     """Read these arrays of an `.npz`, without pickle. Raises UserError when it is damaged."""
-    arrays = {}
-    with path.open("rb") as raw:
+    with path.open("rb") as file:
         try:
-            # Not np.load(), which takes other formats as well, and begins to parse what the
-            # checksums, looked at before here, could tell to be damaged.
-            with zipfile.ZipFile(raw) as archive:
-                if archive.testzip() is not None:
-                    raise damaged(path, "a wrong checksum")
-                for name in names:
-                    with archive.open(f"{name}.npy") as member:
-                        arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-        except _DAMAGE as error:
+            with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in names}
+        except DAMAGE as error:
             raise damaged(path, first_line(error)) from error
-    return arrays
 
 
 def digest_file(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from cellline.errors import UserError
-from cellline.host.files import name_in_errors, remove_leftovers
+from cellline.host.files import TEMPORARY, name_in_errors
 
 LOCK = ".lock"
 
@@ -44,7 +44,8 @@ def one_writer(folder: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()} ({doing})")
             file.flush()
-        remove_leftovers(folder)
+        for path in folder.glob(f".*{TEMPORARY}"):
+            path.unlink()
         yield
 
 

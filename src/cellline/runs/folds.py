@@ -13,7 +13,7 @@ from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.host.files import (
     digest_file,
-    read_csv,
+    parse_csv,
     read_json,
     render_csv,
     write_bytes,
@@ -104,7 +104,7 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
     digest = record["folds_digest"]
     if not path.exists() or digest_file(path) != digest:
         raise UserError(f"{path} is not the file that was dealt: run `folds` to restore it")
-    rows = read_csv(path)
+    rows = parse_csv(path.read_bytes())
     group = np.array(rows.iloc[:, 2].tolist(), dtype=competition.train_ids.dtype)
     fold = np.array(rows.iloc[:, 3].tolist(), dtype=np.int64)
     return Folds(competition, fold, group, record["n_folds"], digest, record)
