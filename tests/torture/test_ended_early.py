@@ -113,7 +113,7 @@ def test_a_signal_ends_tuning_within_a_trial_that_begins_again(
 ) -> None:
     scene = scenes.tune
     folder = scene.set_up(tmp_path / "folder")
-    # In its second trial: the study begins in three operations, a trial in three, and ends in three.
+    # In its second trial: the study begins in three operations, a trial too, and it ends in three.
     with scene.pause(folder, at=(JOURNAL, 13)) as running:
         running.signal(signal.SIGTERM)
         ended = running.end()

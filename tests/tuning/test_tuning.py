@@ -206,9 +206,7 @@ def test_enough_trials_under_way_elsewhere_are_waited_for(
     assert capsys.readouterr().out.count(waiting) == 1
 
 
-def test_a_trial_that_kills_its_workers_is_given_up(
-    search: Search, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_trial_that_kills_its_workers_is_given_up(search: Search) -> None:
     with pytest.raises(Stopped):
         search(1, stop=Stop(1e-9))
     for _ in range(MAX_RETRIES + 1):
@@ -219,7 +217,6 @@ def test_a_trial_that_kills_its_workers_is_given_up(
         os.waitpid(child, 0)
     search(1)
     assert [trial.state for trial in trials()] == [FAIL] * (MAX_RETRIES + 1) + [COMPLETE]
-    assert "its worker was killed (number 6 that it cost); given up" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 A journal is a file on a shared disk that workers append each operation to; Optuna writes and
 replays it. Both kinds tell Optuna which running trials have lost their worker; it fails them and
-calls `retry_trial`.
+tries their parameters again.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,11 +33,10 @@ from cellline.host.progress import say
 STUDY = "lr-and-batch-size"
 JOURNAL = "journal.log"
 
-# A trial that kills each of its workers, perhaps by its memory, is given up after six.
+# A trial that kills its workers, perhaps by its memory, is given up after six.
 MAX_RETRIES = 5
 
-# A step may hold Python's lock for seconds, and a server may need a minute to restart. A trial
-# takes many minutes, so two more to notice a dead worker don't matter.
+# A server may need a minute to restart. A trial takes many: two to notice a dead worker are few.
 BEAT_SECONDS = 10
 GRACE_SECONDS = 120
 
@@ -92,7 +91,6 @@ class Journal(JournalStorage, BaseHeartbeat):
     """A journal whose running trials are locked; to Optuna, one without lock is stale."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the journal. Raises UserError if it is damaged."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = JournalLock(path)
         backend = JournalFileBackend(str(path), self.lock)
@@ -130,16 +128,15 @@ class Journal(JournalStorage, BaseHeartbeat):
         """Return any number of seconds, so that Optuna looks for stale trials."""
         return 3600
 
-    def get_heartbeat_stale_trial_callback(self) -> Callable[[optuna.Study, FrozenTrial], None]:
+    def get_heartbeat_stale_trial_callback(self) -> RetryCallback:
         """Return what Optuna calls for a stale trial that it has failed."""
-        return retry_trial
+        return RetryCallback(MAX_RETRIES)
 
 
 class Database(RDBStorage):
     """A database that a trial's worker sends heartbeats to."""
 
     def __init__(self, url: str) -> None:
-        """Connect, and create the tables if they are missing."""
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             super().__init__(
                 # Optuna takes braces for those of a template.
@@ -148,22 +145,13 @@ class Database(RDBStorage):
                 engine_kwargs={"pool_pre_ping": True},
                 heartbeat_interval=BEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=retry_trial,
+                heartbeat_stale_trial_callback=RetryCallback(MAX_RETRIES),
             )
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Send a heartbeat, if the server is up: an error would end Optuna's thread for good."""
         with suppress(StorageInternalError):
             super().record_heartbeat(trial_id)
-
-
-def retry_trial(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue the parameters of a trial whose worker was killed, at most MAX_RETRIES times."""
-    killed = 1 + len(trial.system_attrs.get("retry_history", ()))
-    outcome = "given up" if killed > MAX_RETRIES else "its parameters are tried again"
-    say(f"trial {trial.number}: its worker was killed (number {killed} that it cost); {outcome}")
-    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        RetryCallback(MAX_RETRIES)(study, trial)
 
 
 def check_journal(path: Path) -> None:
@@ -180,7 +168,6 @@ def load_study(where: str) -> optuna.Study | None:
 
     Raises UserError if the storage is damaged, can't be reached or, for a path, does not exist.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with plain_errors(where), suppress(KeyError):
         return optuna.load_study(study_name=STUDY, storage=open_storage(where, read_only=True))
     return None
@@ -188,6 +175,7 @@ def load_study(where: str) -> optuna.Study | None:
 
 def open_storage(where: str, *, read_only: bool = False) -> BaseStorage:
     """Open the database at a URL, or the journal at a path; within `plain_errors`."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if is_url(where):
         return connect(where)
     path = Path(where)

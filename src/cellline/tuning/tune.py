@@ -119,7 +119,7 @@ class Worker:
             bac = self.train(trial, title, training)
             self.study.tell(trial, bac, skip_if_finished=True)
         except optuna.TrialPruned as pruned:
-            self.study.tell(trial, state=TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
             say(f"{title}: {pruned}")
         except UpdateFinishedTrialError:
             say(f"{title}: left to another worker, as this one was taken for dead")
@@ -128,7 +128,7 @@ class Worker:
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
         else:
-            best = max(other.value or 0.0 for other in self.trials(TrialState.COMPLETE))
+            best = max([bac, *(other.value or 0.0 for other in self.trials(TrialState.COMPLETE))])
             say(f"{title}: held-out BAC {percent(bac)}; best so far {percent(best)}")
 
     def draw(self, trial: Trial) -> Training:
@@ -205,20 +205,18 @@ class Worker:
         return tuned
 
 
-def tune(
-    task: Task, trials: int, folder: Path, where: str | None = None, stop: Stop | None = None
-) -> Tuned:
+def tune(task: Task, trials: int, folder: Path, where: str | None, stop: Stop) -> Tuned:
     """Work at the study in the storage `where` until `trials` have finished; return the best.
 
     By default the study is in a journal in `folder`; best.json is always written there. Raises
     UserError if the study has other settings or data, is damaged or can't be reached; and Stopped.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    where, stop = where or str(folder / JOURNAL), stop or Stop()
+    where = where or str(folder / JOURNAL)
     with plain_errors(where), stop.on_signals():
         study = open_study(where, task)
-        with one_writer(folder, "tuning", WRITING_SECONDS):
-            # Shows that the study depends on the folds.
+        with one_writer(
+            folder, "tuning", WRITING_SECONDS
+        ):  # it shows that the study needs the folds
             write_json(folder / "config.json", task.describe())
         tuned = Worker(task, study, folder, stop).run(trials)
     if tuned is None:
