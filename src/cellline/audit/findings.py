@@ -1,4 +1,4 @@
-"""Everything that the audit found, and its part of folds.json."""
+"""Findings of the audit, and their part of folds.json."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass

@@ -1,17 +1,15 @@
 """Overlapping crops of one field of view, found by content without comparing all pairs.
 
-Their pixels are hardly ever identical: cut first and shrunk afterwards, such crops differ by a
-fraction of a pixel. The challenge's are shifted by multiples of 0.16 pixels (as if 400 pixels had
-become 64), so pixels agree only where both coordinates are multiples of 4; hashes of pixel windows
-find 30 of some 10,000 pairs. Hence three steps from image registration:
+Cut first and shrunk afterwards, such crops differ by a fraction of a pixel, so hashes of pixel
+windows find 30 of some 10,000 pairs. Hence three steps from image registration:
 
 1. Keypoints with descriptors; see `keypoints`.
 2. Candidates: pairs of keypoints with nearly equal descriptors, by locality-sensitive hashing and
    sorting (Datar et al. 2004, doi:10.1145/997817.997857).
 3. Proof, the guard against false positives: resample one crop at the shift that the keypoints
    imply, and compare every pixel and channel of the whole overlap; see MAX_RESIDUAL. The search
-   ignores labels, yet they agree in all of the 7,000 accepted pairs that have two; by chance six of
-   seven would differ. Refining the shift (Lucas-Kanade) found 0.2 % more: not worth its lines.
+   ignores labels, yet they agree in all of 7,000 accepted pairs; by chance six of seven would
+   differ. Refining the shift (Lucas-Kanade) found 0.2 % more: not worth its lines.
 """
 
 import tempfile
@@ -27,8 +25,7 @@ from cellline.data.views import VIEWS, take_view
 from cellline.host.files import name_in_errors
 from cellline.host.processors import map_in_order
 
-# Pixels that a thread reads at once, 64 samples of 3 x 64 x 64: smoothed, they stay in the
-# processor's cache. Intermediate arrays take some 60 times as much.
+# Pixels that a thread reads at once: intermediate arrays, 60 times as large, suit the cache.
 BLOCK_BYTES = 3 << 18
 ATTEMPTS = 2  # candidates that are put to the proof for one pair of samples
 
@@ -38,8 +35,7 @@ MIN_CONTRAST = 4.0  # gray values (rms): a flat overlap, like shared background,
 TRIM = 3  # pixels at a crop's border, where shrinking saw other neighbours (3-lobed Lanczos)
 SUBPIXELS = 32  # positions distinguished within a pixel, so that few kernels are computed
 
-# Samples uint8 [channel, height, width] by row.
-Rows = list[np.ndarray]
+Rows = list[np.ndarray]  # samples uint8 [channel, height, width]
 
 
 def find_overlaps(rows: Rows, representatives: np.ndarray, scratch: Path) -> np.ndarray:
@@ -75,15 +71,14 @@ def find_candidates(
         return find_keypoints(np.stack([rows[row] for row in block]), block)
 
     with name_in_errors(scratch), tempfile.TemporaryFile(dir=scratch) as file:
-        # Threads: NumPy's loops, which take nearly all the time, run beside each other.
         for keypoints in map_in_order(describe, blocks):
             file.write(keypoints.tobytes())
         if not file.tell():
             return
         file.flush()
         keypoints = np.asarray(np.memmap(file, keypoints.dtype, mode="r"))
-        row, position = np.array(keypoints["row"]), keypoints["position"]
-        rings = keypoints["rings"]
+        row, position, rings = (keypoints[name] for name in ("row", "position", "rings"))
+        row = np.array(row)
         first, second = find_neighbours(keypoints["descriptor"], row)
         view, distance = np.empty(len(first), np.int8), np.empty(len(first), np.float32)
         for part in chunks(len(first)):

@@ -17,10 +17,9 @@ from cellline.audit.splitting import deal_folds
 from cellline.audit.statistics import Part
 from cellline.scoring.metrics import BLOCKS, Bootstrap, Estimate, estimate
 
-# Probability, for either verdict, of calling a test set different that is like the training set.
+# Probability, for either verdict, to call a test set different that is like the training set.
 FALSE_ALARMS = 0.01
-# With fewer, the normal distribution calls statistics different far too often: 6 of 60 parts of 12
-# drawn test samples.
+# With 12, the normal distribution calls statistics of 6 in 60 drawn test sets different.
 FEWEST_GROUPS = 15
 
 
@@ -42,8 +41,7 @@ class Shift:
     def differing(self) -> tuple[str, ...]:
         """Statistics whose means differ, largest first: two-sided tests with Bonferroni correction.
 
-        They assume normal distributions, so with fewer than some 50 test groups they alarm more
-        often than FALSE_ALARMS: for 2 of 60 drawn parts of 18 samples, 1 of 60 parts of 60 samples.
+        They assume normal distributions: of 60 drawn parts of 18 samples, 2 raise an alarm.
         """
         width = NormalDist().inv_cdf(1 - FALSE_ALARMS / 2 / len(self.differences))
         sizes = {
@@ -68,8 +66,7 @@ def measure_shift(
     groups = np.concatenate([train.group, test.group])
     statistics = np.concatenate([train.statistics, test.statistics])
     bootstrap = Bootstrap(groups)
-    # By groups: a test sample and its copy in training have different labels here, so a classifier
-    # that has seen one of them is wrong about the other.
+    # By groups: a classifier that has seen a training sample is wrong about its copy in the test.
     fold = deal_folds(is_test, groups, n_folds, seed)
     prob = predict_held_out(statistics, is_test, fold)[:, 1]
     return Shift(
@@ -84,9 +81,9 @@ def measure_auc(
     """Area under the ROC curve of `prob` [n], over pairs of samples within a fold.
 
     Scores of different folds' models can't be compared. Two similar samples in different folds
-    judge each other, both right or both wrong. This makes the AUC of indistinguishable parts vary
-    up to sqrt(2) times as much as its bootstrap over given scores (measured 1.38 and 1.40 times,
-    with trees and a linear classifier), so the draws are widened by that factor.
+    judge each other, both right or both wrong. So the AUC of indistinguishable parts varies up to
+    sqrt(2) times as much as its bootstrap over given scores (measured: 1.38 and 1.40 times). The
+    draws are widened by that factor.
     """
     orders, starts = [], []
     for number in np.unique(fold):
@@ -101,8 +98,7 @@ def measure_auc(
             drawn = counts[:, bootstrap.group[rows]]
             test = np.add.reduceat(drawn * is_test[rows], ties, axis=1)
             training = np.add.reduceat(drawn * (1 - is_test[rows]), ties, axis=1)
-            # A tie counts half.
-            below = training.cumsum(axis=1) - training / 2
+            below = training.cumsum(axis=1) - training / 2  # a tie counts half
             right += (test * below).sum(axis=1)
             pairs += test.sum(axis=1) * training.sum(axis=1)
         with np.errstate(invalid="ignore"):

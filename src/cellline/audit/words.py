@@ -11,8 +11,7 @@ from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
 from cellline.scoring.metrics import percent, points, with_interval
 
-# Most statistics and conflicting groups that a line names.
-NAMED, CONFLICTS = 5, 10
+NAMED, CONFLICTS = 5, 10  # most statistics and conflicting groups that a line names
 
 
 def describe_dealt(folds: Folds) -> list[str]:
