@@ -4,8 +4,7 @@ import pytest
 
 from cellline.audit.findings import Findings, read_findings
 from cellline.audit.groups import Counts
-from cellline.audit.leak import Leak
-from cellline.audit.reference import Reference
+from cellline.audit.reference import Leak, Reference
 from cellline.audit.shift import Shift
 from cellline.scoring.metrics import Estimate
 

@@ -97,12 +97,6 @@ def test_a_database_has_the_same_trials(search: Search) -> None:
     assert finished("sqlite:///study.db") == finished()
 
 
-def test_a_finished_study_does_nothing_more(search: Search) -> None:
-    found = search(1)
-    assert search(1) == found
-    assert len(trials()) == 1
-
-
 def test_a_study_continues_wherever_it_was_killed(search: Search) -> None:
     found = search(3)
     expected = finished()
@@ -141,14 +135,6 @@ def test_a_damaged_journal_is_named_with_the_line(search: Search, line: bytes) -
         with pytest.raises(UserError, match=rf"{JOURNAL} is damaged \(line 5 .*put a copy back"):
             read()
     assert JOURNAL.read_bytes() == damaged
-
-
-def test_a_lock_file_of_optunas_does_not_matter(search: Search) -> None:
-    FOLDER.mkdir(parents=True)
-    lock = JOURNAL.with_name("journal.log.lock")
-    lock.symlink_to(JOURNAL)
-    search(1)
-    assert lock.is_symlink()
 
 
 def test_a_trial_that_is_stopped_is_queued_again(search: Search) -> None:

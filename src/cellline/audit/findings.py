@@ -26,8 +26,7 @@ class Findings:
 
 def read_findings(record: Mapping[str, Any]) -> Findings:
     """Findings from the content of folds.json."""
-    audit = record["audit"]
-    findings: Findings = restore(Findings, {**audit, "counts": audit})
+    findings: Findings = restore(Findings, {**record["audit"], "counts": record["audit"]})
     return findings
 
 

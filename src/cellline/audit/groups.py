@@ -39,7 +39,7 @@ class Audit:
     group: np.ndarray
     """int64 or text [n]: the first id in each training sample's group."""
     test_group: np.ndarray
-    """Same type [m]: the first training id in each test sample's group; a test id if none."""
+    """Same of test samples: a training id, if the group has one."""
     counts: Counts
 
 

@@ -1,9 +1,8 @@
 """Keypoints: places that can be found again in another crop of the same field of view.
 
 They follow Lowe 2004, "Distinctive image features from scale-invariant keypoints": local extrema of
-the smoothed image, located to a fraction of a pixel, each with a descriptor of its surroundings.
-The eight flips and rotations of a square (D4) leave these descriptors unchanged. Crops of one field
-share scale and exposure, so there is no scale space, and gray values are compared as they are.
+the smoothed image, each with a descriptor that the eight flips and rotations of a square (D4) leave
+unchanged. Crops of one field share scale and exposure, so neither is normalized.
 """
 
 from collections.abc import Iterator
@@ -92,9 +91,8 @@ def find_keypoints(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def describe_keypoints(rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """D4-invariant descriptors [k, d] of rings [k, channel, ring, 8], and their contrasts [k].
 
-    A descriptor is a unit vector and the logarithm of its contrast, which is evidence too.
-    D4 shifts and reverses the eight points of a ring, which leaves the magnitudes of their Fourier
-    coefficients unchanged. A matrix product: an FFT doesn't pay for eight points.
+    A descriptor is a unit vector and the logarithm of its contrast, which is evidence too. D4
+    shifts and reverses a ring, which leaves the magnitudes of its Fourier coefficients unchanged.
     """
     wave = np.exp(2j * np.pi * np.outer(np.arange(8), np.arange(5)) / 8) / 8
     wave[:, 1:4] *= np.sqrt(2)  # each stands for two coefficients (Parseval)

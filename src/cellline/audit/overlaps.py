@@ -39,10 +39,7 @@ Rows = list[np.ndarray]  # samples uint8 [channel, height, width]
 
 
 def find_overlaps(rows: Rows, representatives: np.ndarray, scratch: Path) -> np.ndarray:
-    """Edges int64 [m, 2] between overlapping crops among `representatives`.
-
-    A file in `scratch` keeps the keypoints, so that they take page cache and no memory.
-    """
+    """Edges int64 [m, 2] between overlapping crops among `representatives`."""
     found: set[tuple[int, int]] = set()
     attempts: Counter[tuple[int, int]] = Counter()
     for i, j, view, here, there in find_candidates(rows, representatives, scratch):
@@ -105,10 +102,7 @@ def best_view(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def show_same(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> bool:
-    """Tell if the overlap of two crops has texture and agrees in every pixel and channel.
-
-    `shift` is the position of b's corner in a, in pixels.
-    """
+    """Tell if two crops, b at `shift` pixels in a, agree where they overlap, and have texture."""
     size, other = np.array(a.shape[1:]), np.array(b.shape[1:])
     shift = np.round(shift * SUBPIXELS) / SUBPIXELS
     whole = np.floor(shift).astype(np.int64)

@@ -44,12 +44,8 @@ class Shift:
         They assume normal distributions: of 60 drawn parts of 18 samples, 2 raise an alarm.
         """
         width = NormalDist().inv_cdf(1 - FALSE_ALARMS / 2 / len(self.differences))
-        sizes = {
-            name: abs(difference.value)
-            for name, difference in self.differences.items()
-            if abs(difference.value) > width * difference.error
-        }
-        return tuple(sorted(sizes, key=lambda name: -sizes[name]))
+        by_size = sorted(self.differences.items(), key=lambda item: -abs(item[1].value))
+        return tuple(name for name, each in by_size if abs(each.value) > width * each.error)
 
 
 def measure_shift(
@@ -85,16 +81,16 @@ def measure_auc(
     sqrt(2) times as much as its bootstrap over given scores (measured: 1.38 and 1.40 times). The
     draws are widened by that factor.
     """
-    orders, starts = [], []
+    parts = []
     for number in np.unique(fold):
         rows = np.flatnonzero(fold == number)
-        orders.append(rows[np.argsort(prob[rows])])
-        starts.append(np.unique(prob[orders[-1]], return_index=True)[1])
+        rows = rows[np.argsort(prob[rows])]
+        parts.append((rows, np.unique(prob[rows], return_index=True)[1]))
 
     def of_draws(counts: np.ndarray) -> np.ndarray:
         """AUC [draw] for the number of times that each group counts, int [draw, group]."""
         right, pairs = np.zeros((2, len(counts)))
-        for rows, ties in zip(orders, starts, strict=True):
+        for rows, ties in parts:
             drawn = counts[:, bootstrap.group[rows]]
             test = np.add.reduceat(drawn * is_test[rows], ties, axis=1)
             training = np.add.reduceat(drawn * (1 - is_test[rows]), ties, axis=1)
@@ -102,8 +98,7 @@ def measure_auc(
             right += (test * below).sum(axis=1)
             pairs += test.sum(axis=1) * training.sum(axis=1)
         with np.errstate(invalid="ignore"):
-            auc: np.ndarray = right / pairs
-        return auc
+            return np.asarray(right / pairs)
 
     [value] = of_draws(np.ones((1, bootstrap.n_groups), np.uint8))
     # In blocks: every draw takes a few numbers per sample.
