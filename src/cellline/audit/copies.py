@@ -71,5 +71,4 @@ def connect(n: int, edges: np.ndarray) -> np.ndarray:
     graph = coo_array((np.ones(len(edges)), edges.T), shape=(n, n))
     _, component = connected_components(graph, directed=False)
     _, first = np.unique(component, return_index=True)
-    group: np.ndarray = first[component]
-    return group
+    return np.asarray(first[component])

@@ -107,7 +107,7 @@ def describe_keypoints(rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def find_neighbours(descriptors: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of keypoints of different rows that share a hash cell and have close descriptors.
 
-    `descriptors` [k, d] may be a memory map: at most CHUNK of them are copied at once.
+    `descriptors` [k, d] may be a memory map; at most CHUNK of them are copied at once.
     """
     rng = np.random.default_rng(0)
     pairs = np.empty(0, np.int64)

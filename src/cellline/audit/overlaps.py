@@ -124,10 +124,7 @@ def show_same(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> bool:
 
 @cache
 def lanczos(fraction: float, size: int) -> np.ndarray:
-    """Weights float32 [size, size]: row k interpolates a line of pixels at k + fraction (3 lobes).
-
-    Rows within TRIM of the ends lack some of their six pixels.
-    """
+    """Weights float32 [size, size]: row k interpolates a line of pixels at k + fraction."""
     distance = np.arange(size) - np.arange(size)[:, None] - fraction
     weights = np.sinc(distance) * np.sinc(distance / 3) * (np.abs(distance) < 3)
     return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)

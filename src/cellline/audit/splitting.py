@@ -42,5 +42,4 @@ def find_straddling(group: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Samples, bool [n], whose group has samples in several folds; group any, fold int [n]."""
     _, number = np.unique(group, return_inverse=True)
     pairs = np.unique(np.stack([number, fold]), axis=1)
-    straddling: np.ndarray = np.bincount(pairs[0])[number] > 1
-    return straddling
+    return np.asarray(np.bincount(pairs[0])[number] > 1)

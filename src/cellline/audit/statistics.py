@@ -1,8 +1,7 @@
 """A few dozen fixed, readable statistics of each sample's image, for models that learn no features.
 
-All are based on whole-number sums over pixels, or pairs of pixels, that the eight flips and
-rotations of a square map onto each other. So all views of an image have the same statistics to the
-last bit.
+Whole-number sums, over pixels or pairs that flips and rotations of a square map onto each other,
+make the statistics of all views of an image the same to the last bit.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ from cellline.host.files import atomic, write_csv
 
 HEADER = ("file_id", "cell_line")
 
-# One copy in five is flipped or rotated, the rest are exact: as rare as in the real data.
+# One copy in five is flipped or rotated, as in the real data; the rest are exact.
 TURNED_EVERY = 5
 
 
@@ -68,15 +68,11 @@ class Sample:
 def draw_competition(folder: Path, drawing: Drawing) -> dict[int, str]:
     """Write a competition's four files into `folder`; return each test sample's true label."""
     samples = plan_samples(drawing)
-    train, test = ({i: samples[i] for i in ids} for ids in (drawing.train_ids, drawing.test_ids))
-    write_competition(
-        folder,
-        ((i, draw_sample(sample, drawing)) for i, sample in train.items()),
-        ((i, draw_sample(sample, drawing)) for i, sample in test.items()),
-        {i: sample.cell_line for i, sample in train.items()},
-        test,
-    )
-    return {i: sample.cell_line for i, sample in test.items()}
+    parts = (drawing.train_ids, drawing.test_ids)
+    labels, truth = ({i: samples[i].cell_line for i in ids} for ids in parts)
+    train, test = (((i, draw_sample(samples[i], drawing)) for i in ids) for ids in parts)
+    write_competition(folder, train, test, labels, truth)
+    return truth
 
 
 def write_competition(

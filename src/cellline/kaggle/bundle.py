@@ -96,10 +96,8 @@ def download_wheels(python: str, folder: Path) -> None:
     command += [f"--dest={folder}", *list_pins(python)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise UserError(
-            f"can't download the wheels for Python {python}; check the connection:\n"
-            + "\n".join(f"  {line}" for line in errors or done.stderr.splitlines()[-3:])
+            f"can't download the wheels for Python {python}; check the connection:\n{done.stderr}"
         )
 
 

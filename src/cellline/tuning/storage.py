@@ -6,7 +6,6 @@ tries their parameters again.
 """
 
 import fcntl
-import json
 import os
 import re
 import time
@@ -93,9 +92,7 @@ class Journal(JournalStorage, BaseHeartbeat):
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = JournalLock(path)
-        backend = JournalFileBackend(str(path), self.lock)
-        check_journal(path)
-        super().__init__(backend)
+        super().__init__(JournalFileBackend(str(path), self.lock))
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Begin a trial; with a template only add it."""
@@ -154,15 +151,6 @@ class Database(RDBStorage):
             super().record_heartbeat(trial_id)
 
 
-def check_journal(path: Path) -> None:
-    """Raise UserError if a finished line of a journal is not an operation of Optuna's."""
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            json.loads(line)["op_code"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(path, f"line {number} is not an operation of Optuna's") from error
-
-
 def load_study(where: str) -> optuna.Study | None:
     """Load the study in a storage, if there is one, to read it; create neither journal nor lock.
 
@@ -179,12 +167,12 @@ def open_storage(where: str, *, read_only: bool = False) -> BaseStorage:
     if is_url(where):
         return connect(where)
     path = Path(where)
-    if not read_only:
-        return Journal(path)
-    if not path.exists():
+    if read_only and not path.exists():
         raise UserError(f"--storage {where}: there is no such file")
-    check_journal(path)
-    return JournalStorage(JournalFileBackend(where))
+    try:
+        return JournalStorage(JournalFileBackend(where)) if read_only else Journal(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, f"a line is not an operation of Optuna's: {error!r}") from error
 
 
 def connect(url: str) -> Database:
