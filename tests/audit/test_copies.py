@@ -1,7 +1,6 @@
 """Copies and overlapping crops are found in every view; different pictures are left alone."""
 
 import errno
-import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -147,22 +146,6 @@ def test_one_channel_and_non_square() -> None:
 def test_tiny_images_can_only_be_exact_copies(side: int) -> None:
     images = np.stack([OTHERS[0], OTHERS[1], OTHERS[0]])[:, :, :side, :side]
     assert groups(*images) == [0, 1, 0]
-
-
-def test_memory_does_not_grow_with_the_keypoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise has 49 keypoints a sample, of 488 bytes each; the file takes them."""
-    # Or blocks of samples would take more at a time than all keypoints of so few.
-    monkeypatch.setattr("cellline.audit.overlaps.BLOCK_BYTES", 2 * 3 * 48 * 48)
-    many = np.random.default_rng(0).integers(0, 256, (400, 3, 48, 48), np.uint8)
-    few = many[:100]
-    peaks = []
-    for images in (few, many):
-        tracemalloc.start()
-        find_copies(images)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert (peaks[1] - peaks[0]) / (len(many) - len(few)) < 5000
-    assert not list(Path().iterdir())
 
 
 def test_a_full_disk_is_an_error_that_names_the_folder() -> None:

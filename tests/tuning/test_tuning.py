@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -233,17 +232,6 @@ def test_a_full_disk_is_named_and_costs_no_finished_trial(search: Search, small_
     search(3)
     assert finished()[:1] == expected
     assert len(finished()) == 3
-
-
-def test_a_disk_that_cannot_be_written_is_named(search: Search, small_disk: Path) -> None:
-    search(1)
-    before = JOURNAL.read_bytes()
-    subprocess.run(["mount", "-o", "remount,ro", str(FOLDER.absolute())], check=True)
-    with pytest.raises(OSError, match="Read-only file system") as refused:
-        search(2)
-    assert Path(refused.value.filename).parent == FOLDER
-    assert JOURNAL.read_bytes() == before
-    assert len(finished()) == 1  # the report can read it
 
 
 def test_the_first_trial_may_lie_outside_the_search(search: Search) -> None:
