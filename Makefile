@@ -18,7 +18,7 @@ PYTHON ?= python3
 ifeq ($(strip $(VENV)),)
 PY := $(PYTHON)
 READY := check-active
-READY_DEV := check-active-dev
+READY_DEV := check-active
 else
 PY := $(VENV)/bin/python
 READY := $(VENV)/installed
@@ -32,7 +32,7 @@ RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
 RECIPE_OPTION = $(if $(RECIPE),--recipe $(RECIPE))
 STORAGE_OPTION = $(if $(STORAGE),--storage "$(STORAGE)")
 
-.PHONY: help setup folds train tune submit compare report demo kaggle test torture bench bench-growth lint format lock check-active check-active-dev
+.PHONY: help setup folds train tune submit compare report demo kaggle test torture bench bench-growth lint format lock check-active
 
 # `make folds train submit` means one after the other, whatever -j says; only folds are independent.
 FOLD_JOBS = $(filter train-%,$(MAKECMDGOALS))
@@ -145,10 +145,6 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' |
 check-active:
 	@$(CHECK_PYTHON)
 	@$(PY) src/environment.py
-
-check-active-dev:
-	@$(CHECK_PYTHON)
-	@$(PY) src/environment.py dev
 
 ifneq ($(strip $(VENV)),)
 # A stamp is touched only after pip has succeeded, so an interrupted setup is taken up again.

@@ -245,26 +245,6 @@ def test_help_lists_every_verb() -> None:
     assert all(f"make {name} " in printed for name in scripts)
 
 
-def test_an_active_python_is_told_what_it_lacks(tmp_path: Path) -> None:
-    Path("pyproject.toml").unlink()
-    folder = tmp_path / "elsewhere"
-    (folder / "src").mkdir(parents=True)
-    shutil.copy(ROOT / "src/environment.py", folder / "src")
-    (folder / "pyproject.toml").write_text(
-        '[project]\ndependencies = ["numpy>=99,<100", "no-such-package>=1", "pillow>=1,<99"]\n'
-        '[dependency-groups]\ndev = ["pytest>=999"]\n'
-    )
-    done = subprocess.run(
-        [sys.executable, str(folder / "src/environment.py")], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert f"numpy>=99,<100 ({np.__version__} is installed)" in done.stderr
-    assert "no-such-package>=1 (not installed)" in done.stderr
-    assert "pillow" not in done.stderr
-    assert "pytest" not in done.stderr
-    assert "-m pip install 'numpy>=99,<100' 'no-such-package>=1'" in done.stderr
-
-
 def rewrite(archive: Path, drop: str = "", truncate: str = "") -> None:
     """Copy a tar without one member, or with one cut off."""
     old = archive.with_suffix(".old")

@@ -1,7 +1,6 @@
 """Copies and overlapping crops are found in every view; different pictures are left alone."""
 
 import errno
-import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -73,12 +72,6 @@ def test_overlap_of_three_tenths_is_found_at_any_shift_and_view(
     copies = find_copies(np.stack([OTHERS[0], first, take_view(second, view), OTHERS[1]]))
     assert copies.group.tolist() == [0, 1, 1, 3]
     assert len(copies.exact) or copies.overlaps.tolist() == [[1, 2]]
-
-
-def test_overlap_below_the_least_area_is_not_claimed() -> None:
-    """Squares of 18 pixels have keypoints, but too few pixels (12 x 12) are left to compare."""
-    for step in range(0, 16, 4):
-        assert groups(crop(FIELD, step, step), crop(FIELD, step + 46, step + 46)) == [0, 1]
 
 
 @settings(max_examples=10)
@@ -153,30 +146,6 @@ def test_one_channel_and_non_square() -> None:
 def test_tiny_images_can_only_be_exact_copies(side: int) -> None:
     images = np.stack([OTHERS[0], OTHERS[1], OTHERS[0]])[:, :, :side, :side]
     assert groups(*images) == [0, 1, 0]
-
-
-def test_many_copies_make_a_star_not_all_pairs() -> None:
-    images = np.zeros((3000, 1, 32, 32), np.uint8)
-    images[1::2] = OTHERS[0][:1, :32, :32]
-    copies = find_copies(images)
-    assert copies.group.tolist() == [0, 1] * 1500
-    assert len(copies.exact) == 2998
-
-
-def test_memory_does_not_grow_with_the_keypoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise has 49 keypoints a sample, of 488 bytes each; the file takes them."""
-    # Or blocks of samples would take more at a time than all keypoints of so few.
-    monkeypatch.setattr("cellline.audit.overlaps.BLOCK_BYTES", 2 * 3 * 48 * 48)
-    many = np.random.default_rng(0).integers(0, 256, (400, 3, 48, 48), np.uint8)
-    few = many[:100]
-    peaks = []
-    for images in (few, many):
-        tracemalloc.start()
-        find_copies(images)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert (peaks[1] - peaks[0]) / (len(many) - len(few)) < 5000
-    assert not list(Path().iterdir())
 
 
 def test_a_full_disk_is_an_error_that_names_the_folder() -> None:

@@ -1,11 +1,16 @@
 import numpy as np
 import pytest
-from sklearn.ensemble import ExtraTreesClassifier
 
-from cellline.audit.reference import TREES, Reference, measure_reference, predict_held_out
+from cellline.audit.reference import (
+    Reference,
+    measure_leak,
+    measure_reference,
+    predict_held_out,
+)
 from cellline.audit.splitting import deal_folds
 from cellline.audit.statistics import Part
 from cellline.audit.words import describe_reference
+from cellline.scoring.metrics import tally
 
 N = 120
 
@@ -66,9 +71,26 @@ def test_held_out_labels_teach_nothing(labels: np.ndarray) -> None:
     assert not np.array_equal(other[fold == 0], prob[fold == 0])
 
 
-def test_the_model_is_scikit_learns_forest_bit_for_bit(labels: np.ndarray) -> None:
-    statistics, fold = noise(N, 6), np.arange(N) // 40
-    forest = ExtraTreesClassifier(TREES, class_weight="balanced", random_state=0)
-    forest.fit(statistics[fold != 1], labels[fold != 1])
-    expected = forest.predict_proba(statistics[fold == 1])
-    np.testing.assert_array_equal(predict_held_out(statistics, labels, fold)[fold == 1], expected)
+def test_leaked_samples_are_scored_apart() -> None:
+    labels = np.tile([0, 1], 40)
+    predicted = labels.copy()
+    predicted[40:60] = 0
+    leak = measure_leak(labels, tally(labels, predicted, 2), np.arange(80) < 40, np.arange(80) // 2)
+    assert leak is not None
+    assert (leak.leaked.value, leak.rest.value) == (1, 0.75)
+    assert (leak.n_leaked, leak.n_rest) == (40, 40)
+    assert leak.rest.low < 0.75 < leak.rest.high
+    assert leak.expected(0.5).value == 0.875
+    # Independent errors: below their mean.
+    assert 0.75 < leak.expected(0.5).low < 0.875 < leak.expected(0.5).high < 1
+
+
+def test_only_classes_that_both_hold_are_compared() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    leaked = np.array([True, True, False, False, False, False])
+    cells = tally(labels, np.array([0, 0, 0, 1, 0, 0]), 2)
+    leak = measure_leak(labels, cells, leaked, np.arange(6))
+    assert leak is not None
+    assert (leak.leaked.value, leak.rest.value, leak.n_rest) == (1, 0.5, 2)
+    for nothing in ([False] * 4, [True] * 4, [True, True, False, False]):
+        assert measure_leak(labels[2:], cells[2:], np.array(nothing), np.arange(4)) is None

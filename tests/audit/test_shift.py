@@ -50,15 +50,6 @@ def test_a_shift_is_found_and_named_the_largest_first() -> None:
     assert "--gain" in advice
 
 
-def test_a_shift_of_no_mean_is_found_and_says_so() -> None:
-    test = draw(N_TEST, 1)
-    test[:, 1] = test[:, 0]
-    found = measure(draw(N_TRAIN, 0), test)
-    assert found.shifted
-    assert found.differing == ()
-    assert "in no single mean" in describe_shift(found)[0]
-
-
 def test_test_copies_of_training_samples_are_no_shift() -> None:
     train = draw(N_TRAIN, 0)
     part = Part(train, np.arange(N_TRAIN))

@@ -7,8 +7,7 @@ import numpy as np
 
 from cellline.audit.findings import Findings
 from cellline.audit.groups import Counts
-from cellline.audit.leak import Leak
-from cellline.audit.reference import Reference
+from cellline.audit.reference import Leak, Reference
 from cellline.audit.shift import Shift
 from cellline.config import Config, Training
 from cellline.data.competition import Competition

@@ -113,12 +113,12 @@ def test_a_signal_ends_tuning_within_a_trial_that_begins_again(
 ) -> None:
     scene = scenes.tune
     folder = scene.set_up(tmp_path / "folder")
-    # In its second trial: the study begins in four operations, a trial in three, and ends in three.
-    with scene.pause(folder, at=(JOURNAL, 14)) as running:
+    # In its second trial: the study begins in three operations, a trial too, and it ends in three.
+    with scene.pause(folder, at=(JOURNAL, 13)) as running:
         running.signal(signal.SIGTERM)
         ended = running.end()
     assert ended.status == 143
-    assert "1 of 4 trials are finished and kept; rerun to resume" in ended.printed
+    assert "rerun the same command to resume" in ended.printed
     ended = scene.run(folder)
     assert ended.status == 0, ended.printed
     assert snapshot(folder) == scene.expected

@@ -128,11 +128,10 @@ def test_workers_of_which_one_is_killed(
     victim.running.kill()
     assert victim.running.end().killed
     shared.forget(killed)
-    ends = [worker.end() for worker in survivors]
+    for worker in survivors:
+        worker.end()
 
     shared.check(wanted, killed, workers)
-    told = f"trial {killed}: its worker was killed (number 1 that it cost); its parameters are"
-    assert sum(told in ended.printed for ended in ends) == 1
     for worker in survivors:
         assert read_json(worker.folder / "oof/tuning/best.json")["trials"] >= wanted
 
@@ -164,9 +163,8 @@ def test_a_worker_that_was_taken_for_dead_leaves_its_trial_to_the_other(
     # As a laptop that is closed.
     number = asleep.stop_within_a_trial(postgresql)
     shared.forget(number)
-    other = start(scenes, tmp_path / "other", shared, 4).end()
+    start(scenes, tmp_path / "other", shared, 4).end()
     asleep.running.signal()
     ended = asleep.end()
-    assert f"trial {number}: its worker was killed" in other.printed
     assert re.search(rf"trial {number}: .*: left to another worker", ended.printed)
     shared.check(4, number)

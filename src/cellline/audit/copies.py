@@ -1,7 +1,4 @@
-"""Samples that show one picture: exact copies, and overlapping crops of one field of view.
-
-A digest finds copies in any of the eight views of a square; `overlaps` finds overlapping crops.
-"""
+"""Samples that show one picture: exact copies, and overlapping crops of one field of view."""
 
 import hashlib
 from dataclasses import dataclass
@@ -28,14 +25,11 @@ class Copies:
 def find_copies(*arrays: np.ndarray, scratch: Path) -> Copies:
     """Group the samples of `arrays`, rows numbered consecutively over them.
 
-    Arrays are uint8 [n, channel, height, width] with one sample shape; memory maps are read in
-    blocks. Time is nearly linear in the number of samples: 11 s for the challenge's 9,632 on one
-    core. Keypoints, 20 kB per sample of 64 x 64 pixels, are kept in a nameless file in the folder
-    `scratch`. Equal constant samples are copies and overlap with nothing. Nearly all textured
+    Arrays are uint8 [n, channel, height, width] with one sample shape. Time is nearly linear: 11 s
+    for 9,632 samples on one core. Keypoints, 20 kB per sample of 64 x 64 pixels, are kept in a
+    nameless file in the folder `scratch`; raises OSError if the disk is full. Nearly all textured
     overlaps of a quarter of a sample's area or more are found, two in three at a fifth, none below
-    a tenth. Images narrower than 2 * MARGIN + 1 pixels have no overlaps.
-
-    Raises OSError if the disk is full.
+    a tenth.
     """
     # Plain arrays: indexing a memory map costs four times as much.
     rows = [image for array in arrays for image in np.asarray(array)]
@@ -70,12 +64,11 @@ def find_exact(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 
 def connect(n: int, edges: np.ndarray) -> np.ndarray:
     """Smallest node, int64 [n], of each node's connected component."""
-    # Imported here: it takes time that the other verbs need not spend.
+    # Imported here, because it takes time.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     graph = coo_array((np.ones(len(edges)), edges.T), shape=(n, n))
     _, component = connected_components(graph, directed=False)
     _, first = np.unique(component, return_index=True)
-    group: np.ndarray = first[component]
-    return group
+    return np.asarray(first[component])

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from cellline.audit.findings import Findings
-from cellline.audit.groups import Audit, audit_copies
+from cellline.audit.groups import audit_copies
 from cellline.audit.reference import measure_reference
 from cellline.audit.shift import measure_shift
 from cellline.audit.splitting import check_groups, deal_folds
@@ -40,8 +38,7 @@ class Plan:
 def make_folds(folders: Folders, plan: Plan) -> Folds:
     """Check the input, audit it, write its folds, and return them.
 
-    Existing folds from the same input and plan are kept. Raises UserError for bad input, and if
-    folds that runs or a tuning depend on would change.
+    Raises UserError for bad input, and if folds that runs or a tuning depend on would change.
     """
     if plan.n_folds < 2:
         raise UserError(f"--folds {plan.n_folds}: at least 2 are needed")
@@ -52,7 +49,7 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
 
 
 def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
-    """Audit the input and write its folds, unless the present ones have this input and plan."""
+    """Audit the input and write its folds; keep those that have this input and plan."""
     settings = {
         "n_folds": plan.n_folds,
         "seed": plan.seed,
@@ -76,20 +73,14 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     naive = deal_folds(competition.labels, None, plan.n_folds, plan.seed)
     grouped = deal_folds(competition.labels, audit.group, plan.n_folds, plan.seed)
     say("measuring what a leak would be worth, comparing training and test samples")
-    findings = measure(competition, audit, naive, grouped, plan)
-    record = {**settings, "audit": findings.record(), "code": code_version()}
-    write_folds(folders.oof_dir, competition, grouped, audit.group, record)
-
-
-def measure(
-    competition: Competition, audit: Audit, naive: np.ndarray, grouped: np.ndarray, plan: Plan
-) -> Findings:
-    """Measure leak and shift from image statistics alone; `naive` and `grouped` are folds."""
     train = Part(measure_statistics(competition.train_images), audit.group)
     test = Part(measure_statistics(competition.test_images), audit.test_group)
+    names = name_statistics(competition.channels)
     test_share = audit.counts.test_grouped / len(competition.test_ids)
-    return Findings(
+    findings = Findings(
         audit.counts,
         measure_reference(train, competition.labels, naive, grouped, test_share),
-        measure_shift(train, test, name_statistics(competition.channels), plan.n_folds, plan.seed),
+        measure_shift(train, test, names, plan.n_folds, plan.seed),
     )
+    record = {**settings, "audit": findings.record(), "code": code_version()}
+    write_folds(folders.oof_dir, competition, grouped, audit.group, record)

@@ -1,4 +1,4 @@
-"""Everything that the audit found, and its part of folds.json."""
+"""Findings of the audit, and their part of folds.json."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
@@ -26,8 +26,7 @@ class Findings:
 
 def read_findings(record: Mapping[str, Any]) -> Findings:
     """Findings from the content of folds.json."""
-    audit = record["audit"]
-    findings: Findings = restore(Findings, {**audit, "counts": audit})
+    findings: Findings = restore(Findings, {**record["audit"], "counts": record["audit"]})
     return findings
 
 

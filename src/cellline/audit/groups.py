@@ -39,15 +39,12 @@ class Audit:
     group: np.ndarray
     """int64 or text [n]: the first id in each training sample's group."""
     test_group: np.ndarray
-    """Same type [m]: the first training id in each test sample's group; a test id if none."""
+    """Same of test samples: a training id, if the group has one."""
     counts: Counts
 
 
 def audit_copies(competition: Competition, scratch: Path) -> Audit:
-    """Group all samples, and count what the training samples share with each other and the test.
-
-    A temporary file in the folder `scratch` holds what is too large for memory.
-    """
+    """Group all samples, and count them; the folder `scratch` holds a temporary file."""
     ids, labels = competition.train_ids, competition.labels
     n = len(ids)
     copies = find_copies(competition.train_images, competition.test_images, scratch=scratch)
@@ -72,10 +69,7 @@ def audit_copies(competition: Competition, scratch: Path) -> Audit:
 
 
 def find_relatives(copies: Copies, n_train: int) -> tuple[np.ndarray, np.ndarray]:
-    """Samples with an exact copy, and with an overlap, among the (other) training samples.
-
-    Both are bool [row]; training rows come first.
-    """
+    """Samples, bool [row], with an exact copy, and with an overlap, among others in training."""
     rows = np.arange(len(copies.group))
     # The first of exact copies stands for all of them, also in `copies.overlaps`.
     picture = rows.copy()

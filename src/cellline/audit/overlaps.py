@@ -1,17 +1,15 @@
 """Overlapping crops of one field of view, found by content without comparing all pairs.
 
-Their pixels are hardly ever identical: cut first and shrunk afterwards, such crops differ by a
-fraction of a pixel. The challenge's are shifted by multiples of 0.16 pixels (as if 400 pixels had
-become 64), so pixels agree only where both coordinates are multiples of 4; hashes of pixel windows
-find 30 of some 10,000 pairs. Hence three steps from image registration:
+Cut first and shrunk afterwards, such crops differ by a fraction of a pixel, so hashes of pixel
+windows find 30 of some 10,000 pairs. Hence three steps from image registration:
 
 1. Keypoints with descriptors; see `keypoints`.
 2. Candidates: pairs of keypoints with nearly equal descriptors, by locality-sensitive hashing and
    sorting (Datar et al. 2004, doi:10.1145/997817.997857).
 3. Proof, the guard against false positives: resample one crop at the shift that the keypoints
    imply, and compare every pixel and channel of the whole overlap; see MAX_RESIDUAL. The search
-   ignores labels, yet they agree in all of the 7,000 accepted pairs that have two; by chance six of
-   seven would differ. Refining the shift (Lucas-Kanade) found 0.2 % more: not worth its lines.
+   ignores labels, yet they agree in all of 7,000 accepted pairs; by chance six of seven would
+   differ. Refining the shift (Lucas-Kanade) found 0.2 % more: not worth its lines.
 """
 
 import tempfile
@@ -27,8 +25,7 @@ from cellline.data.views import VIEWS, take_view
 from cellline.host.files import name_in_errors
 from cellline.host.processors import map_in_order
 
-# Pixels that a thread reads at once, 64 samples of 3 x 64 x 64: smoothed, they stay in the
-# processor's cache. Intermediate arrays take some 60 times as much.
+# Pixels that a thread reads at once: intermediate arrays, 60 times as large, suit the cache.
 BLOCK_BYTES = 3 << 18
 ATTEMPTS = 2  # candidates that are put to the proof for one pair of samples
 
@@ -38,15 +35,11 @@ MIN_CONTRAST = 4.0  # gray values (rms): a flat overlap, like shared background,
 TRIM = 3  # pixels at a crop's border, where shrinking saw other neighbours (3-lobed Lanczos)
 SUBPIXELS = 32  # positions distinguished within a pixel, so that few kernels are computed
 
-# Samples uint8 [channel, height, width] by row.
-Rows = list[np.ndarray]
+Rows = list[np.ndarray]  # samples uint8 [channel, height, width]
 
 
 def find_overlaps(rows: Rows, representatives: np.ndarray, scratch: Path) -> np.ndarray:
-    """Edges int64 [m, 2] between overlapping crops among `representatives`.
-
-    A file in `scratch` keeps the keypoints, so that they take page cache and no memory.
-    """
+    """Edges int64 [m, 2] between overlapping crops among `representatives`."""
     found: set[tuple[int, int]] = set()
     attempts: Counter[tuple[int, int]] = Counter()
     for i, j, view, here, there in find_candidates(rows, representatives, scratch):
@@ -75,15 +68,14 @@ def find_candidates(
         return find_keypoints(np.stack([rows[row] for row in block]), block)
 
     with name_in_errors(scratch), tempfile.TemporaryFile(dir=scratch) as file:
-        # Threads: NumPy's loops, which take nearly all the time, run beside each other.
         for keypoints in map_in_order(describe, blocks):
             file.write(keypoints.tobytes())
         if not file.tell():
             return
         file.flush()
         keypoints = np.asarray(np.memmap(file, keypoints.dtype, mode="r"))
-        row, position = np.array(keypoints["row"]), keypoints["position"]
-        rings = keypoints["rings"]
+        row, position, rings = (keypoints[name] for name in ("row", "position", "rings"))
+        row = np.array(row)
         first, second = find_neighbours(keypoints["descriptor"], row)
         view, distance = np.empty(len(first), np.int8), np.empty(len(first), np.float32)
         for part in chunks(len(first)):
@@ -110,10 +102,7 @@ def best_view(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def show_same(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> bool:
-    """Tell if the overlap of two crops has texture and agrees in every pixel and channel.
-
-    `shift` is the position of b's corner in a, in pixels.
-    """
+    """Tell if two crops, b at `shift` pixels in a, agree where they overlap, and have texture."""
     size, other = np.array(a.shape[1:]), np.array(b.shape[1:])
     shift = np.round(shift * SUBPIXELS) / SUBPIXELS
     whole = np.floor(shift).astype(np.int64)
@@ -135,10 +124,7 @@ def show_same(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> bool:
 
 @cache
 def lanczos(fraction: float, size: int) -> np.ndarray:
-    """Weights float32 [size, size]: row k interpolates a line of pixels at k + fraction (3 lobes).
-
-    Rows within TRIM of the ends lack some of their six pixels.
-    """
+    """Weights float32 [size, size]: row k interpolates a line of pixels at k + fraction."""
     distance = np.arange(size) - np.arange(size)[:, None] - fraction
     weights = np.sinc(distance) * np.sinc(distance / 3) * (np.abs(distance) < 3)
     return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)

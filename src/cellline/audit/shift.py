@@ -17,10 +17,9 @@ from cellline.audit.splitting import deal_folds
 from cellline.audit.statistics import Part
 from cellline.scoring.metrics import BLOCKS, Bootstrap, Estimate, estimate
 
-# Probability, for either verdict, of calling a test set different that is like the training set.
+# Probability, for either verdict, to call a test set different that is like the training set.
 FALSE_ALARMS = 0.01
-# With fewer, the normal distribution calls statistics different far too often: 6 of 60 parts of 12
-# drawn test samples.
+# With 12, the normal distribution calls statistics of 6 in 60 drawn test sets different.
 FEWEST_GROUPS = 15
 
 
@@ -42,16 +41,11 @@ class Shift:
     def differing(self) -> tuple[str, ...]:
         """Statistics whose means differ, largest first: two-sided tests with Bonferroni correction.
 
-        They assume normal distributions, so with fewer than some 50 test groups they alarm more
-        often than FALSE_ALARMS: for 2 of 60 drawn parts of 18 samples, 1 of 60 parts of 60 samples.
+        They assume normal distributions: of 60 drawn parts of 18 samples, 2 raise an alarm.
         """
         width = NormalDist().inv_cdf(1 - FALSE_ALARMS / 2 / len(self.differences))
-        sizes = {
-            name: abs(difference.value)
-            for name, difference in self.differences.items()
-            if abs(difference.value) > width * difference.error
-        }
-        return tuple(sorted(sizes, key=lambda name: -sizes[name]))
+        by_size = sorted(self.differences.items(), key=lambda item: -abs(item[1].value))
+        return tuple(name for name, each in by_size if abs(each.value) > width * each.error)
 
 
 def measure_shift(
@@ -68,8 +62,7 @@ def measure_shift(
     groups = np.concatenate([train.group, test.group])
     statistics = np.concatenate([train.statistics, test.statistics])
     bootstrap = Bootstrap(groups)
-    # By groups: a test sample and its copy in training have different labels here, so a classifier
-    # that has seen one of them is wrong about the other.
+    # By groups: a classifier that has seen a training sample is wrong about its copy in the test.
     fold = deal_folds(is_test, groups, n_folds, seed)
     prob = predict_held_out(statistics, is_test, fold)[:, 1]
     return Shift(
@@ -84,30 +77,28 @@ def measure_auc(
     """Area under the ROC curve of `prob` [n], over pairs of samples within a fold.
 
     Scores of different folds' models can't be compared. Two similar samples in different folds
-    judge each other, both right or both wrong. This makes the AUC of indistinguishable parts vary
-    up to sqrt(2) times as much as its bootstrap over given scores (measured 1.38 and 1.40 times,
-    with trees and a linear classifier), so the draws are widened by that factor.
+    judge each other, both right or both wrong. So the AUC of indistinguishable parts varies up to
+    sqrt(2) times as much as its bootstrap over given scores (measured: 1.38 and 1.40 times). The
+    draws are widened by that factor.
     """
-    orders, starts = [], []
+    parts = []
     for number in np.unique(fold):
         rows = np.flatnonzero(fold == number)
-        orders.append(rows[np.argsort(prob[rows])])
-        starts.append(np.unique(prob[orders[-1]], return_index=True)[1])
+        rows = rows[np.argsort(prob[rows])]
+        parts.append((rows, np.unique(prob[rows], return_index=True)[1]))
 
     def of_draws(counts: np.ndarray) -> np.ndarray:
         """AUC [draw] for the number of times that each group counts, int [draw, group]."""
         right, pairs = np.zeros((2, len(counts)))
-        for rows, ties in zip(orders, starts, strict=True):
+        for rows, ties in parts:
             drawn = counts[:, bootstrap.group[rows]]
             test = np.add.reduceat(drawn * is_test[rows], ties, axis=1)
             training = np.add.reduceat(drawn * (1 - is_test[rows]), ties, axis=1)
-            # A tie counts half.
-            below = training.cumsum(axis=1) - training / 2
+            below = training.cumsum(axis=1) - training / 2  # a tie counts half
             right += (test * below).sum(axis=1)
             pairs += test.sum(axis=1) * training.sum(axis=1)
         with np.errstate(invalid="ignore"):
-            auc: np.ndarray = right / pairs
-        return auc
+            return np.asarray(right / pairs)
 
     [value] = of_draws(np.ones((1, bootstrap.n_groups), np.uint8))
     # In blocks: every draw takes a few numbers per sample.

@@ -26,11 +26,8 @@ def check_groups(
 
 
 def deal_folds(labels: np.ndarray, group: np.ndarray | None, n_folds: int, seed: int) -> np.ndarray:
-    """Stratified folds, int64 [n], of labels int [n] and groups [n]; no group is in two folds.
-
-    Without groups the folds are naive, as if no sample had a copy: only to measure what that does.
-    """
-    # Imported here: it takes a second, which the other verbs need not spend.
+    """Stratified folds, int64 [n], of labels int [n]; groups [n], if any, stay together."""
+    # Imported here, because it takes a second.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     kind = StratifiedKFold if group is None else StratifiedGroupKFold
@@ -42,8 +39,7 @@ def deal_folds(labels: np.ndarray, group: np.ndarray | None, n_folds: int, seed:
 
 
 def find_straddling(group: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """bool [n]: the sample's group has samples in several folds; group any, fold int [n]."""
+    """Samples, bool [n], whose group has samples in several folds; group any, fold int [n]."""
     _, number = np.unique(group, return_inverse=True)
     pairs = np.unique(np.stack([number, fold]), axis=1)
-    straddling: np.ndarray = np.bincount(pairs[0])[number] > 1
-    return straddling
+    return np.asarray(np.bincount(pairs[0])[number] > 1)

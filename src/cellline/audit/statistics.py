@@ -1,9 +1,7 @@
-"""A few dozen fixed, readable statistics of each sample's image.
+"""A few dozen fixed, readable statistics of each sample's image, for models that learn no features.
 
-They describe the brightness of its channels, their spread, texture and correlation, for models that
-learn no features. All are based on whole-number sums over pixels, or pairs of pixels, that the
-eight flips and rotations of a square (D4) map onto each other, so the eight views of an image have
-the same statistics to the last bit.
+Whole-number sums, over pixels or pairs that flips and rotations of a square map onto each other,
+make the statistics of all views of an image the same to the last bit.
 """
 
 from collections.abc import Sequence
@@ -15,11 +13,10 @@ import numpy as np
 from cellline.data.images import name_channel
 from cellline.host.processors import map_in_order
 
-# Pixels that a thread reads at once, 128 samples of 3 x 64 x 64: small enough for the processor's
-# cache. Intermediate arrays take some 20 times as much.
+# Pixels that a thread reads at once: intermediate arrays, 20 times as large, suit the cache.
 BLOCK_BYTES = 3 << 19
 
-# Statistics of each channel; not percentiles 0 and 100, which a single dead pixel would set.
+# Not 0 and 100, which a single dead pixel would set.
 PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
 KINDS = (
     *("mean", "standard deviation", "centre mean"),
@@ -57,16 +54,12 @@ def measure_statistics(images: np.ndarray) -> np.ndarray:
     with a constant channel is 0, as is a texture coarser than the image.
     """
     length = max(1, BLOCK_BYTES // images[0].nbytes)
-
-    def measure(start: int) -> np.ndarray:
-        return measure_block(np.asarray(images[start : start + length]))
-
-    # Threads: NumPy's loops run in parallel.
-    return np.concatenate(list(map_in_order(measure, range(0, len(images), length))))
+    blocks = (np.asarray(images[at : at + length]) for at in range(0, len(images), length))
+    return np.concatenate(list(map_in_order(measure_block, blocks)))
 
 
 def measure_block(images: np.ndarray) -> np.ndarray:
-    """Statistics of one block; see `measure_statistics`."""
+    """Statistics of one block."""
     n, n_channels, height, width = images.shape
     pixels = images.reshape(n, n_channels, height * width)
     signed = images.astype(np.int16)

@@ -11,8 +11,7 @@ from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
 from cellline.scoring.metrics import percent, points, with_interval
 
-# Most statistics and conflicting groups that a line names.
-NAMED, CONFLICTS = 5, 10
+NAMED, CONFLICTS = 5, 10  # most statistics and conflicting groups that a line names
 
 
 def describe_dealt(folds: Folds) -> list[str]:
@@ -81,18 +80,13 @@ def describe_shift(shift: Shift | None) -> list[str]:
     if shift is None:
         return ["the test set is too small to tell if it looks like the training set"]
     auc = f"AUC {shift.auc.value:.2f} [{shift.auc.low:.2f}, {shift.auc.high:.2f}]"
-    unit = " standard deviations"
     named = ", ".join(
-        f"{name} ({shift.differences[name].value:+.2f}{'' if place else unit})"
-        for place, name in enumerate(shift.differing[:NAMED])
+        f"{name} ({shift.differences[name].value:+.2f} SD)" for name in shift.differing[:NAMED]
     )
     if len(shift.differing) > NAMED:
         named += f" and {len(shift.differing) - NAMED} more"
     if not shift.shifted:
-        verdict = f"training and test samples can't be told apart: {auc}"
-        if named:
-            return [verdict, f"but their means differ in {named}"]
-        return [f"{verdict}, nothing to correct"]
+        return [f"training and test samples can't be told apart: {auc}, nothing to correct"]
     most = f"most in {named}" if named else "in how statistics combine, though in no single mean"
     return [
         Caution(f"the test set looks different: {auc}; {most}"),

@@ -13,7 +13,10 @@ CHANNELS = ("blue", "red", "yellow")
 
 @dataclass(frozen=True)
 class Appearance:
-    """Look of a cell line: lengths in pixels of a 64-pixel crop, brightness from 0 to 255."""
+    """Look of a cell line: lengths in pixels of a 64-pixel crop, brightness from 0 to 255.
+
+    Nuclei are blue, microtubules red, the endoplasmic reticulum is yellow.
+    """
 
     frequency: float
     """Samples of this class in the real training set, for the imbalance."""
@@ -22,33 +25,30 @@ class Appearance:
     body: float
     """Radius of the whole cell."""
     nucleus: float
-    """Radius."""
+    """Radius of the nucleus."""
     elongation: float
     """Long axis divided by short axis, of nucleus and body."""
     lobing: float
     """Depth of the outline's dents, as a share of the radius."""
     blue: float
-    """Brightness of the nucleus."""
     chromatin: float
-    """Contrast of its texture, 0 to 1."""
+    """Contrast of the nucleus's texture, 0 to 1."""
     grain: float
-    """Wavelength of its texture."""
+    """Wavelength of this texture."""
     nucleoli: int
-    """Dark spots in it."""
+    """Dark spots in the nucleus."""
     red: float
-    """Brightness of the microtubules."""
     filaments: int
     """Microtubules per cell."""
     reach: float
-    """Their length."""
+    """Length of the microtubules."""
     curl: float
-    """Their curvature, radians per pixel."""
+    """Curvature of the microtubules, radians per pixel."""
     yellow: float
-    """Brightness of the endoplasmic reticulum."""
     mesh: float
-    """Wavelength of its network."""
+    """Wavelength of the reticulum's network."""
     extent: float
-    """Distance from the nucleus over which it fades by a factor e."""
+    """Distance from the nucleus over which the reticulum fades by a factor e."""
 
 
 # The real lines' looks, exaggerated so that a network learns them in about a hundred steps.
@@ -75,14 +75,10 @@ SPREADS = {
 
 
 def draw_field(rng: np.random.Generator, cell_line: str, size: int, margin: int = 0) -> np.ndarray:
-    """Draw a field of view, uint8 [channel, size + margin, size + margin], for crops of `size`.
-
-    One cell lies near the middle, others around it at the cell line's density. See CHANNELS.
-    """
+    """Draw a field of view, uint8 [channel, size + margin, size + margin], for crops of `size`."""
     look = vary_look(rng, CELL_LINES[cell_line])
     side, unit = size + margin, size / 64
     cells = place_cells(rng, look, side / unit)
-    # float32 down to the outlines: 378 samples take 3.9 s of CPU instead of 5.5.
     grid = (np.arange(side, dtype=np.float32) + 0.5) / unit
     dy = grid[None, :, None] - cells.y[:, None, None]
     dx = grid[None, None, :] - cells.x[:, None, None]
@@ -115,19 +111,16 @@ def draw_field(rng: np.random.Generator, cell_line: str, size: int, margin: int 
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of a field, the middle one first; arrays are float32."""
+    """Cells of a field, the middle one first; arrays are float32 [n], phases [2, n]."""
 
     y: np.ndarray
-    """[n], in pixels of a 64-pixel crop"""
     x: np.ndarray
-    """[n]"""
     angle: np.ndarray
-    """[n], of the long axis"""
+    """Angle of the long axis."""
     size: np.ndarray
-    """[n], relative to the field's mean"""
+    """Size relative to the field's mean."""
     elongation: float
     phase: np.ndarray
-    """[2, n]"""
 
     def outline(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Radii of the ellipses and heights of the lobes, -2 to 2, at the angles [n, a, b]."""
@@ -209,12 +202,10 @@ def draw_noise(
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     relative = frequency * max(wavelength, 2.5)
     passed = np.exp(-(((relative - 1) / band) ** 2))
-    noise: np.ndarray = np.fft.irfft2(
-        np.fft.rfft2(rng.normal(size=(side, side))) * passed, (side, side)
-    )
+    white = rng.normal(size=(side, side))
+    noise = np.fft.irfft2(np.fft.rfft2(white) * passed, white.shape)
     noise -= noise.mean()
-    noise /= noise.std()
-    return noise
+    return np.asarray(noise / noise.std())
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

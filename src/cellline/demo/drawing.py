@@ -1,12 +1,10 @@
 """A small synthetic competition, drawn, in the exact layout of the real one.
 
-It keeps what makes the real data awkward: unequal classes, copies (also turned, also between
-training and test) and overlapping crops of one field of view.
+Like the real one it has unequal classes, copies and overlapping crops, also in the test set.
 """
 
 import io
 import tarfile
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +18,13 @@ from cellline.host.files import atomic, write_csv
 
 HEADER = ("file_id", "cell_line")
 
-# One copy in five is flipped or rotated, the rest are exact: as rare as in the real data.
+# One copy in five is flipped or rotated, as in the real data; the rest are exact.
 TURNED_EVERY = 5
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Settings of a drawn competition; each part has a sample of every cell line or more."""
+    """Settings of a drawn competition; each part has samples of every cell line."""
 
     samples_train: int
     samples_test: int
@@ -68,20 +66,13 @@ class Sample:
 
 
 def draw_competition(folder: Path, drawing: Drawing) -> dict[int, str]:
-    """Write a competition's four files into `folder`; return each test sample's true label.
-
-    The same settings give the same bytes (on the same machine, NumPy and Pillow).
-    """
+    """Write a competition's four files into `folder`; return each test sample's true label."""
     samples = plan_samples(drawing)
-    train, test = ({i: samples[i] for i in ids} for ids in (drawing.train_ids, drawing.test_ids))
-    write_competition(
-        folder,
-        ((i, draw_sample(sample, drawing)) for i, sample in train.items()),
-        ((i, draw_sample(sample, drawing)) for i, sample in test.items()),
-        {i: sample.cell_line for i, sample in train.items()},
-        test,
-    )
-    return {i: sample.cell_line for i, sample in test.items()}
+    parts = (drawing.train_ids, drawing.test_ids)
+    labels, truth = ({i: samples[i].cell_line for i in ids} for ids in parts)
+    train, test = (((i, draw_sample(samples[i], drawing)) for i in ids) for ids in parts)
+    write_competition(folder, train, test, labels, truth)
+    return truth
 
 
 def write_competition(
@@ -134,9 +125,6 @@ def plan_samples(drawing: Drawing) -> dict[int, Sample]:
             y, x = rng.integers(0, drawing.margin + 1, size=2).tolist()
             samples[i] = Sample(cell_line, field=i, offset=(y, x))
 
-    of_line: dict[str, list[int]] = defaultdict(list)
-    for i in train_ids:
-        of_line[samples[i].cell_line].append(i)
     alone = set(samples)
     for targets, share, overlap in (
         (train_ids, drawing.copies, False),
@@ -147,25 +135,22 @@ def plan_samples(drawing: Drawing) -> dict[int, Sample]:
         for target in rng.permutation(targets).tolist():
             if planted == wanted:
                 break
-            sources = [i for i in of_line[samples[target].cell_line] if i != target]
+            line = samples[target].cell_line
+            sources = [i for i in train_ids if samples[i].cell_line == line and i != target]
             if target in alone and sources:
                 source = sources[rng.integers(len(sources))]
                 planted += 1
+                copy = samples[source]
                 if overlap:
-                    samples[target] = shift(rng, samples[source], drawing.margin)
+                    shift = rng.integers(1, drawing.margin + 1, size=2)
+                    y, x = ((shift + copy.offset) % (drawing.margin + 1)).tolist()
+                    copy = replace(copy, offset=(y, x))
                 elif planted % TURNED_EVERY == 0:
-                    view = (samples[source].view + int(rng.integers(1, 8))) % len(VIEWS)
-                    samples[target] = replace(samples[source], view=view)
-                else:
-                    samples[target] = samples[source]
+                    view = (copy.view + int(rng.integers(1, len(VIEWS)))) % len(VIEWS)
+                    copy = replace(copy, view=view)
+                samples[target] = copy
                 alone -= {target, source}
     return samples
-
-
-def shift(rng: np.random.Generator, source: Sample, margin: int) -> Sample:
-    """Another crop of the same field."""
-    y, x = (np.array(source.offset) + rng.integers(1, margin + 1, size=2)) % (margin + 1)
-    return replace(source, offset=(int(y), int(x)))
 
 
 def deal_cell_lines(rng: np.random.Generator, count: int) -> list[str]:

@@ -1,8 +1,6 @@
 """The whole pipeline on a drawn competition whose truth is known."""
 
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pandas
 
@@ -35,15 +33,11 @@ def demo(config: Config, n_folds: int) -> None:
     folder = config.folders.input_dir.parent
     truth = folder / "truth.csv"
     with one_writer(folder, "drawing a competition"):
-        if not config.folders.input_dir.exists():
+        if not truth.exists():  # written last, so that an interrupted demo can be rerun
             say(f"== drawing a competition into {config.folders.input_dir}")
-            # Renamed when complete, so that an interrupted demo can be rerun.
-            drawn = folder / ".drawing"
-            shutil.rmtree(drawn, ignore_errors=True)
             drawing = Drawing(SAMPLES_TRAIN, SAMPLES_TEST, seed=config.training.seed)
-            labels = draw_competition(drawn, drawing)
+            labels = draw_competition(config.folders.input_dir, drawing)
             write_csv(truth, HEADER, list(labels.items()))
-            drawn.rename(config.folders.input_dir)
     say("== folds")
     folds = make_folds(config.folders, Plan(n_folds=n_folds, seed=config.training.seed))
     for line in describe_dealt(folds):
@@ -57,12 +51,7 @@ def demo(config: Config, n_folds: int) -> None:
     path = submit(config, (config.run,))
     say("== report")
     write_report(config)
-    score = score_submission(path, truth)
-    say(f"== test BAC {percent(score)}; guessing gives {percent(1 / len(CELL_LINES))}")
-
-
-def score_submission(submission: Path, truth: Path) -> float:
-    """Balanced accuracy of a submission, compared with a CSV of true labels."""
-    predicted, true = (pandas.read_csv(path, index_col=0) for path in (submission, truth))
+    predicted, true = (pandas.read_csv(file, index_col=0) for file in (path, truth))
     both = true.join(predicted, rsuffix=" predicted", validate="1:1")
-    return balanced_accuracy(*both.to_numpy().T)
+    score = balanced_accuracy(*both.to_numpy().T)
+    say(f"== test BAC {percent(score)}; guessing gives {percent(1 / len(CELL_LINES))}")

@@ -21,15 +21,12 @@ from cellline.host.versions import SOURCES, source_files
 ROOT = SOURCES.parent
 NAME = "cellline-kaggle"
 
-# Wheels are included for these: Kaggle's image (September 2026) has Python 3.12, Colab's has 3.13;
-# 3.11 is the oldest that pyproject.toml allows.
+# Kaggle's image (September 2026) has 3.12, Colab's 3.13; 3.11 is the oldest that we allow.
 PYTHONS = ("3.11", "3.12", "3.13")
 
-# Omitted, because the images have versions of these that pyproject.toml allows, and they are large:
-# torch with its requirements, and what else Colab's image has, from which Kaggle's is made (numpy
-# 2.0, scipy 1.16, pandas 2.2, pillow 11, OpenCV 4.13; https://github.com/googlecolab/backend-info,
-# June 2026). Scikit-learn and matplotlib are included: Kaggle's have long been older than we need
-# (https://github.com/Kaggle/docker-python, kaggle_requirements.txt).
+# Omitted, because they are large, and Colab's image (https://github.com/googlecolab/backend-info,
+# June 2026), from which Kaggle's is made, has versions that pyproject.toml allows. Scikit-learn and
+# matplotlib are included: Kaggle's have long been older (https://github.com/Kaggle/docker-python).
 IN_IMAGE = frozenset(
     ("torch", "torchvision", "triton", "filelock", "fsspec", "mpmath", "networkx", "setuptools")
 ) | {"sympy", "numpy", "scipy", "pandas", "pillow", "opencv-python-headless"}
@@ -50,7 +47,9 @@ def build_bundle(output: Path, pythons: Sequence[str], weights: Path | None) -> 
     torchvision publishes.
     """
     notebook = render_notebook((ROOT / "kaggle" / "notebook.py").read_text(encoding="utf-8"))
-    members = {name: ROOT / name for name in list_sources()}
+    sources = [str(path.relative_to(ROOT)) for path in source_files()]
+    sources += ["LICENSE", "README.md", "pyproject.toml", "requirements.txt"]
+    members = {name: ROOT / name for name in sources}
     members["weights/README.txt"] = ROOT / "kaggle" / "weights.txt"
     if weights:
         # The layout of torch's own download folder.
@@ -70,12 +69,6 @@ def build_bundle(output: Path, pythons: Sequence[str], weights: Path | None) -> 
     write_bytes(path.with_suffix(".ipynb"), notebook)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.0f} MB)")
     return path
-
-
-def list_sources() -> list[str]:
-    """Paths in the repository of the files that a run needs."""
-    code = [str(path.relative_to(ROOT)) for path in source_files()]
-    return [*code, "LICENSE", "README.md", "pyproject.toml", "requirements.txt"]
 
 
 def list_pins(python: str) -> list[str]:
@@ -103,10 +96,8 @@ def download_wheels(python: str, folder: Path) -> None:
     command += [f"--dest={folder}", *list_pins(python)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise UserError(
-            f"can't download the wheels for Python {python}; check the connection:\n"
-            + "\n".join(f"  {line}" for line in errors or done.stderr.splitlines()[-3:])
+            f"can't download the wheels for Python {python}; check the connection:\n{done.stderr}"
         )
 
 
@@ -129,11 +120,10 @@ def render_notebook(source: str) -> bytes:
     cells: list[dict[str, Any]] = []
     for cell in re.split(r"^# %%", source, flags=re.MULTILINE)[1:]:
         kind, text = cell.split("\n", 1)
+        described: dict[str, Any] = {"cell_type": "code", "execution_count": None, "outputs": []}
         if kind == " [markdown]":
             text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
-            described: dict[str, Any] = {"cell_type": "markdown"}
-        else:
-            described = {"cell_type": "code", "execution_count": None, "outputs": []}
+            described = {"cell_type": "markdown"}
         lines = text.strip().splitlines(keepends=True)
         cells.append({**described, "metadata": {}, "source": lines})
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

@@ -22,20 +22,20 @@ class TuningHistory:
 
 
 def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> TuningHistory | None:
-    """Read the study in the OOF folder, or in the storage `where`; None when it has no trials.
+    """Read the study in the OOF folder, or in the storage `where`; None if it has no trials.
 
-    Raises UserError when it is damaged, can't be reached or is of other folds, and when a storage
-    that was named has no study.
+    Raises UserError if it is damaged, can't be reached or is of other folds, or `where` has none.
     """
-    # Imported where they are used: they take a second.
+    # Imported here, because it takes a second.
     from cellline.tuning.storage import JOURNAL, STUDY, load_study, name_storage
 
     journal = oof_dir / "tuning" / JOURNAL
     if where is None and not journal.exists():
         return None
+    name = name_storage(where or str(journal))
     study = load_study(where or str(journal))
     if study is None and where is not None:
-        raise UserError(f"there is no study {STUDY} in {name_storage(where)}")
+        raise UserError(f"there is no study {STUDY} in {name}")
     # A trial that waits, or has just begun, may have no parameters yet.
     drawn = [trial for trial in study.trials if "batch_size" in trial.params] if study else []
     if study is None or not drawn:
@@ -43,8 +43,7 @@ def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> Tu
     settings = study.user_attrs["settings"]
     if settings["folds_digest"] != folds_digest:
         raise UserError(
-            f"{name_storage(where or str(journal))} is of other folds "
-            f"({settings['folds_digest'][:12]}) than there are now ({folds_digest[:12]}): put the "
-            "study's own file back, or move it away"
+            f"{name} is of other folds ({settings['folds_digest'][:12]}) than there are now "
+            f"({folds_digest[:12]}): put the study's own file back, or move it away"
         )
     return TuningHistory(settings["fold"], drawn)

@@ -1,12 +1,16 @@
 """Where a study is kept: in a journal, or in a database that Optuna knows by its URL.
 
-Both tell Optuna which running trials have lost their worker; it fails them and calls `retry_trial`.
+A journal is a file on a shared disk that workers append each operation to; Optuna writes and
+replays it. Both kinds tell Optuna which running trials have lost their worker; it fails them and
+tries their parameters again.
 """
 
+import fcntl
+import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,43 +21,78 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages import RetryHeartbeatStaleTrialCallback as RetryCallback
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import get_lock_file
+from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import exc
 
 from cellline.errors import UserError, first_line
+from cellline.host.files import damaged, name_in_errors
 from cellline.host.progress import say
-from cellline.tuning.journal import JournalLock, check_journal
-
-Retry = Callable[[optuna.Study, FrozenTrial], None]
 
 STUDY = "lr-and-batch-size"
 JOURNAL = "journal.log"
 
-# A trial that kills each of its workers, by its memory perhaps, is given up after six.
+# A trial that kills its workers, perhaps by its memory, is given up after six.
 MAX_RETRIES = 5
 
-# A busy worker may miss some heartbeats: a step may hold Python's lock for seconds, a server may
-# need a minute to restart. A trial takes many minutes; two more to notice a dead worker don't
-# matter.
+# A server may need a minute to restart. A trial takes many: two to notice a dead worker are few.
 BEAT_SECONDS = 10
 GRACE_SECONDS = 120
 
-# Raised by Optuna where it can't even note that a trial has failed.
-_OPTUNAS = (AssertionError, UnboundLocalError)
+
+class JournalLock(BaseJournalFileLock):
+    """The lock on a journal and those on its running trials: bytes of one file beside it.
+
+    The system drops POSIX record locks when their holder dies. (Optuna's own lock file outlives a
+    killed holder; others then wait for half a minute.) A process may take its own lock again.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+        # Kept open: closing any file object of it would drop all locks that this process holds.
+        self.file = journal.with_name(f".{journal.name}.lock").open("a")
+        self.depth = 0
+        self.own_trials: set[int] = set()
+
+    def acquire(self) -> bool:
+        """Wait for the journal's lock; remove a last line that a writer left unfinished."""
+        if self.depth == 0:
+            fcntl.lockf(self.file, fcntl.LOCK_EX, 1, 0)
+            with self.journal.open("r+b") as file:
+                lines = file.read()
+                whole = lines.rfind(b"\n") + 1
+                if cut := len(lines) - whole:
+                    file.truncate(whole)
+                    os.fsync(file.fileno())
+                    say(f"the last line of {self.journal} was unfinished: removed its {cut} bytes")
+        self.depth += 1
+        return True
+
+    def release(self) -> None:
+        """Drop the journal's lock, unless it was taken more than once."""
+        self.depth -= 1
+        if self.depth == 0:
+            fcntl.lockf(self.file, fcntl.LOCK_UN, 1, 0)
+
+    def take_trial(self, trial_id: int) -> bool:
+        """Lock a trial until this process ends; False if it is locked already."""
+        if trial_id in self.own_trials:  # a record lock never excludes its own process
+            return False
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + trial_id)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            return False
+        self.own_trials.add(trial_id)
+        return True
 
 
 class Journal(JournalStorage, BaseHeartbeat):
     """A journal whose running trials are locked; to Optuna, one without lock is stale."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the journal. Raises UserError when it is damaged."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = JournalLock(path)
-        backend = JournalFileBackend(str(path), self.lock)
-        with get_lock_file(self.lock):
-            check_journal(path)
-        super().__init__(backend)
+        super().__init__(JournalFileBackend(str(path), self.lock))
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Begin a trial; with a template only add it."""
@@ -66,7 +105,7 @@ class Journal(JournalStorage, BaseHeartbeat):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Begin a trial that waits, or end one; False where another worker was faster."""
+        """Begin a waiting trial, or end one; False if another worker was faster."""
         with get_lock_file(self.lock):
             is_set = super().set_trial_state_values(trial_id, state, values)
             if is_set and state == TrialState.RUNNING:
@@ -86,16 +125,15 @@ class Journal(JournalStorage, BaseHeartbeat):
         """Return any number of seconds, so that Optuna looks for stale trials."""
         return 3600
 
-    def get_heartbeat_stale_trial_callback(self) -> Retry:
+    def get_heartbeat_stale_trial_callback(self) -> RetryCallback:
         """Return what Optuna calls for a stale trial that it has failed."""
-        return retry_trial
+        return RetryCallback(MAX_RETRIES)
 
 
 class Database(RDBStorage):
     """A database that a trial's worker sends heartbeats to."""
 
     def __init__(self, url: str) -> None:
-        """Connect, and create the tables if they are missing."""
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             super().__init__(
                 # Optuna takes braces for those of a template.
@@ -104,7 +142,7 @@ class Database(RDBStorage):
                 engine_kwargs={"pool_pre_ping": True},
                 heartbeat_interval=BEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=retry_trial,
+                heartbeat_stale_trial_callback=RetryCallback(MAX_RETRIES),
             )
 
     def record_heartbeat(self, trial_id: int) -> None:
@@ -113,43 +151,34 @@ class Database(RDBStorage):
             super().record_heartbeat(trial_id)
 
 
-def retry_trial(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue the parameters of a trial whose worker was killed, at most MAX_RETRIES times."""
-    killed = 1 + len(trial.system_attrs.get("retry_history", ()))
-    outcome = "given up" if killed > MAX_RETRIES else "its parameters are tried again"
-    say(f"trial {trial.number}: its worker was killed (number {killed} that it cost); {outcome}")
-    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        RetryCallback(MAX_RETRIES)(study, trial)
-
-
-def open_storage(where: str) -> BaseStorage:
-    """Open the database at a URL, or the journal at a path; within `plain_errors`."""
-    return connect(where) if is_url(where) else Journal(Path(where))
-
-
 def load_study(where: str) -> optuna.Study | None:
-    """Load the study in a storage, to read it: neither a journal nor locks are created.
+    """Load the study in a storage, if there is one, to read it; create neither journal nor lock.
 
-    Raises UserError when the storage is damaged, can't be reached or, for a path, does not exist.
+    Raises UserError if the storage is damaged, can't be reached or, for a path, does not exist.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with plain_errors(where):
-        if is_url(where):
-            storage: BaseStorage = connect(where)
-        elif Path(where).exists():
-            check_journal(Path(where))
-            storage = JournalStorage(JournalFileBackend(where))
-        else:
-            raise UserError(f"--storage {where}: there is no such file")
-        with suppress(KeyError):
-            return optuna.load_study(study_name=STUDY, storage=storage)
+    with plain_errors(where), suppress(KeyError):
+        return optuna.load_study(study_name=STUDY, storage=open_storage(where, read_only=True))
     return None
+
+
+def open_storage(where: str, *, read_only: bool = False) -> BaseStorage:
+    """Open the database at a URL, or the journal at a path; within `plain_errors`."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if is_url(where):
+        return connect(where)
+    path = Path(where)
+    if read_only and not path.exists():
+        raise UserError(f"--storage {where}: there is no such file")
+    try:
+        return JournalStorage(JournalFileBackend(where)) if read_only else Journal(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, f"a line is not an operation of Optuna's: {error!r}") from error
 
 
 def connect(url: str) -> Database:
     """Connect to a database; within `plain_errors`.
 
-    Raises UserError when its driver is missing, or another version of Optuna made its tables.
+    Raises UserError if its driver is missing, or another version of Optuna made its tables.
     """
     name = name_storage(url)
     try:
@@ -161,9 +190,8 @@ def connect(url: str) -> Database:
         return Database(url)
     except ImportError as error:
         raise UserError(
-            f"{name}: its driver is not installed ({first_line(error.__cause__ or error)}). For "
-            "PostgreSQL: pip install 'psycopg[binary]', and begin the URL with "
-            "postgresql+psycopg://; for MySQL: pip install pymysql, and mysql+pymysql://"
+            f"{name}: its driver is not installed ({first_line(error.__cause__ or error)}), such "
+            "as pip install 'psycopg[binary]' for postgresql+psycopg://"
         ) from error
     except RuntimeError as error:  # another version's tables; its message says what to do
         raise UserError(f"{name}: {error}") from error
@@ -174,47 +202,40 @@ def plain_errors(where: str) -> Iterator[None]:
     """Turn errors of a database into UserErrors; name the journal in OSErrors."""
     name = name_storage(where)
     try:
-        yield
-    except (OSError, exc.DBAPIError, StorageInternalError, *_OPTUNAS) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError | exc.DBAPIError):
-            cause = cause.__cause__ or cause.__context__
-        if isinstance(cause, OSError):
-            cause.filename = cause.filename or name
-            raise cause from None
-        if cause is None or cause.orig is None:
+        with name_in_errors(Path(name)):
+            yield
+    except (exc.DBAPIError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        if not isinstance(cause, exc.DBAPIError) or cause.orig is None:
             raise
         raise UserError(
             f"{name} fails: {first_line(cause.orig)}. Check the server, the network, the user and "
-            "the password (PostgreSQL's is best kept in ~/.pgpass, or in the file that PGPASSFILE "
-            "names). Finished trials are kept; rerun to resume"
+            "the password (PostgreSQL's is best kept in ~/.pgpass). Finished trials are kept; "
+            "rerun to resume"
         ) from error
 
 
 def name_storage(where: str) -> str:
-    """Return what messages call a storage: its URL without user, password and options, or its path.
+    """Name of a storage in messages: its path, or its URL without user, password and options.
 
-    Raises UserError when it looks like a URL, but is not that of a database.
+    Raises UserError if it looks like a URL, but is not that of a database.
     """
     if not is_url(where):
         return where
-    try:
+    with suppress(exc.ArgumentError, ValueError):
         url = sqlalchemy.make_url(where)
         url.get_dialect()
-        is_known = "@" not in (url.host or "")
-    except (exc.ArgumentError, ValueError):
-        is_known = False
-    if not is_known:
-        # Neither the URL nor the error is quoted: either may hold parts of a password.
-        raise UserError(
-            "--storage is not the URL of a database, such as "
-            "postgresql+psycopg://USER@HOST/DATABASE, mysql+pymysql://USER@HOST/DATABASE or "
-            "sqlite:///PATH; in a password, write / as %2F and @ as %40. Without a colon in its "
-            "first part, it is the path of a journal"
-        ) from None
-    return str(sqlalchemy.URL.create(url.drivername, None, None, url.host, url.port, url.database))
+        if "@" not in (url.host or ""):
+            shown = (url.drivername, None, None, url.host, url.port, url.database)
+            return str(sqlalchemy.URL.create(*shown))
+    # Neither the URL nor the error is quoted: either may hold parts of a password.
+    raise UserError(
+        "--storage is not the URL of a database, such as postgresql+psycopg://USER@HOST/DATABASE "
+        "or sqlite:///PATH; in a password, write / as %2F and @ as %40. Without a colon in its "
+        "first part, it is the path of a journal"
+    )
 
 
 def is_url(where: str) -> bool:
-    """Return whether it names a database, not a file; true also if misspelt with a password."""
+    """Return True if it names a database, not a file; also if misspelt with a password."""
     return re.match(r"[A-Za-z0-9+]+:", where) is not None

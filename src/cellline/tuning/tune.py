@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training, describe_differences
@@ -16,7 +17,7 @@ from cellline.host.device import choose_device
 from cellline.host.files import write_json
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
-from cellline.host.stopping import Stop, Stopped
+from cellline.host.stopping import Stop
 from cellline.host.versions import code_version
 from cellline.runs.folds import open_folds
 from cellline.scoring.metrics import percent
@@ -31,32 +32,34 @@ from cellline.tuning.storage import JOURNAL, STUDY, name_storage, open_storage, 
 # From a decade and a half below the known solution's 1e-3 to a decade above.
 LR_RANGE = (3e-5, 1e-2)
 BATCH_SIZES = (16, 32, 64, 128)
-# A trial is pruned when it is below the median of the earlier ones after an epoch. Four trials must
+# A trial is pruned if it is below the median of the earlier ones after an epoch. Four trials must
 # have ended before, and the first epoch, in which the rate still rises, does not count.
 PRUNE_AFTER_TRIALS = 4
 PRUNE_AFTER_EPOCHS = 1
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-# Between two looks at the trials of others that are waited for.
+# Between two looks at other workers' trials.
 LOOK_SECONDS = 1.0
-# For another worker that writes into the same folder.
+# To wait for another worker that writes into the same folder.
 WRITING_SECONDS = 60.0
+
+
+def first_parameters(training: Training) -> dict[str, Any]:
+    """Return the parameters of the first trial: what training would use today."""
+    return {
+        "lr": training.lr or DEFAULT_LR,
+        "batch_size": training.batch_size or DEFAULT_BATCH_SIZE,
+    }
 
 
 def describe(task: Task) -> dict[str, Any]:
     """Return all that must be the same for trials to be compared."""
-    settings = asdict(task.training)
-    del settings["lr"], settings["batch_size"]
     return {
-        "settings": settings,
+        "settings": {**asdict(task.training), **first_parameters(task.training)},
         "fold": task.fold,
         "input_digest": task.folds.competition.digest,
         "folds_digest": task.folds.digest,
     }
-
-
-class TakenOver(BaseException):
-    """Another worker has this one's trial; no Exception, or Optuna would fail it once more."""
 
 
 @dataclass(frozen=True)
@@ -73,36 +76,32 @@ class Worker:
     def run(self, trials: int) -> Tuned | None:
         """Run trials until `trials` have finished, those of others included; return the best.
 
-        Where enough are under way elsewhere, wait for them. Raises Stopped.
+        If enough are under way elsewhere, wait for them. Raises Stopped.
         """
-        # An earlier worker may have been killed before it did.
-        self.keep_best()
-        told = False
+        waiting = False
         while (finished := len(self.trials(*FINISHED))) < trials:
-            try:
-                self.stop.check()
-                with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-                    optuna.storages.fail_stale_trials(self.study)
-                if len(self.trials(*FINISHED, TrialState.RUNNING)) < trials:
-                    told = False
-                    self.study.optimize(self.run_trial, n_trials=1)
-                    # Now, not at the end: whoever has no time for all trials trains with these.
-                    self.keep_best()
-                    continue
-            except TakenOver:
-                continue
-            except Stopped:
-                say(f"{finished} of {trials} trials are finished and kept; rerun to resume")
-                raise
-            if not told:
-                say(f"{finished} of {trials} trials are finished, others run the rest: waiting")
-            told = True
-            time.sleep(LOOK_SECONDS)
+            self.stop.check()
+            # Optuna warns that heartbeats are experimental and meant for Study.optimize. That fails
+            # a trial once more that another worker has taken over.
+            with warnings.catch_warnings(action="ignore"):
+                optuna.storages.fail_stale_trials(self.study)
+                missing = len(self.trials(*FINISHED, TrialState.RUNNING)) < trials
+                trial = self.study.ask() if missing else None
+            if trial is not None:
+                with get_heartbeat_thread(trial._trial_id, self.study._storage):
+                    self.run_trial(trial)
+                # Now, not at the end: whoever has no time for all trials trains with these.
+                self.keep_best()
+            else:
+                if not waiting:
+                    say(f"{finished} of {trials} trials are finished, others run the rest: waiting")
+                time.sleep(LOOK_SECONDS)
+            waiting = trial is None
         # Others may have finished the last ones.
         return self.keep_best()
 
-    def run_trial(self, trial: Trial) -> float:
-        """Train with a trial's parameters; return the BAC after the last (not the best) epoch.
+    def run_trial(self, trial: Trial) -> None:
+        """Train with a trial's parameters; score it by the BAC after the last (not the best) epoch.
 
         A trial that ends early is queued again, whatever the reason but pruning.
         """
@@ -110,39 +109,32 @@ class Worker:
         title = f"trial {trial.number}: lr {training.lr:.2g}, batch size {training.batch_size}"
         try:
             bac = self.train(trial, title, training)
+            self.study.tell(trial, bac, skip_if_finished=True)
         except optuna.TrialPruned as pruned:
+            self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
             say(f"{title}: {pruned}")
-            raise
         except UpdateFinishedTrialError:
             say(f"{title}: left to another worker, as this one was taken for dead")
-            raise TakenOver from None
-        except BaseException as error:
+        except BaseException:
             self.study.enqueue_trial(trial.params)
-            if not isinstance(error, Exception):  # Optuna fails a trial for an Exception only
-                self.study.tell(trial, state=TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
-        best = max([bac, *(other.value or 0.0 for other in self.trials(TrialState.COMPLETE))])
-        say(f"{title}: held-out BAC {percent(bac)}; best so far {percent(best)}")
-        return bac
+        else:
+            best = max([bac, *(other.value or 0.0 for other in self.trials(TrialState.COMPLETE))])
+            say(f"{title}: held-out BAC {percent(bac)}; best so far {percent(best)}")
 
     def draw(self, trial: Trial) -> Training:
-        """Return the settings of a trial: what training would use today, or what Optuna draws.
-
-        The draw's seed counts the draws before it, which no failure changes: each draw has its own,
-        and one worker, interrupted or not, draws the same.
-        """
-        trials = self.study.trials
-        # A trial that is tried again, of a worker that was killed before it drew.
-        first_try = trials[trial.number].system_attrs.get("retry_history", [trial.number])[0]
-        queued = {"retry_history", "fixed_params"}
-        draw = sum(not queued & other.system_attrs.keys() for other in trials[:first_try])
+        """Return the settings of a trial: queued ones, or what Optuna draws."""
+        # Failed trials are tried again: not counting them, a worker draws the same without them.
+        earlier = self.study.get_trials(deepcopy=False)[: trial.number]
+        draw = sum(each.state != TrialState.FAIL for each in earlier)
         # Trials under way count as bad ones (Optuna's default), so that workers draw others.
         self.study.sampler = optuna.samplers.TPESampler(
             seed=derive_seed(self.task.training.seed, TUNING, draw),
             n_startup_trials=PRUNE_AFTER_TRIALS,
         )
-        # The first trial's may lie outside of what is searched otherwise.
-        first = self.study.user_attrs["first"]
+        # The first trial may lie outside the range that is searched otherwise.
+        first = first_parameters(self.task.training)
         low, high = min(LR_RANGE[0], first["lr"]), max(LR_RANGE[1], first["lr"])
         sizes = sorted({*BATCH_SIZES, first["batch_size"]})
         return replace(
@@ -154,7 +146,7 @@ class Worker:
     def train(self, trial: Trial, title: str, training: Training) -> float:
         """Train a trial to its end; return its BAC.
 
-        Raises TrialPruned also where the loss diverges or memory is too small: the same parameters
+        Raises TrialPruned also if the loss diverges or memory is too small: the same parameters
         would only fail again.
         """
         try:
@@ -171,14 +163,14 @@ class Worker:
         return bac
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Return the trials in these states, in order."""
+        """Trials in these states, in order."""
         return self.study.get_trials(deepcopy=False, states=states)
 
     def keep_best(self) -> Tuned | None:
         """Write best.json; return its content, None while no trial has a score."""
-        # Others may write it at the same time: the last to do so has seen all.
+        # The last of several workers to write it has seen all trials.
         with one_writer(self.folder, "tuning", WRITING_SECONDS):
-            # Not Study.best_trial: which of equal ones that is depends on the storage.
+            # Not Study.best_trial, which chooses among equal ones by the storage.
             scored = self.trials(TrialState.COMPLETE)
             best = max(scored, key=lambda trial: trial.value or 0.0, default=None)
             if best is None:
@@ -195,17 +187,13 @@ class Worker:
         return tuned
 
 
-def tune(
-    task: Task, trials: int, folder: Path, where: str | None = None, stop: Stop | None = None
-) -> Tuned:
+def tune(task: Task, trials: int, folder: Path, where: str | None, stop: Stop) -> Tuned:
     """Work at the study in the storage `where` until `trials` have finished; return the best.
 
-    By default the study is in a journal in `folder`; best.json is written there in any case. Raises
-    UserError when the study has other settings or data, is damaged or can't be reached; Stopped as
-    `stop` does.
+    By default the study is in a journal in `folder`; best.json is always written there. Raises
+    UserError if the study has other settings or data, is damaged or can't be reached; and Stopped.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    where, stop = where or str(folder / JOURNAL), stop or Stop()
+    where = where or str(folder / JOURNAL)
     with plain_errors(where), stop.on_signals():
         study = open_study(where, task)
         with one_writer(folder, "tuning", WRITING_SECONDS):
@@ -221,24 +209,20 @@ def tune(
 
 
 def open_study(where: str, task: Task) -> optuna.Study:
-    """Create the study in a storage, or join it. Raises UserError when it has other settings."""
-    storage = open_storage(where)
-    pruner = optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS)
+    """Create the study in a storage, or join it. Raises UserError if it has other settings."""
     study = optuna.create_study(
-        storage=storage, study_name=STUDY, direction="maximize", pruner=pruner, load_if_exists=True
+        storage=open_storage(where),
+        study_name=STUDY,
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS),
+        load_if_exists=True,
     )
-    # Each by itself: the worker that created the study may have been killed after any.
+    # Each by itself: the worker that created the study may have been killed in between.
     if "settings" not in study.user_attrs:
         study.set_user_attr("settings", describe(task))
-    if "first" not in study.user_attrs:
-        first = {
-            "lr": task.training.lr or DEFAULT_LR,
-            "batch_size": task.training.batch_size or DEFAULT_BATCH_SIZE,
-        }
-        study.enqueue_trial(first, skip_if_exists=True)
-        study.set_user_attr("first", first)
-    differences = describe_differences(study.user_attrs["settings"], describe(task))
-    if differences:
+    if not study.trials:
+        study.enqueue_trial(first_parameters(task.training), skip_if_exists=True)
+    if differences := describe_differences(study.user_attrs["settings"], describe(task)):
         raise UserError(
             f"the study in {name_storage(where)} has other settings: {differences}. Give those "
             "again; or, to start another study, move this one away or name another --storage"
@@ -247,7 +231,7 @@ def open_study(where: str, task: Task) -> optuna.Study:
 
 
 def tune_run(config: Config, trials: int, storage: str | None = None) -> Tuned:
-    """Tune on the fold that `config` names (by default 0), with its epochs for a trial."""
+    """Tune on the fold that `config` names (by default 0), with its epochs for each trial."""
     folds = open_folds(config.folders)
     fold = config.fold or 0
     if fold not in folds.numbers:
