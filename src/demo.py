@@ -28,11 +28,7 @@ def main(config: DemoConfig) -> None:
     folders = Folders(*(config.demo_dir / name for name in names))
     # Images keep their drawn size: enlarged they would take twice the time.
     training = replace(
-        config.training,
-        weights="none",
-        epochs=config.demo_epochs,
-        image_size=None,
-        start_size=None,
+        config.training, weights="none", epochs=config.demo_epochs, image_size=None, start_size=None
     )
     demo(replace(config, folders=folders, training=training), config.folds)
 

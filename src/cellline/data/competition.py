@@ -54,9 +54,7 @@ class Competition:
 
 
 def load_competition(
-    input_dir: Path,
-    cache_dir: Path,
-    channels: Sequence[str] = ("blue", "red", "yellow"),
+    input_dir: Path, cache_dir: Path, channels: Sequence[str] = ("blue", "red", "yellow")
 ) -> Competition:
     """Check the input folder as a whole and open its images, decoded on the first start.
 

@@ -8,17 +8,8 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[2]
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pandas",
-    "albumentations",
-    "optuna",
-    "scikit-learn",
-    "scipy",
-    "matplotlib",
-)
+PACKAGES = ["torch", "torchvision", "numpy", "pandas", "albumentations", "optuna"]
+PACKAGES += ["scikit-learn", "scipy", "matplotlib"]
 
 
 @cache

@@ -18,12 +18,7 @@ from cellline.host.files import read_json, write_json
 from cellline.host.locking import one_writer
 from cellline.host.names import name_classes, shorten_name
 from cellline.runs.folds import Folds, check_data
-from cellline.runs.predictions import (
-    OutOfFold,
-    check_belongs,
-    read_out_of_fold,
-    read_provenance,
-)
+from cellline.runs.predictions import OutOfFold, check_belongs, read_out_of_fold, read_provenance
 
 # The rows of a fold's history.csv.
 History = list[dict[str, float]]

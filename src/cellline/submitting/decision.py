@@ -130,10 +130,7 @@ def fit_rule(samples: HeldOut) -> Rule:
     one in turn, exceeds the gain's standard error (paired bootstrap over groups). Each part is
     tried on top of those already chosen, if there is anything to pool or to weigh.
     """
-    idle = {
-        Part.POOLING: not count_pooled(samples.picture),
-        Part.SELECTION: len(samples.prob) == 1,
-    }
+    idle = {Part.POOLING: not count_pooled(samples.picture), Part.SELECTION: len(samples.prob) == 1}
     candidates = [part for part in Part if not idle.get(part)]
     if len(np.unique(samples.fold)) < 2:
         trials = [PartTrial(part, None) for part in candidates]

@@ -45,7 +45,8 @@ def build_optimizers(network: nn.Module, training: Training) -> list[Optimizer]:
     inner: list[Tensor] = []
     if training.optimizer == "muon":
         layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-        inner = [layer.weight for layer in layers[1:-1] if smaller_side(layer) <= LARGEST_SIDE]
+        weights = [layer.weight for layer in layers[1:-1]]  # [output, input, ...]
+        inner = [each for each in weights if min(len(each), each[0].numel()) <= LARGEST_SIDE]
     by_muon = set(inner)
     others = [weight for weight in network.parameters() if weight not in by_muon]
     groups = [
@@ -91,11 +92,6 @@ class Muon(Optimizer):
                 # The root mean square of the change becomes the learning rate.
                 size = max(change.shape) ** 0.5
                 weight.add_(change.reshape(weight.shape), alpha=-group["lr"] * size)
-
-
-def smaller_side(layer: nn.Conv2d | nn.Linear) -> int:
-    """The smaller side of a layer's weight [output, input, ...] as a matrix."""
-    return min(len(layer.weight), layer.weight[0].numel())
 
 
 def orthogonalize(matrices: Sequence[Tensor]) -> list[Tensor]:
