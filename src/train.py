@@ -13,7 +13,7 @@ class TrainConfig(Config):
     """Settings of `make train`."""
 
     gpus: int = 1
-    """How many GPUs, on a CPU processes, train each fold together; not needed under torchrun."""
+    """Number of GPUs (on a CPU: processes) that train each fold together; not for torchrun."""
 
 
 def main(config: TrainConfig) -> None:

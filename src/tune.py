@@ -15,7 +15,7 @@ class TuneConfig(Config):
     tune_epochs: int = 4
     """Epochs of a trial; the learning rate's whole course is fitted into them."""
     storage: str | None = None
-    """Where the study is kept, see above; by default in tuning/journal.log under --oof-dir."""
+    """Storage of the study, see above; by default tuning/journal.log under --oof-dir."""
 
 
 def main(config: TuneConfig) -> None:

@@ -1,4 +1,4 @@
-"""What a person is told: mistakes of theirs, and findings that they must not miss."""
+"""Messages to a person: mistakes of theirs, and findings that they must not miss."""
 
 
 class UserError(Exception):

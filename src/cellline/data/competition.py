@@ -38,7 +38,7 @@ class Competition:
     labels: np.ndarray
     """int64 [n], index into classes."""
     test_ids: np.ndarray
-    """Of the same kind [m], ascending."""
+    """The test samples' ids, of the same kind [m], ascending."""
     template: tuple[str, ...]
     """The test ids as written in sample_submission.csv, in its order."""
     train_images: np.ndarray

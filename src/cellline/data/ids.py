@@ -39,7 +39,7 @@ def parse_text(text: str) -> str | None:
 
 
 def parse_id(text: str, *, numeric: bool) -> Id | None:
-    """Return an id as it is compared with others; None if the text is no id."""
+    """Return an id as it is compared with others; None if the text is not an id."""
     return parse_number(text) if numeric else parse_text(text)
 
 

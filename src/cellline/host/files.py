@@ -86,7 +86,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote. Raises UserError when the file is damaged or was edited."""
+    """Read what `write_json` wrote. Raises UserError if the file is damaged or was edited."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not UTF-8, or not JSON

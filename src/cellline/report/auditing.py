@@ -53,7 +53,7 @@ def likeness_section(run: Run) -> Section:
     figure = Figure(
         "Statistics that differ most",
         "Test mean minus training mean, in standard deviations of the training samples. An "
-        "interval that includes 0 is no difference; among so many a few miss it by chance.",
+        "interval that includes 0 shows no difference; among so many, a few exclude it by chance.",
         draw_intervals("shift", dict(largest), "difference, standard deviations", 0, factor=1),
     )
     return Section(name, title, [[*cautions, *lines], figure], cautions)

@@ -21,7 +21,7 @@ class RunComparison:
     compared: Sequence[int]
     """The folds that both have finished; if possible, without those of `tuned`."""
     tuned: dict[str, Tuning]
-    """By name of a run, the tuning that chose its settings on a fold that both have finished."""
+    """Run's name -> the tuning that chose its settings on a fold that both have finished."""
     n_samples: int
     scores: Sequence[Scores]
     comparison: Comparison

@@ -14,7 +14,7 @@ class Table:
 
     kind: ClassVar[str] = "table"
     note: str
-    """What to look for."""
+    """Advice on what to look for."""
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     text_columns: frozenset[int] = frozenset({0})
@@ -31,7 +31,7 @@ class Matrix:
     note: str
     classes: Sequence[str]
     rows: Sequence[Sequence[tuple[int, float]]]
-    """By class, then by predicted class: samples, and their share of the class from 0 to 1."""
+    """Samples by class, then by predicted class, and their share of the class from 0 to 1."""
 
 
 @dataclass(frozen=True)

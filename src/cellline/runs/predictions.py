@@ -134,7 +134,7 @@ def read_test(path: Path, made_from: dict[str, Any]) -> np.ndarray | None:
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """What a file of predictions says it was made from."""
+    """Read what a file of predictions was made from."""
     return _parse(read_arrays(path, "provenance")["provenance"])
 
 
@@ -145,7 +145,7 @@ def check_belongs(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any
         named = "; ".join(f"its {key} is {own}, not {other}" for key, own, other in differences)
         raise UserError(
             f"{path} does not belong to the run in {path.parent.parent}: {named}. Put the run's "
-            "own file back, or move this one away and make it anew"
+            "own file back, or move this one away and make it again"
         )
 
 

@@ -36,7 +36,7 @@ class Tuning:
     fold: int
     """The fold whose held-out part scored the trials."""
     trials: int
-    """How many trials it scored."""
+    """Number of trials it scored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Run:
         return self.fold_folder(fold) / "oof.npz"
 
     def provenance(self, fold: int) -> dict[str, Any]:
-        """What every file of a fold must say it was made from."""
+        """The origin that every file of a fold must record."""
         return {**self.record, "fold": fold}
 
     def out_of_fold(self, folds: Sequence[int]) -> OutOfFold:

@@ -21,7 +21,7 @@ class Comparison:
     recalls: tuple[Estimate, ...]
     """Difference in recall, by class."""
     marked: tuple[bool, ...]
-    """By class, true if the recall differs after correction for the number of classes."""
+    """For each class, true if the recall differs after correction for the number of classes."""
 
     @property
     def is_clear(self) -> bool:

@@ -140,7 +140,7 @@ class Scores:
     macro_f1: Estimate
     log_loss: Estimate
     recalls: tuple[Estimate, ...]
-    """By class."""
+    """One for each class."""
 
 
 def score(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Scores:

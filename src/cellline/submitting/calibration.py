@@ -42,7 +42,7 @@ class Correction:
     temperature: float
     """Above 1 where the network is too sure of itself."""
     prior_share: float
-    """How much of the prior is divided out of q already: 1 all of it, 0 nothing.
+    """The share of the prior that is divided out of q already: 1 all of it, 0 nothing.
 
     It can't be told when the classes are equally frequent, and then makes no difference.
     """

@@ -21,7 +21,7 @@ class EpochRecord:
     """On the augmented batches, as they were learned from."""
     held_out_loss: float
     held_out_bac: float
-    """With the averaged weights, without test-time augmentation."""
+    """Computed with the averaged weights, without test-time augmentation."""
     lr: float
     """At the epoch's last step."""
     samples_per_second: float

@@ -28,7 +28,7 @@ class Tuned:
     fold: int
     """The fold whose held-out rows scored the trials."""
     trials: int
-    """How many trials they scored."""
+    """Number of trials they scored."""
     settings: dict[str, Any]
     """The other settings of the trials."""
     input_digest: str

@@ -1,4 +1,4 @@
-"""Where a study is kept: in a journal, or in a database that Optuna knows by its URL.
+"""Storage of a study: a journal, or a database that Optuna knows by its URL.
 
 A journal is a file on a shared disk that workers append each operation to; Optuna writes and
 replays it. Both kinds tell Optuna which running trials have lost their worker; it fails them and

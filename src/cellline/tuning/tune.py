@@ -67,7 +67,7 @@ class Worker:
     """One of the processes that run a study's trials."""
 
     task: Task
-    """With the learning rate and the batch size of the first trial, or None for the defaults."""
+    """Its training has the first trial's learning rate and batch size, or None for defaults."""
     study: optuna.Study
     folder: Path
     """For best.json."""
