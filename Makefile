@@ -111,7 +111,7 @@ demo: $(READY)
 setup: $(READY)
 
 test: $(READY_DEV)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 torture: $(READY_DEV)
 	@$(PY) -m pytest -v -m torture $(ARGS)

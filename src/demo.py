@@ -1,4 +1,4 @@
-"""Verb demo: the whole pipeline on a small synthetic competition."""
+"""make demo: the whole pipeline on a small synthetic competition."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from cellline.config import Config, Folders
 
 @dataclass(frozen=True)
 class DemoConfig(Config):
-    """Settings of the verb `demo`; its folders, weights and image size are its own."""
+    """Settings of `make demo`; its folders, weights and image size are its own."""
 
     demo_dir: Path = Path("demo")
     """Folder of the drawn competition and of all results."""

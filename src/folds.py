@@ -1,4 +1,4 @@
-"""Verb folds: check the input, decode it once, find copies, deal samples into folds."""
+"""make folds: check the input, decode it once, find copies, deal samples into folds."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from cellline.host.progress import say
 
 @dataclass(frozen=True)
 class FoldsConfig(Config):
-    """Settings of the verb `folds`."""
+    """Settings of `make folds`."""
 
     folds: int = Plan.n_folds
     """Number of folds (K)."""

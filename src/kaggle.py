@@ -1,4 +1,4 @@
-"""Verb kaggle: one zip and one notebook, to run the pipeline where there is no network."""
+"""make kaggle: one zip and one notebook, to run the pipeline where there is no network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from cellline.kaggle.bundle import PYTHONS, build_bundle
 
 @dataclass(frozen=True)
 class BundleConfig(Config):
-    """Settings of the verb `kaggle`."""
+    """Settings of `make kaggle`."""
 
     output_dir: Path = Path("dist")
     """Folder for the zip and the notebook."""

@@ -274,7 +274,7 @@ def test_the_real_competition(verbs: Verbs) -> None:
     rewrite(Path("input/images_train.tar"), truncate=f"{int(third):05d}_red.png")
     Path("input/y_train.csv").write_text("\n".join([*rows[:2], *rows[3:]]) + "\n")
     printed = verbs("folds", status=2)
-    for told in ("no row in y_train.csv", "red", first, third, rows[2].split(",")[0]):
+    for told in ("without a row in y_train.csv", "red", first, third, rows[2].split(",")[0]):
         assert told in printed
     left = [path for name in ("oof", ".cache") for path in Path(name).rglob("*")]
     assert all(path.name == ".lock" for path in left)

@@ -35,9 +35,9 @@ class Augmentation:
     """Random changes of training images, besides the eight flips and rotations."""
 
     rotate: float = 0.0
-    """Largest rotation in degrees, besides quarter turns; does not pay in a short training."""
+    """Largest rotation in degrees, besides quarter turns; doesn't help in a short training."""
     scale: float = 0.0
-    """Largest relative change of width and height; does not pay in a short training."""
+    """Largest relative change of width and height; doesn't help in a short training."""
     translate: float = 0.06
     """Largest shift, as a fraction of the side (4 of 64 pixels)."""
     gain: float = 0.2
@@ -57,7 +57,7 @@ class Training:
     image_size: int | None = None
     """Side in pixels to resize images to on the device; by default they keep their size."""
     start_size: int | None = None
-    """Side in the first epochs, where smaller images save time; by default `image_size`."""
+    """Side in pixels in the first epochs, where small images save time; by default `image_size`."""
     start_share: float = 0.65
     """Share of the epochs at `start_size`: five of eight. Each later epoch takes twice as long."""
     epochs: int = 8
@@ -67,7 +67,7 @@ class Training:
     batch_size: int | None = None
     """Samples per step; by default the run's own, else the tuned one, else 64."""
     dropout: float = 0.0
-    """Dropout before the linear layer; the known solution's 0.5 costs a short training 2 points."""
+    """Dropout before the linear layer; the known solution's 0.5 costs 2 points in a short one."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """From scratch, muon scores 2.3 points more in the same time (docs/levers.md); from ImageNet
     weights nothing is measured yet. Matrices over 512 in height and width stay with adamw."""
@@ -94,8 +94,8 @@ class Training:
 # The meaning of `--recipe`. `quick` trains on the challenge's images at their own size, then
 # enlarged, because a DenseNet halves their side twice before its first block (docs/levers.md).
 # `full` is not measured yet: no GPU was at hand. Its 60 epochs could memorize the images, so it has
-# the known solution's dropout and more varied images, but of nearly one size, since size tells cell
-# lines apart.
+# the known solution's dropout and stronger augmentation, but hardly any scaling, since size tells
+# cell lines apart.
 RECIPES = {
     "quick": Training(image_size=96, start_size=64),
     "full": Training(
@@ -115,7 +115,7 @@ class Machine:
     workers: int | None = None
     """Loader processes that augment images; by default 0 on a CPU, else up to 8."""
     max_minutes: float | None = None
-    """Minutes after which training and tuning save and stop; rerun to resume. By default none."""
+    """Minutes after which training saves and tuning stops; rerun to resume. No limit by default."""
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ GOOD = png(np.full((8, 6), 9, np.uint8))
 FLIPPED = bytearray(GOOD)
 FLIPPED[-6] ^= 1  # in the checksum of the last chunk
 
-AGAIN = "Download or copy what is damaged again."
+AGAIN = "Download or copy the damaged files again."
 NAMES = "not named <id>_<channel>.png (channels: blue, red, yellow)"
 UNKNOWN = 'If the channels have other names, set --channels (--channels "" for files <id>.png).'
 LABEL_THEM = "Give every sample a label, or remove it together with its images."

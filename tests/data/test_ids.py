@@ -30,8 +30,8 @@ LABELS = {
 }
 TEST_IDS = ("b", "0017", "_", "plate3", "-1", "=1+1")
 WHY = (
-    "Ids are text, as not all in sample_submission.csv are whole numbers: they match letter by "
-    "letter, including case and leading zeros."
+    "Not all ids in sample_submission.csv are whole numbers, so ids are compared as text, "
+    "including case and leading zeros."
 )
 
 

@@ -24,7 +24,7 @@ from cellline.errors import UserError
 pytestmark = pytest.mark.usefixtures("bounded")
 
 GOOD = png(np.zeros((8, 6), np.uint8))
-AGAIN = "Download or copy what is damaged again."
+AGAIN = "Download or copy the damaged files again."
 STRAYS = "not named <id>_<channel>.png (channels: blue, red, yellow)"
 RENAME = 'If the channels have other names, set --channels (--channels "" for files <id>.png).'
 OUTSIDE = ["../../../outside_red.png", "/tmp/outside_red.png", "a\\..\\outside_red.png"]

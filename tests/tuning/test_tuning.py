@@ -242,7 +242,7 @@ def test_the_first_trial_may_lie_outside_the_search(search: Search) -> None:
 
 
 def test_a_trial_that_diverges_is_pruned_and_is_never_the_best(search: Search) -> None:
-    with pytest.raises(UserError, match="no trial came to its end"):
+    with pytest.raises(UserError, match="no trial was completed"):
         search(1, lr=1e30)
     assert [trial.state for trial in trials()] == [PRUNED]
     assert not (FOLDER / "best.json").exists()

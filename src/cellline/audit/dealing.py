@@ -72,7 +72,7 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     check_groups(competition.labels, audit.group, competition.classes, plan.n_folds)
     naive = deal_folds(competition.labels, None, plan.n_folds, plan.seed)
     grouped = deal_folds(competition.labels, audit.group, plan.n_folds, plan.seed)
-    say("measuring what a leak would be worth, comparing training and test samples")
+    say("measuring how much a leak would inflate the score, comparing training and test samples")
     train = Part(measure_statistics(competition.train_images), audit.group)
     test = Part(measure_statistics(competition.test_images), audit.test_group)
     names = name_statistics(competition.channels)

@@ -1,7 +1,7 @@
 """Overlapping crops of one field of view, found by content without comparing all pairs.
 
 Cut first and shrunk afterwards, such crops differ by a fraction of a pixel, so hashes of pixel
-windows find 30 of some 10,000 pairs. Hence three steps from image registration:
+windows find 30 of some 10,000 pairs. So three steps come from image registration:
 
 1. Keypoints with descriptors; see `keypoints`.
 2. Candidates: pairs of keypoints with nearly equal descriptors, by locality-sensitive hashing and
@@ -9,7 +9,7 @@ windows find 30 of some 10,000 pairs. Hence three steps from image registration:
 3. Proof, the guard against false positives: resample one crop at the shift that the keypoints
    imply, and compare every pixel and channel of the whole overlap; see MAX_RESIDUAL. The search
    ignores labels, yet they agree in all of 7,000 accepted pairs; by chance six of seven would
-   differ. Refining the shift (Lucas-Kanade) found 0.2 % more: not worth its lines.
+   differ. Refining the shift (Lucas-Kanade) found 0.2 % more: not worth the code.
 """
 
 import tempfile
@@ -25,9 +25,9 @@ from cellline.data.views import VIEWS, take_view
 from cellline.host.files import name_in_errors
 from cellline.host.processors import map_in_order
 
-# Pixels that a thread reads at once: intermediate arrays, 60 times as large, suit the cache.
+# Pixels that a thread reads at once: intermediate arrays, 60 times as large, still fit the cache.
 BLOCK_BYTES = 3 << 18
-ATTEMPTS = 2  # candidates that are put to the proof for one pair of samples
+ATTEMPTS = 2  # candidate shifts that are checked for one pair of samples
 
 MAX_RESIDUAL = 0.4  # of the contrast (rms): true overlaps leave 0.05 to 0.4, chance 0.55 to 1.5
 MIN_AREA = 256  # pixels compared, after TRIM: on less, the smooth edges of two cells may agree

@@ -13,7 +13,7 @@ import numpy as np
 from cellline.data.images import name_channel
 from cellline.host.processors import map_in_order
 
-# Pixels that a thread reads at once: intermediate arrays, 20 times as large, suit the cache.
+# Pixels that a thread reads at once: intermediate arrays, 20 times as large, still fit the cache.
 BLOCK_BYTES = 3 << 19
 
 # Not 0 and 100, which a single dead pixel would set.

@@ -1,4 +1,4 @@
-"""Images by name: which sample and channel a file shows, decoded into one array a split."""
+"""Images by name: which sample and channel a file shows, decoded into one array per split."""
 
 import unicodedata
 from collections import defaultdict
@@ -16,15 +16,15 @@ from cellline.data.tables import TEMPLATE, LabelTable
 from cellline.host.processors import map_in_order
 from cellline.host.progress import progress_bar
 
-# Decoded by one thread at a time: at 64 x 64 about 6 ms of work. Large images come in fewer.
+# For one task of a thread: about 6 ms of work at 64 x 64. Tasks have fewer large images.
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 1 << 20  # as stored
 
 _LINK = Fault("file", "not regular (a link, device or pipe)")
 _TWICE = Fault("image", "stored twice")
 _TEXT = (
-    f"Ids are text, as not all in {TEMPLATE} are whole numbers: they match letter by letter, "
-    "including case and leading zeros."
+    f"Not all ids in {TEMPLATE} are whole numbers, so ids are compared as text, including case and "
+    "leading zeros."
 )
 
 
@@ -103,7 +103,7 @@ class SplitReader:
         }
 
     def match(self, ids: Collection[Id]) -> None:
-        """Note samples, by the ids of their images, without a row in the table, and the reverse."""
+        """Note the ids of images without a row in the table, and the reverse."""
         if self._table is not None:
             advice = "" if self.names.numeric else _TEXT
             rowless = Fault("sample", f"without a row in {self._table.name}", advice)
@@ -155,7 +155,7 @@ class SplitReader:
                     self._count(image, [member.name])
                 else:
                     yield image
-        except UnreadableError as error:  # the rest is unknown: nothing can be said to lack
+        except UnreadableError as error:  # what comes after it can't be called missing
             self._problems.note(self.path.name, f"can't be read: {error}", AGAIN)
         else:
             self._note_missing()

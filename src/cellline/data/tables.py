@@ -1,7 +1,7 @@
 """The competition's two CSV files: labels, and the template of a submission.
 
-Labels stay as written, without padding: markup and formulas are labels like others. Refused are
-empty ones, nan, and characters that control a terminal or a CSV.
+Labels stay as written, except for surrounding spaces: markup and formulas are labels like others.
+Empty labels, nan, and characters that control a terminal or a CSV are refused.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ LABELS = "y_train.csv"
 TEMPLATE = "sample_submission.csv"
 EXAMPLE = "file_id,cell_line"
 
-MAX_BYTES = 64 << 20  # for MAX_ENTRIES rows; in memory they take some times as much
+MAX_BYTES = 64 << 20  # for MAX_ENTRIES rows; in memory they take several times as much
 MAX_HEADER = 16 << 10  # characters
 
-# How programs write a missing number, here in place of a text; no class has such a name. Words
-# such as NA, None and null may name a class; Competition warns of them.
+# Spellings of a missing value, which no class has as its name. Words such as NA, None and null may
+# name a class; Competition warns of them.
 _MISSING = ("", "nan", "<na>")
 
 _NOT_A_NUMBER = Fault(
@@ -84,7 +84,7 @@ def read_labels(path: Path, template: LabelTable | None, problems: Problems) -> 
     """Read `y_train.csv`, whose two columns are named like the template's, in any order.
 
     Its ids are of the template's kind. Without a template the first column holds the ids, and they
-    decide on their kind, so that the rest is still checked. None if the file is unusable.
+    determine their kind, so that the rest is still checked. None if the file is unusable.
     """
     if (rows := _read_rows(path, problems)) is None:
         return None
@@ -138,7 +138,7 @@ def _parse(text: str) -> list[list[str]]:
 
     read = partial(pd.read_csv, header=None, dtype=str, na_filter=False, skipinitialspace=True)
     try:
-        # The first row decides on pandas' number of columns: two, or the header is wrong.
+        # The first row determines the number of columns: two, or the header is wrong.
         frame = read(StringIO(text[:MAX_HEADER]), nrows=1)
         if frame.shape[1] == 2:
             frame = read(StringIO(text), nrows=MAX_ENTRIES + 2)
@@ -161,7 +161,7 @@ def _make_table(
     id_at, label_at = map(rows[0].index, columns)
     written = [row[id_at] for row in rows[1:]]
     if numeric is None:
-        # A text that is an id of neither kind doesn't decide on the kind.
+        # A text that is an id of neither kind doesn't determine the kind.
         numeric = all(
             parse_number(text) is not None or parse_text(text) is None for text in written
         )
@@ -183,5 +183,5 @@ def _make_table(
 
 
 def _quote(text: str) -> str:
-    """Quote a stranger's text, escaped and on one line."""
+    """Quote an untrusted text, escaped and on one line."""
     return brief(repr(text))

@@ -21,7 +21,7 @@ TIME_IS_UP = 1
 
 
 class Stopped(BaseException):
-    """The work stopped early and was saved. Not an error, hence no Exception."""
+    """The work stopped early; whatever needed saving is saved. Not an error, hence no Exception."""
 
     def __init__(self, number: int | None = None) -> None:
         """`number` is the signal that asked for it; None if the time was up."""
@@ -47,7 +47,7 @@ class Stop:
         # Maps this process's code to the largest of all processes that must stop at the same step.
         self.agree: Callable[[int], int] = int
         # The answer to the first signal.
-        self.notice = "finishing the step, then saving; Ctrl-C to exit at once"
+        self.notice = "finishing the step; press Ctrl-C again to exit at once, without saving"
         self.deadline = None if max_minutes is None else STARTED + 60 * max_minutes
         self.number: int | None = None
         self.checked: float | None = None
@@ -78,8 +78,8 @@ class Stop:
     def on_signals(self) -> Iterator[None]:
         """Leave the first signal to `check`; a later Ctrl-C ends the process at once.
 
-        A second SIGTERM does not: make passes on to its child a signal that the whole process group
-        received already.
+        A second SIGTERM does not: make forwards to its child a signal that the whole process group
+        has already received.
         """
 
         def remember(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The loss: cross-entropy with equal weight for every class."""
+"""Class-weighted cross-entropy: every class counts as much, however many samples it has."""
 
 import numpy as np
 import torch

@@ -14,7 +14,7 @@ from cellline.model.weights import load_backbone_weights
 
 
 class Classifier(nn.Module):
-    """A torchvision network between our normalization and our head.
+    """Our normalization, then a torchvision network whose last linear layer is ours.
 
     The normalization is part of the network, and so of its checkpoint: predictions can't use
     another fold's statistics.
@@ -69,7 +69,7 @@ def build_network(
 
 
 def build_backbone(name: str) -> nn.Module:
-    """A torchvision classification model by its name there, without trained weights."""
+    """A torchvision classification model by its torchvision name, without trained weights."""
     if name == "densenet_tiny":
         return make_faster(DenseNet(4, block_config=(2, 2), num_init_features=8, bn_size=2))
     known = torchvision.models.list_models(module=torchvision.models)

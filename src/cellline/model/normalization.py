@@ -1,4 +1,4 @@
-"""Per-channel statistics of the training images of a fold."""
+"""Per-channel statistics of the training images of a fold; `Classifier` applies them."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Normalization:
 
 
 def measure_normalization(images: np.ndarray, rows: np.ndarray) -> Normalization:
-    """Exact statistics over all pixels of `rows` of images, uint8 [sample, channel, height, width].
+    """Exact statistics over all pixels of `rows` of uint8 images [sample, channel, height, width].
 
     They come from integer sums, so the order of summation changes nothing. A constant channel gets
     a deviation of 1 and normalizes to zero.

@@ -1,6 +1,6 @@
 """Predictions for the eight views of a square: test-time augmentation (TTA).
 
-The prediction for a sample is the mean of its views' probabilities.
+Callers average the probabilities of a sample's views.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,9 +57,8 @@ class Predictor:
         it ends the prediction.
         """
         self.network.eval()
-        # The views of a sample are predicted together. Four images need no more memory than one in
-        # training, which keeps the output of every layer: measured for VGG and SqueezeNet, which
-        # differ least (4.4 times); DenseNet-161 needs 16 times as much in training.
+        # The views of a sample are predicted together. Training keeps the output of every layer, so
+        # an image takes at least 4.4 times as much memory there (VGG; DenseNet-161: 16).
         at_once = max(self.batch_size, min(EFFICIENT_BATCH, 4 * self.batch_size))
         n = max(1, at_once // len(views))
         # One tensor for all: small ones kept between the freed large ones would fragment memory.
@@ -72,7 +71,7 @@ class Predictor:
             except RuntimeError as error:
                 if not gpu_is_full(error) or n == 1:
                     raise
-                # This GPU may be smaller than the one that trained. Retry outside of this block,
+                # This GPU may be smaller than the one used for training. Retry outside this block,
                 # when the exception no longer holds memory.
                 n //= 2
                 continue

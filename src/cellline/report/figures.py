@@ -121,6 +121,6 @@ def draw_reliability(name: str, bins: np.ndarray) -> str:
         x, y = 100 * confidence / count, 100 * right / count
         axes.scatter(x, y, s=8 + 400 * count / count.sum(), color=BLUE, alpha=0.85)
         # Room for whole dots at 100 %.
-        axes.set(xlim=(0, 106), ylim=(0, 106), xlabel="confidence, %", ylabel="right, %")
+        axes.set(xlim=(0, 106), ylim=(0, 106), xlabel="confidence, %", ylabel="correct, %")
 
     return draw(name, paint)

@@ -22,7 +22,7 @@ def scores_section(run: Run, scores: Scores) -> Section:
         ("log loss", *(f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in losses)),
     ]
     table = Table(
-        "The competition counts BAC. Each value has its 95 % interval, from a bootstrap over "
+        "The competition is scored by BAC. Each value has its 95 % interval, from a bootstrap over "
         "groups of related pictures.",
         ("", "with TTA", "without"),
         rows,
@@ -48,7 +48,7 @@ def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:
         f"of one fold is {100 * error:.1f} points: chance alone explains that much.",
         Figure(
             "BAC by fold",
-            "The dashed line is the BAC of all. A fold whose interval is far from it holds other "
+            "The dashed line is the overall BAC. A fold whose interval is far from it holds other "
             "pictures than the others do, or its training went wrong.",
             draw_intervals("folds", folds, "BAC, %", whole.value),
         ),

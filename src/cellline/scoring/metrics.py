@@ -13,7 +13,7 @@ BLOCKS = [slice(start, start + BLOCK) for start in range(0, BOOTSTRAP_DRAWS, BLO
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its bootstrap interval."""
+    """A value with its bootstrap interval."""
 
     value: float
     low: float
@@ -52,7 +52,7 @@ class Bootstrap:
         self.n_groups = int(self.group.max()) + 1
         generator = np.random.default_rng(seed)
         chances = np.full(self.n_groups, 1 / self.n_groups)
-        # Draws of each group, uint8 [draw, group]: the chance of 256 is below 1 / 256!.
+        # Draws of each group, uint8 [draw, group]: the chance of 256 is negligible.
         self.counts = np.empty((BOOTSTRAP_DRAWS, self.n_groups), np.uint8)
         for block in BLOCKS:
             self.counts[block] = generator.multinomial(self.n_groups, chances, size=BLOCK)
@@ -113,7 +113,7 @@ def macro_f1_of(confusion: np.ndarray) -> np.ndarray:
 def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Mean recall of the classes that occur in `labels` [n]; numbers or text.
 
-    Ours, because scikit-learn takes a second to import and every training needs this.
+    Our own, because importing scikit-learn takes a second and every training needs this.
     """
     _, index = np.unique(labels, return_inverse=True)
     return float(np.mean(np.bincount(index, predicted == labels) / np.bincount(index)))
@@ -175,7 +175,7 @@ def with_interval(score: Estimate) -> str:
 
 
 def points(difference: Estimate) -> str:
-    """Format a difference of scores in points of percent, such as '+1.8 [0.4, 3.2]'.
+    """Format a difference of scores in percentage points, such as '+1.8 [0.4, 3.2]'.
 
     A second digit appears where an end of the interval would otherwise round to 0.
     """

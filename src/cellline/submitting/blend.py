@@ -6,7 +6,7 @@ import numpy as np
 
 from cellline.scoring.metrics import balanced_accuracy, surprise
 
-# Twentieths are as fine as a few thousand samples can tell apart.
+# Weights finer than 1/20 can't be told apart with a few thousand samples.
 ROUNDS = 20
 
 

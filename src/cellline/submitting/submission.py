@@ -26,7 +26,7 @@ LONGEST_STEM = 150
 
 
 def join_names(runs: Sequence[str]) -> str:
-    """Join the runs' names into the stem of a file name; of too many, the first and a digest."""
+    """Join the runs' names into the stem of a file name; if too long, the first and a digest."""
     joined = "+".join(runs)
     if len(joined.encode()) <= LONGEST_STEM:
         return joined
@@ -57,7 +57,7 @@ def validate_submission(data: bytes, competition: Competition) -> None:
 
 
 def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any]) -> Path:
-    """Write `<name>-<digest>.csv` and its record beside it; the CSV's path.
+    """Write `<name>-<digest>.csv` and its record beside it; return the CSV's path.
 
     The name includes the beginning of the CSV's digest, so no other submission is overwritten and
     the same predictions give the same file.

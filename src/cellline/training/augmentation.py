@@ -52,7 +52,7 @@ def build_transforms(settings: Augmentation, *, square: bool) -> "albumentations
     import albumentations
     import cv2
 
-    # At 64 pixels OpenCV's threads cost more than they gain, and starve the training's.
+    # At 64 pixels OpenCV's threads cost more than they gain, and starve those of training.
     cv2.setNumThreads(0)
     mirrors = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
     return albumentations.Compose(

@@ -1,8 +1,9 @@
 """A fold's checkpoint: tensors and plain values, enough to resume or to predict.
 
-The newest is `checkpoint.pt`, the one before it `checkpoint-previous.pt`. Each holds a digest of
-its content, because torch ignores the checksums in the file when it reads one
-(MINIZ_DISABLE_ZIP_READER_CRC32_CHECKS in its build): a flipped bit would be loaded as a weight.
+The newest is `checkpoint.pt`, the one before it `checkpoint-previous.pt`; `fold` decides when they
+are written. Each holds a digest of its content, because torch ignores the checksums in the file
+when it reads one (MINIZ_DISABLE_ZIP_READER_CRC32_CHECKS in its build): a flipped bit would become a
+weight.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ class Checkpoint:
     epoch: int
     """Epochs trained so far."""
     network: dict[str, Tensor]
-    """Averaged weights, with the fold's normalization: the model."""
+    """The model: averaged weights with the fold's normalization. `resume` has the raw weights."""
     history: list[dict[str, float]]
     """One row for each epoch."""
     resume: dict[str, Any] | None
@@ -74,7 +75,7 @@ def digest_values(value: Any) -> str:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Make this the newest checkpoint in `folder`, and the newest the previous one."""
+    """Write the newest checkpoint in `folder`; the one it replaces becomes the previous one."""
     # Not asdict(), which would copy every tensor.
     values = vars(checkpoint)
     with atomic(folder / NEWEST, folder / PREVIOUS) as file:
@@ -95,7 +96,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with explain_full_memory():
             values = torch.load(path, map_location="cpu", weights_only=True)
     except (TooLittleMemoryError, OSError):
-        raise  # the file may be whole
+        raise  # the file may be intact
     # torch.load raises anything that its unpickler, zip reader or storage meets in a damaged file.
     except Exception as error:
         raise damaged(path, first_line(error)) from error
@@ -111,9 +112,7 @@ def damaged(path: Path, why: str) -> DamagedError:
     """The error for a checkpoint that can't be used."""
     advice = f"move {path.parent} away to train the fold again"
     if path.name == NEWEST and path.with_name(PREVIOUS).exists():
-        advice = (
-            f"rerun `train` to resume from {PREVIOUS}, after moving oof.npz beside it away, if any"
-        )
+        advice = f"rerun `train` to resume from {PREVIOUS}, after moving away any oof.npz beside it"
     return DamagedError(f"{path} is damaged ({why}); {advice}")
 
 

@@ -14,7 +14,7 @@ from cellline.runs.run import Run
 from cellline.training.checkpoint import Checkpoint, digest_values, read_newest, write_checkpoint
 from cellline.training.trainer import FoldTrainer
 
-# The most that a power cut may cost. DenseNet-161's checkpoint of 330 MB takes seconds.
+# A power cut loses at most this much training. DenseNet-161's checkpoint of 330 MB takes seconds.
 SAVE_SECONDS = 600
 # Columns of history.csv that depend on the machine's speed, not on the training.
 CLOCK = ("samples_per_second", "seconds")
@@ -23,9 +23,10 @@ CLOCK = ("samples_per_second", "seconds")
 def train_fold(trainer: FoldTrainer, run: Run, stop: Stop) -> OutOfFold:
     """Train a fold of a run to its end, write its files, return its predictions.
 
-    A checkpoint and history.csv are written after each epoch, and within one every SAVE_SECONDS;
+    A checkpoint and history.csv are written after each epoch, and every SAVE_SECONDS within one;
     after the last a checkpoint without the optimizers' state, then oof.npz, which marks the fold as
-    finished. If `stop` says so, saves and raises Stopped. Every rank calls this; rank 0 writes.
+    finished. Raises Stopped, after saving, if `stop` asks for it. Every rank calls this; rank 0
+    writes.
     """
     fold, first = trainer.task.fold, trainer.task.ranks.first
     lock = one_writer(run.fold_folder(fold), f"training fold {fold}") if first else nullcontext()
@@ -82,7 +83,7 @@ class Keeper:
     """Saves a fold in training, now and then and on demand."""
 
     def __init__(self, trainer: FoldTrainer, run: Run, stop: Stop) -> None:
-        """Save what has not begun yet; raises Stopped if the time is up already."""
+        """Write a first checkpoint if training has not begun. Raises Stopped if the time is up."""
         self.trainer = trainer
         self.run = run
         self.stop = stop

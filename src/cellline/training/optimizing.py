@@ -14,9 +14,9 @@ from cellline.config import Training
 # applied (Jordan et al. 2024).
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 POLYNOMIAL_STEPS = 5
-# Matrices with a larger smaller side are left to AdamW, as the work grows with its cube.
+# Matrices whose shorter side is longer are left to AdamW, as the work grows with its cube.
 # DenseNet-161 has one, 1,056 x 2,112, which would take as long as all others together.
-LARGEST_SIDE = 512
+LONGEST_SHORT_SIDE = 512
 
 
 def learning_rate(step: int, n_steps: int, warmup: float, peak: float) -> float:
@@ -35,18 +35,17 @@ def set_learning_rate(optimizers: Iterable[Optimizer], lr: float) -> None:
 
 
 def build_optimizers(network: nn.Module, training: Training) -> list[Optimizer]:
-    """AdamW for all weights, or `--optimizer muon`: Muon for the kernels and matrices within.
+    """AdamW for all weights, or `--optimizer muon`: Muon between the first and the last layer.
 
-    AdamW then keeps the first and the last layer, tensors of one dimension (biases and
-    normalization scales, which don't decay), and matrices too large for Muon. `training` must have
-    its learning rate.
+    AdamW then keeps those two layers, tensors of one dimension (biases and normalization scales,
+    which don't decay), and matrices too large for Muon. `training.lr` must be set.
     """
     assert training.lr is not None
     inner: list[Tensor] = []
     if training.optimizer == "muon":
         layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
         weights = [layer.weight for layer in layers[1:-1]]  # [output, input, ...]
-        inner = [each for each in weights if min(len(each), each[0].numel()) <= LARGEST_SIDE]
+        inner = [each for each in weights if min(len(each), each[0].numel()) <= LONGEST_SHORT_SIDE]
     by_muon = set(inner)
     others = [weight for weight in network.parameters() if weight not in by_muon]
     groups = [
@@ -58,10 +57,10 @@ def build_optimizers(network: nn.Module, training: Training) -> list[Optimizer]:
 
 
 class Muon(Optimizer):
-    """Momentum whose change of each matrix has all singular values near 1.
+    """Momentum SGD with orthogonalized updates: each matrix's has all singular values near 1.
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. Weight decay and the scaling of
-    changes by their shape follow Liu et al. 2025 (arXiv:2502.16982), but changes are five times as
+    updates by their shape follow Liu et al. 2025 (arXiv:2502.16982), but updates are five times as
     large. torch's own Muon takes no convolution kernels, and computes in bfloat16, which many CPUs
     emulate.
     """

@@ -37,7 +37,10 @@ class LostRankError(UserError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; by default it is alone."""
+    """This process among those that train together; by default it is alone.
+
+    What exchanges values must be called by all of them.
+    """
 
     rank: int = 0
     size: int = 1
@@ -69,7 +72,7 @@ class Ranks:
         value: Value = values[0]  # type: ignore[assignment]
         return value
 
-    def one_by_one(self, make: Callable[[], Value]) -> Value:
+    def local_first(self, make: Callable[[], Value]) -> Value:
         """The result of `make` here; the first rank of each machine calls it before the others."""
         if self.size == 1:
             return make()
@@ -107,7 +110,7 @@ class Ranks:
         """The network, with gradients that are the mean over all ranks."""
         if self.size == 1:
             return network
-        # Harmless: the strides of dimensions of one.
+        # Harmless: only dimensions of size 1 differ.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         devices = None if device.type == "cpu" else [device]
         return DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
@@ -128,11 +131,11 @@ class Ranks:
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Meet the other processes that torch's launcher has started.
+    """Join the other processes that torch's launcher has started.
 
     A failure of rank 0 ends all ranks, and rank 0 alone reports it; another rank reports its own
-    unless rank 0 fails in the same moment. Raises LostRankError if another rank has ended, after
-    the time in which the launcher would end this one.
+    failure unless rank 0 fails at the same moment. Raises LostRankError if another rank has ended,
+    after the time in which the launcher would end this one.
     """
     if not launched():
         yield Ranks()
@@ -153,7 +156,7 @@ def join_ranks() -> Iterator[Ranks]:
     except Stopped as stopped:
         if ranks.first and stopped.number is None:
             raise
-        # The launcher has got the signal, too, and reports it.
+        # The launcher has received the signal too, and reports it.
         sys.exit(stopped.status)
     except Exception as error:
         if not ranks.first or isinstance(error, LostRankError):
@@ -166,7 +169,7 @@ def join_ranks() -> Iterator[Ranks]:
 
 @contextmanager
 def explain_lost_rank() -> Iterator[None]:
-    """Within, the errors that an unreachable rank raises become LostRankError."""
+    """Within, errors raised because a rank can't be reached become LostRankError."""
     try:
         yield
     except RuntimeError as error:
@@ -175,7 +178,7 @@ def explain_lost_rank() -> Iterator[None]:
             raise
         raise LostRankError(
             f"another process of this training can't be reached ({first_line(error)}). If it has "
-            "ended, see its own message; if there was no first epoch, check that "
+            "ended, see its own message; if not even one epoch was completed, check that "
             "GLOO_SOCKET_IFNAME names the right network. What was saved is kept; rerun the same "
             "command to resume"
         ) from error

@@ -32,7 +32,7 @@ def train_run(config: Config, processes: int = 1) -> None:
         if ranks.size > 1:
             stop.agree = ranks.largest
             # A second Ctrl-C reaches only the process that started them: don't promise it.
-            stop.notice = "finishing the step, then saving" if ranks.first else ""
+            stop.notice = "finishing the step" if ranks.first else ""
         try:
             train_folds(ranks, stop, config, processes)
         except LostRankError:
@@ -43,7 +43,7 @@ def train_run(config: Config, processes: int = 1) -> None:
 
 def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
     """Do the work of `train_run` as one of the ranks."""
-    folds = ranks.one_by_one(lambda: open_folds(config.folders))
+    folds = ranks.local_first(lambda: open_folds(config.folders))
     folder = run_folder(config)
     if config.fold is not None and config.fold not in folds.numbers:
         raise UserError(f"--fold {config.fold}: folds are 0 to {folds.n_folds - 1}")

@@ -32,10 +32,10 @@ from cellline.host.progress import say
 STUDY = "lr-and-batch-size"
 JOURNAL = "journal.log"
 
-# A trial that kills its workers, perhaps by its memory, is given up after six.
+# A trial that kills its workers, perhaps by its memory, is given up after six attempts.
 MAX_RETRIES = 5
 
-# A server may need a minute to restart. A trial takes many: two to notice a dead worker are few.
+# A server may need a minute to restart. A trial takes many, so two to notice a dead worker are few.
 BEAT_SECONDS = 10
 GRACE_SECONDS = 120
 
@@ -87,7 +87,7 @@ class JournalLock(BaseJournalFileLock):
 
 
 class Journal(JournalStorage, BaseHeartbeat):
-    """A journal whose running trials are locked; to Optuna, one without lock is stale."""
+    """A journal whose running trials are locked; to Optuna, one without a lock is stale."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class Journal(JournalStorage, BaseHeartbeat):
         super().__init__(JournalFileBackend(str(path), self.lock))
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Begin a trial; with a template only add it."""
+        """Begin a trial; given a template, only add it."""
         with get_lock_file(self.lock):
             trial_id = super().create_new_trial(study_id, template_trial)
             if template_trial is None:
@@ -136,7 +136,7 @@ class Database(RDBStorage):
     def __init__(self, url: str) -> None:
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             super().__init__(
-                # Optuna takes braces for those of a template.
+                # Optuna treats braces as placeholders of a template.
                 url.replace("{", "{{").replace("}", "}}"),
                 # Reconnect after a restart of the server.
                 engine_kwargs={"pool_pre_ping": True},
@@ -237,5 +237,5 @@ def name_storage(where: str) -> str:
 
 
 def is_url(where: str) -> bool:
-    """Return True if it names a database, not a file; also if misspelt with a password."""
+    """Return True if it names a database, not a file; also for a misspelt URL with a password."""
     return re.match(r"[A-Za-z0-9+]+:", where) is not None

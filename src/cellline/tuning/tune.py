@@ -81,8 +81,8 @@ class Worker:
         waiting = False
         while (finished := len(self.trials(*FINISHED))) < trials:
             self.stop.check()
-            # Optuna warns that heartbeats are experimental and meant for Study.optimize. That fails
-            # a trial once more that another worker has taken over.
+            # Optuna warns that heartbeats are experimental and meant for Study.optimize. That would
+            # fail a trial again after another worker has taken it over.
             with warnings.catch_warnings(action="ignore"):
                 optuna.storages.fail_stale_trials(self.study)
                 missing = len(self.trials(*FINISHED, TrialState.RUNNING)) < trials
@@ -114,7 +114,7 @@ class Worker:
             self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
             say(f"{title}: {pruned}")
         except UpdateFinishedTrialError:
-            say(f"{title}: left to another worker, as this one was taken for dead")
+            say(f"{title}: another worker took it over, because this one seemed dead")
         except BaseException:
             self.study.enqueue_trial(trial.params)
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
@@ -125,7 +125,7 @@ class Worker:
 
     def draw(self, trial: Trial) -> Training:
         """Return the settings of a trial: queued ones, or what Optuna draws."""
-        # Failed trials are tried again: not counting them, a worker draws the same without them.
+        # Failed trials are tried again and not counted, so that draws don't depend on failures.
         earlier = self.study.get_trials(deepcopy=False)[: trial.number]
         draw = sum(each.state != TrialState.FAIL for each in earlier)
         # Trials under way count as bad ones (Optuna's default), so that workers draw others.
@@ -197,12 +197,12 @@ def tune(task: Task, trials: int, folder: Path, where: str | None, stop: Stop) -
     with plain_errors(where), stop.on_signals():
         study = open_study(where, task)
         with one_writer(folder, "tuning", WRITING_SECONDS):
-            # By it, folds know that the study depends on them.
+            # It tells `make folds` that a study depends on these folds.
             write_json(folder / "config.json", describe(task))
         tuned = Worker(task, study, folder, stop).run(trials)
     if tuned is None:
         raise UserError(
-            f"no trial came to its end; move the study in {name_storage(where)} away, or name "
+            f"no trial was completed; move the study in {name_storage(where)} away, or name "
             "another --storage, and start with a lower --lr or --batch-size"
         )
     return tuned
