@@ -12,7 +12,7 @@ from dataclasses import asdict
 from shlex import quote
 from typing import TypeVar
 
-# First, for it starts the clock.
+# First, because importing it starts the clock.
 from cellline.host.stopping import Stopped, stop_at_signals  # isort: split
 
 import tyro

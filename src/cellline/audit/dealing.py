@@ -49,7 +49,7 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
 
 
 def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
-    """Audit the input and write its folds; keep those that have this input and plan."""
+    """Audit the input and write its folds; keep existing ones of the same input and plan."""
     settings = {
         "n_folds": plan.n_folds,
         "seed": plan.seed,

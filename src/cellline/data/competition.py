@@ -61,8 +61,8 @@ def load_competition(
     `input_dir` holds `images_train` and `images_test` (each a folder, `.tar`, `.tar.gz`, `.tgz` or
     `.zip`) with 8-bit grayscale PNG images `<id>_<channel>.png` of one size (for the channel ""
     `<id>.png`), `y_train.csv` and `sample_submission.csv`. If all ids of the latter are whole
-    numbers, ids match by value, `17` being `00017`; else they are text and match by letter. It is
-    only read. The decoded arrays are kept in `cache_dir`.
+    numbers, ids match by value, so `17` matches `00017`; else they are text and must match exactly.
+    The folder is never written to. The decoded arrays are kept in `cache_dir`.
 
     Raises UserError with every problem found, one line each, and leaves nothing in `cache_dir`.
     """

@@ -61,7 +61,7 @@ class Run:
 
     @property
     def competition(self) -> Competition:
-        """The competition that the folds deal."""
+        """The competition that the folds divide."""
         return self.folds.competition
 
     @property
@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """The classes as a person is shown them; the competition's names may be of any length."""
+        """Class names shortened for display; the competition's own may have any length."""
         return name_classes(self.competition.classes)
 
     @property
@@ -160,7 +160,7 @@ class Run:
 
         Raises UserError if the run was begun with another config, even by another process now.
         """
-        # Folds of one run may start at once: any of them holds the lock only for a moment.
+        # Folds of one run may start at once: each of them holds the lock only for a moment.
         with one_writer(self.folder, "beginning a run", wait=10):
             recorded = read_record(self.folder)
             if recorded is None:

@@ -56,7 +56,7 @@ class HeldOut:
 
 
 def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
-    """The out-of-fold predictions by several runs of the samples that all have predicted."""
+    """Several runs' out-of-fold predictions for the samples that every run has predicted."""
     first, *others = common_samples(runs)
     folds = first.folds
     return HeldOut(
@@ -97,7 +97,7 @@ class Rule:
         """Decide from the runs' probabilities [run, n, class] of samples of pictures [n].
 
         With a correction, the resulting probabilities are calibrated; without, they are the
-        blend's. Probabilities of the test set, means over the folds' networks, are a little less
+        blend's. Test probabilities are averaged over the folds' networks, so they are a little less
         confident than those that the temperature was fitted to.
         """
         blended = blend(pool(prob, picture) if self.pooled else prob, self.weights)
@@ -150,8 +150,8 @@ def fit_rule(samples: HeldOut) -> Rule:
 def cross_fit(fit: Callable[[HeldOut], Rule], samples: HeldOut) -> Decided:
     """Decide each fold of `samples` by the rule that `fit` makes from the other folds.
 
-    With `fit_rule`, its choices are repeated for each fold, so the score of these decisions is the
-    one that a rule fitted to all folds may expect. The probabilities are calibrated only in folds
+    With `fit_rule`, its choices are repeated for each fold, so the score of these decisions
+    estimates that of a rule fitted to all folds. The probabilities are calibrated only in folds
     whose rule has a correction.
     """
     _, n, n_classes = samples.prob.shape
@@ -183,7 +183,7 @@ class Expected:
     """Balanced accuracy of rules on folds that they were not fitted on."""
 
     of_rule: Estimate | None
-    """That of the rules that `fit_rule` makes, for each fold, from the others.
+    """For rules by `fit_rule`: each fold is scored by the rule fitted to the others.
 
     None with fewer than three folds: from one other fold it can only make the plain rule.
     """

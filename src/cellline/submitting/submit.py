@@ -33,11 +33,11 @@ from cellline.submitting.words import (
 
 
 def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
-    """Decide the test set from all folds of some runs, write the submission and return its path.
+    """Choose a class for each test sample, write the submission and return its path.
 
     Raises UserError if a run is missing or of other data, and, unless `partial`, if a fold of it is
-    not finished. `partial` blends a run's finished folds, and if it has none those that were begun,
-    so that there is always something to submit.
+    not finished. `partial` blends a run's finished folds or, if there are none, the checkpoints of
+    those that were begun.
     """
     folds = open_folds(config.folders)
     runs = open_runs(config, names, folds)

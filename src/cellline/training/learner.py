@@ -31,8 +31,8 @@ class Learner:
     Several ranks train it together, each on its share of every batch. Batch, learning rate and loss
     are those of a single rank. Two things differ: each rank draws its own dropout, and batch
     normalization sees a share at a time (ghost batch normalization, Hoffer et al. 2017); its
-    running statistics are averaged. After a step all ranks hold the same network, exactly on like
-    processors; unlike ones round Muon's products differently.
+    running statistics are averaged. After a step all ranks hold the same network, bit for bit if
+    their processors are alike; different kinds round Muon's products differently.
     """
 
     def __init__(self, task: Task) -> None:
@@ -104,7 +104,7 @@ class Learner:
             )
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs beside the averaged weights.
+        """Everything that `load` needs besides the averaged weights.
 
         Raises DivergedError if a weight is NaN or infinite: such a state is not worth saving.
         """

@@ -79,7 +79,7 @@ class FoldTrainer:
         return record
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs beside averaged weights and history.
+        """Everything that `load` needs besides averaged weights and history.
 
         Raises DivergedError, see `Learner.state`.
         """
