@@ -11,7 +11,7 @@ class TuneConfig(Config):
     """Settings of `make tune`."""
 
     trials: int = 20
-    """Finished trials that the study shall have, those of earlier calls included."""
+    """Finished trials that the study should have, including those of earlier calls."""
     tune_epochs: int = 4
     """Epochs of a trial; the learning rate's whole course is fitted into them."""
     storage: str | None = None
