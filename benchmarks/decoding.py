@@ -20,8 +20,7 @@ PLAIN = "plain loop over PIL"
 CACHED = "decoded into the cache"
 NOTES = {
     PLAIN: "tarfile, Image.open, np.asarray of one image after the other; nothing is kept",
-    CACHED: "ours, all of it: tables, names, checksums, decoding by 1 thread a processor, writing, "
-    "fsync, digests",
+    CACHED: "ours, all of it: tables, names, checksums, decoding, writing, fsync, digests",
 }
 
 
