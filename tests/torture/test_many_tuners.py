@@ -166,5 +166,5 @@ def test_a_worker_that_was_taken_for_dead_leaves_its_trial_to_the_other(
     start(scenes, tmp_path / "other", shared, 4).end()
     asleep.running.signal()
     ended = asleep.end()
-    assert re.search(rf"trial {number}: .*: left to another worker", ended.printed)
+    assert re.search(rf"trial {number}: .*: another worker took it over", ended.printed)
     shared.check(4, number)
