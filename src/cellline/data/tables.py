@@ -4,6 +4,7 @@ Labels stay as written, except for surrounding spaces: markup and formulas are l
 Empty labels, nan, and characters that control a terminal or a CSV are refused.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -114,10 +115,9 @@ def _read_rows(path: Path, problems: Problems) -> list[list[str]] | None:
     advice = ""
     try:
         with open_file(path) as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
-        return _parse(data.decode("utf-8-sig"))
+            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
+            return _parse(file.read(size).decode("utf-8-sig"))
     except FileNotFoundError:
         what = "missing"
     except OSError as error:
