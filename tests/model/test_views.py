@@ -2,12 +2,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from cellline.data.views import VIEWS
 from cellline.host.device import Device
 from cellline.model.network import Classifier
 from cellline.model.normalization import Normalization
 from cellline.model.views import (
     PLAIN,
-    VIEWS,
     Predictor,
     all_views,
     see,

@@ -5,11 +5,12 @@ import pytest
 from stop_at import StopAt
 
 from cellline.config import Config, Training
+from cellline.data.views import VIEWS
 from cellline.errors import UserError
 from cellline.host.device import Device
 from cellline.host.stopping import Stop, Stopped
 from cellline.model.network import Classifier
-from cellline.model.views import VIEWS, Predictor
+from cellline.model.views import Predictor
 from cellline.runs.folds import Folds
 from cellline.runs.run import Run, new_run
 from cellline.submitting.inference import predict_fold, restore_network

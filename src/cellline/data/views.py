@@ -2,7 +2,7 @@
 
 import numpy as np
 
-VIEWS = range(8)
+VIEWS = tuple(range(8))
 
 
 def take_view(images: np.ndarray, view: int) -> np.ndarray:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellline.data.views import VIEWS
 from cellline.host.device import Device, gpu_is_full
 from cellline.model.network import Classifier
 
-VIEWS = tuple(range(8))
 # The views that keep the shape of a rectangle: half turns and mirror images.
 FLAT_VIEWS = (0, 2, 4, 6)
 PLAIN = (0,)

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from cellline.data.views import VIEWS
 from cellline.host.device import Device
 from cellline.host.progress import duration, progress_bar, say
-from cellline.model.views import VIEWS
 from cellline.runs.run import History, best_epoch
 from cellline.scoring.metrics import percent
 from cellline.training.batches import Batch
