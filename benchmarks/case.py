@@ -7,7 +7,7 @@ import numpy as np
 from cellline.config import DEFAULT_LR, Training
 from cellline.data.competition import Competition
 from cellline.host.device import Device
-from cellline.runs.folds import Folds
+from cellline.runs.folds import NO_PAIRS, Folds
 
 N_CLASSES = 9
 # Scored after an epoch, untimed: how fast that is are the rows on prediction.
@@ -74,4 +74,4 @@ class Case:
             warnings=(),
         )
         fold = np.where(ids < HELD_OUT, 0, 1)
-        return Folds(competition, fold, ids, 2, "none")
+        return Folds(fold, ids, NO_PAIRS, competition, 2, "none")

@@ -16,7 +16,7 @@ from cellline.config import Augmentation, Machine, Training
 from cellline.data.competition import Competition
 from cellline.demo.drawing import Drawing, draw_competition
 from cellline.host.device import Device, choose_device
-from cellline.runs.folds import Folds
+from cellline.runs.folds import NO_PAIRS, Folds
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)
@@ -84,7 +84,7 @@ def competition() -> Competition:
 def folds(competition: Competition) -> Folds:
     """Three folds, every sample its own group."""
     n = len(competition.train_ids)
-    return Folds(competition, np.arange(n) % 3, competition.train_ids, 3, "3" * 64)
+    return Folds(np.arange(n) % 3, competition.train_ids, NO_PAIRS, competition, 3, "3" * 64)
 
 
 @pytest.fixture

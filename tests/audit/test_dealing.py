@@ -84,9 +84,9 @@ def test_damaged_folds_are_dealt_again_with_the_same_bytes(
     kept = read_all(dealt)
     deal(drawn)
     assert capsys.readouterr().out == "oof/folds.csv is up to date\n"
-    for damage in (Path.unlink, lambda path: path.write_text("fold\n")):
-        damage(dealt / "folds.csv")
-        with pytest.raises(UserError, match="run `folds` to restore it"):
+    for name, damage in (("folds", Path.unlink), ("pairs", lambda path: path.write_text("id\n"))):
+        damage(dealt / f"{name}.csv")
+        with pytest.raises(UserError, match="run `folds` to restore them"):
             open_folds(Folders(drawn, dealt))
     # Also when a run depends on them: these very folds are what it depends on.
     begin_run()

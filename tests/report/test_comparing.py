@@ -10,7 +10,7 @@ from cellline.data.competition import load_competition
 from cellline.errors import Caution, UserError
 from cellline.host.files import write_json
 from cellline.report.comparing import compare_runs
-from cellline.runs.folds import open_folds, write_folds
+from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
 from cellline.runs.run import new_run
 
@@ -30,7 +30,8 @@ def config(drawn: Path, training: Training) -> Config:
         "channels": list(channels),
         "input_digest": competition.digest,
     }
-    write_folds(folders.oof_dir, competition, fold, competition.train_ids, record)
+    dealt = Dealt(fold, competition.train_ids, NO_PAIRS)
+    write_folds(folders.oof_dir, competition, dealt, record)
     return Config(folders, training)
 
 

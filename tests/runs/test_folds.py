@@ -10,6 +10,7 @@ from cellline.errors import UserError
 from cellline.host.files import write_json
 from cellline.runs.folds import (
     Folds,
+    Pairs,
     open_folds,
     read_folds,
     write_folds,
@@ -18,10 +19,14 @@ from cellline.runs.folds import (
 
 def test_folds_are_read_as_they_were_written(competition: Competition, folds: Folds) -> None:
     record = {"n_folds": 3, "input_digest": competition.digest}
-    write_folds(Path("oof"), competition, folds.fold, folds.group, record)
+    folds = replace(folds, pairs=Pairs(np.array([[0, 50]]), np.array([[2, 9], [48, 56]])))
+    write_folds(Path("oof"), competition, folds, record)
     read = read_folds(Path("oof"), competition)
     np.testing.assert_array_equal(read.fold, folds.fold)
     np.testing.assert_array_equal(read.group, folds.group)
+    np.testing.assert_array_equal(read.pairs.copies, folds.pairs.copies)
+    np.testing.assert_array_equal(read.pairs.overlaps, folds.pairs.overlaps)
+    assert "train,9,train,30,overlap\n" in (Path("oof") / "pairs.csv").read_text()
     assert read.n_folds == 3
     assert list(read.numbers) == [0, 1, 2]
     with pytest.raises(UserError, match="made from other input"):
@@ -38,13 +43,13 @@ def test_folds_do_not_change_under_what_depends_on_them(
 ) -> None:
     oof = Path("oof")
     record = {"n_folds": 3, "input_digest": competition.digest}
-    write_folds(oof, competition, folds.fold, folds.group, record)
+    write_folds(oof, competition, folds, record)
     written = (oof / "folds.csv").read_bytes()
     digest = read_folds(oof, competition).digest
     # A run and a tuning alike: both have a config.json that names their folds.
     for name in ("a", "tuning"):
         write_json(oof / name / "config.json", {"folds_digest": digest})
-    write_folds(oof, competition, folds.fold, folds.group, record)
+    write_folds(oof, competition, folds, record)
     with pytest.raises(UserError, match=r"folds.csv would change, and a, tuning in oof depend"):
-        write_folds(oof, competition, folds.fold[::-1], folds.group, record)
+        write_folds(oof, competition, replace(folds, fold=folds.fold[::-1]), record)
     assert (oof / "folds.csv").read_bytes() == written

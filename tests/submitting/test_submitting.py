@@ -18,7 +18,7 @@ from cellline.data.competition import load_competition
 from cellline.demo.cells import CELL_LINES
 from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competition
 from cellline.errors import UserError
-from cellline.runs.folds import open_folds, write_folds
+from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
 from cellline.runs.run import new_run
 from cellline.scoring.metrics import balanced_accuracy
@@ -44,7 +44,8 @@ def dealt(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "input_digest": competition.digest,
     }
     fold = deal_folds(competition.labels, competition.train_ids, 3, 0)
-    write_folds(folder / "oof", competition, fold, competition.train_ids, record)
+    dealt = Dealt(fold, competition.train_ids, NO_PAIRS)
+    write_folds(folder / "oof", competition, dealt, record)
     return folder
 
 
@@ -54,7 +55,7 @@ def here(dealt: Path, tmp_path: Path) -> None:
     for name in ("input", ".cache"):
         (tmp_path / name).symlink_to(dealt / name)
     (tmp_path / "oof").mkdir()
-    for name in ("folds.csv", "folds.json"):
+    for name in ("folds.csv", "pairs.csv", "folds.json"):
         (tmp_path / "oof" / name).write_bytes((dealt / "oof" / name).read_bytes())
 
 

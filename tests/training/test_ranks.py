@@ -22,7 +22,7 @@ from cellline.data.competition import load_competition
 from cellline.demo.drawing import Drawing, draw_competition
 from cellline.errors import UserError
 from cellline.host.device import Device
-from cellline.runs.folds import Folds, write_folds
+from cellline.runs.folds import NO_PAIRS, Dealt, Folds, write_folds
 from cellline.training.checkpoint import read_checkpoint
 from cellline.training.ranks import Ranks
 from cellline.training.run import train_run
@@ -57,8 +57,8 @@ def place(own_folder: None) -> None:
         "channels": list(competition.channels),
         "input_digest": competition.digest,
     }
-    ids = competition.train_ids
-    write_folds(Path("oof"), competition, np.arange(90) // 3 % 3, ids, record)
+    dealt = Dealt(np.arange(90) // 3 % 3, competition.train_ids, NO_PAIRS)
+    write_folds(Path("oof"), competition, dealt, record)
     ranked_train.register()
 
 

@@ -10,7 +10,7 @@ from cellline.cli import make_command
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.host.stopping import Stopped
-from cellline.runs.folds import write_folds
+from cellline.runs.folds import NO_PAIRS, Dealt, write_folds
 from cellline.training.run import train_run
 
 MACHINE = Machine(device="cpu", precision="float32", workers=0)
@@ -25,8 +25,8 @@ def config(drawn: Path, training: Training) -> Config:
         "channels": list(competition.channels),
         "input_digest": competition.digest,
     }
-    ids = competition.train_ids
-    write_folds(Path("oof"), competition, np.arange(90) % 2, ids, record)
+    dealt = Dealt(np.arange(90) % 2, competition.train_ids, NO_PAIRS)
+    write_folds(Path("oof"), competition, dealt, record)
     return Config(Folders(drawn), replace(training, epochs=1), MACHINE)
 
 

@@ -11,12 +11,15 @@ from cellline.audit.statistics import Part, measure_statistics, name_statistics
 from cellline.config import Folders
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
-from cellline.host.files import digest_file
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.host.versions import code_version
 from cellline.runs.folds import (
+    FOLDS,
+    RECORD,
+    Dealt,
     Folds,
+    are_as_written,
     find_dependents,
     read_folds,
     read_folds_record,
@@ -57,11 +60,10 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         "channels": list(plan.channels),
         "input_digest": competition.digest,
     }
-    path, record_path = (folders.oof_dir / name for name in ("folds.csv", "folds.json"))
-    recorded = read_folds_record(folders.oof_dir) if record_path.exists() else {}
+    recorded = read_folds_record(folders.oof_dir) if (folders.oof_dir / RECORD).exists() else {}
     same = settings.items() <= recorded.items()
-    if same and path.exists() and digest_file(path) == recorded.get("folds_digest"):
-        say(f"{path} is up to date")
+    if same and are_as_written(folders.oof_dir, recorded):
+        say(f"{folders.oof_dir / FOLDS} is up to date")
         return
     dependents = find_dependents(folders.oof_dir)
     # Without a record, only dealing again shows whether the folds stay the same.
@@ -83,4 +85,4 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         measure_shift(train, test, names, plan.n_folds, plan.seed),
     )
     record = {**settings, "audit": findings.record(), "code": code_version()}
-    write_folds(folders.oof_dir, competition, grouped, audit.group, record)
+    write_folds(folders.oof_dir, competition, Dealt(grouped, audit.group, audit.pairs), record)

@@ -8,6 +8,7 @@ import numpy as np
 from cellline.audit.copies import Copies, find_copies
 from cellline.data.competition import Competition
 from cellline.data.ids import Id
+from cellline.runs.folds import Pairs
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Audit:
     """int64 or text [n]: the first id in each training sample's group."""
     test_group: np.ndarray
     """Same of test samples: a training id, if the group has one."""
+    pairs: Pairs
     counts: Counts
 
 
@@ -65,7 +67,7 @@ def audit_copies(competition: Competition, scratch: Path) -> Audit:
         test_grouped=int(np.sum(copies.group[n:] < n)),
         conflicts=tuple(tuple(ids[group == ids[row]].tolist()) for row in first[n_labels > 1]),
     )
-    return Audit(group, test_group, counts)
+    return Audit(group, test_group, Pairs(copies.exact, copies.overlaps), counts)
 
 
 def find_relatives(copies: Copies, n_train: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
-"""The folds that samples were dealt into, and the two files that record them."""
+"""The folds that samples were dealt into, and the files that record them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,39 @@ from cellline.host.files import (
     write_json,
 )
 
+FOLDS, PAIRS, RECORD = "folds.csv", "pairs.csv", "folds.json"
+
 
 @dataclass(frozen=True, eq=False)
-class Folds:
+class Pairs:
+    """Pairs of samples that show one picture; rows number training samples, then test samples."""
+
+    copies: np.ndarray
+    """int64 [k, 2]: the first sample of a picture, and an exact copy of it."""
+    overlaps: np.ndarray
+    """int64 [m, 2]: overlapping crops; of exact copies only the first takes part."""
+
+
+NO_PAIRS = Pairs(np.empty((0, 2), np.int64), np.empty((0, 2), np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Dealt:
     """The fold of each training sample; rows as in the competition (ascending ids)."""
 
-    competition: Competition
     fold: np.ndarray
     """int64 [n], 0 to n_folds - 1."""
     group: np.ndarray
     """int64 or text [n]: the first id among the samples that belong together with this one."""
+    pairs: Pairs
+    """The pairs that connect the samples of a group, some of them through test samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Folds(Dealt):
+    """The folds of a competition, and where they come from."""
+
+    competition: Competition
     n_folds: int
     digest: str
     """SHA-256 of folds.csv, by which runs and predictions name their folds."""
@@ -51,32 +74,68 @@ class Folds:
 
 
 def write_folds(
-    oof_dir: Path,
-    competition: Competition,
-    fold: np.ndarray,
-    group: np.ndarray,
-    record: dict[str, Any],
+    oof_dir: Path, competition: Competition, dealt: Dealt, record: dict[str, Any]
 ) -> None:
-    """Write folds.csv and, last, folds.json: a record of what they were made from, and a digest.
+    """Write folds.csv, pairs.csv and, last, folds.json: what they were made from, and digests.
 
     Raises UserError if runs or a tuning depend on other folds.
     """
     header = (competition.id_column, competition.label_column, "group", "fold")
     labels = [competition.classes[label] for label in competition.labels]
-    rows = zip(competition.train_ids, labels, group, fold, strict=True)
+    rows = zip(competition.train_ids, labels, dealt.group, dealt.fold, strict=True)
     data = render_csv(header, rows)
     digest = hashlib.sha256(data).hexdigest()
-    path = oof_dir / "folds.csv"
+    path = oof_dir / FOLDS
     if not path.exists() or digest_file(path) != digest:
         if others := find_dependents(oof_dir, digest):
             raise would_change(oof_dir, others)
         write_bytes(path, data)
-    write_json(oof_dir / "folds.json", {**record, "folds_digest": digest})
+    pairs = render_csv(*list_pairs(competition, dealt.pairs))
+    write_bytes(oof_dir / PAIRS, pairs)
+    digests = {"folds_digest": digest, "pairs_digest": hashlib.sha256(pairs).hexdigest()}
+    write_json(oof_dir / RECORD, {**record, **digests})
+
+
+def are_as_written(oof_dir: Path, record: Mapping[str, Any]) -> bool:
+    """Tell if folds.csv and pairs.csv are those of folds.json."""
+    written = (("folds_digest", oof_dir / FOLDS), ("pairs_digest", oof_dir / PAIRS))
+    return all(path.exists() and digest_file(path) == record.get(key) for key, path in written)
+
+
+def list_pairs(
+    competition: Competition, pairs: Pairs
+) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    """Header and rows of pairs.csv: both samples, each with its part, and what connects them."""
+    named = [
+        *(("train", sample) for sample in competition.train_ids),
+        *(("test", sample) for sample in competition.test_ids),
+    ]
+    kinds = (("copy", pairs.copies), ("overlap", pairs.overlaps))
+    rows = [(*named[a], *named[b], kind) for kind, of_kind in kinds for a, b in of_kind.tolist()]
+    return ("part", "id", "other_part", "other_id", "kind"), rows
+
+
+def read_pairs(path: Path, competition: Competition) -> Pairs:
+    """The pairs that pairs.csv lists."""
+    rows = parse_csv(path.read_bytes())
+
+    def find(part: str, sample: str) -> np.ndarray:
+        found = np.empty(len(rows), np.int64)
+        ids, test_ids = competition.train_ids, competition.test_ids
+        for name, known, start in (("train", ids, 0), ("test", test_ids, len(ids))):
+            there = (rows[part] == name).to_numpy()
+            wanted = np.array(rows[sample][there].tolist(), dtype=known.dtype)
+            found[there] = start + np.searchsorted(known, wanted)
+        return found
+
+    both = np.stack([find("part", "id"), find("other_part", "other_id")], axis=1)
+    copied = (rows["kind"] == "copy").to_numpy()
+    return Pairs(both[copied], both[~copied])
 
 
 def read_folds_record(oof_dir: Path) -> dict[str, Any]:
     """The content of folds.json. Raises UserError if nothing has been dealt."""
-    path = oof_dir / "folds.json"
+    path = oof_dir / RECORD
     if not path.exists():
         raise UserError(f"no folds in {oof_dir}: run `folds` first")
     return read_json(path)
@@ -92,7 +151,7 @@ def open_folds(folders: Folders) -> Folds:
 def read_folds(oof_dir: Path, competition: Competition) -> Folds:
     """The folds of a competition. Raises UserError if they were made from other input."""
     record = read_folds_record(oof_dir)
-    path = oof_dir / "folds.csv"
+    path, pairs_path = oof_dir / FOLDS, oof_dir / PAIRS
     if record["input_digest"] != competition.digest:
         raise UserError(
             f"{path} was made from other input ({record['input_digest'][:12]}) than the present "
@@ -101,13 +160,15 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
         )
     if record.get("ignore_groups"):  # an option of earlier versions
         raise UserError(f"{path} tears copies and overlaps apart: deal other folds (--oof-dir)")
-    digest = record["folds_digest"]
-    if not path.exists() or digest_file(path) != digest:
-        raise UserError(f"{path} is not the file that was dealt: run `folds` to restore it")
+    if not are_as_written(oof_dir, record):
+        raise UserError(
+            f"{path} and {pairs_path} are not as they were dealt: run `folds` to restore them"
+        )
     rows = parse_csv(path.read_bytes())
     group = np.array(rows.iloc[:, 2].tolist(), dtype=competition.train_ids.dtype)
     fold = np.array(rows.iloc[:, 3].tolist(), dtype=np.int64)
-    return Folds(competition, fold, group, record["n_folds"], digest, record)
+    pairs = read_pairs(pairs_path, competition)
+    return Folds(fold, group, pairs, competition, record["n_folds"], record["folds_digest"], record)
 
 
 def check_data(folds: Folds, record: Mapping[str, Any], made: str, advice: str) -> None:
@@ -136,6 +197,6 @@ def find_dependents(oof_dir: Path, folds_digest: str | None = None) -> list[str]
 def would_change(oof_dir: Path, dependents: list[str]) -> UserError:
     """The error for folds that something depends on."""
     return UserError(
-        f"{oof_dir / 'folds.csv'} would change, and {', '.join(dependents)} in {oof_dir} depend on "
+        f"{oof_dir / FOLDS} would change, and {', '.join(dependents)} in {oof_dir} depend on "
         "it; keep it, move them away, or deal into another folder (--oof-dir)"
     )

@@ -17,14 +17,14 @@ from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.host.locking import one_writer
 from cellline.host.names import name_classes, shorten_name
-from cellline.runs.folds import Folds, check_data
+from cellline.runs.folds import FOLDS, PAIRS, RECORD, Folds, check_data
 from cellline.runs.predictions import OutOfFold, check_belongs, read_out_of_fold, read_provenance
 
 # The rows of a fold's history.csv.
 History = list[dict[str, float]]
 
 # Other names in the OOF folder.
-RESERVED = ("tuning", "folds.csv", "folds.json")
+RESERVED = ("audit", "tuning", FOLDS, PAIRS, RECORD)
 # Bytes of a run's name, which becomes part of other files' names.
 LONGEST_NAME = 100
 
