@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
-from cellline.submitting.pooling import pool, thin
+from cellline.submitting.pooling import count_members, match_test, pool, thin
 
 
 @given(
@@ -49,14 +49,14 @@ def test_thinning_divides_groups_and_never_joins_them(group: np.ndarray, n_test:
     assert len(np.unique(np.stack([picture, group]), axis=1)[0]) == len(np.unique(picture))
     np.testing.assert_array_equal(picture, thin(group, n_test))
     if n_test >= len(group):
-        np.testing.assert_array_equal(picture, np.unique(group, return_inverse=True)[1])
+        assert len(np.unique(picture)) == len(np.unique(group))
 
 
 def test_pictures_are_as_small_as_the_test_sets() -> None:
-    """Of pictures with 20 crops each, of which a fifth of all was put into the test set."""
+    """Of pictures with 20 crops each, of which two in nine were put into the test set."""
     generator = np.random.default_rng(1)
     picture = np.repeat(np.arange(1000), 20)
-    in_test = generator.random(20_000) < 1 / 5
+    in_test = generator.random(20_000) < 1 / 4.4
     of_test = picture[in_test]
     thinned = thin(picture[~in_test], int(in_test.sum()))
 
@@ -65,3 +65,19 @@ def test_pictures_are_as_small_as_the_test_sets() -> None:
 
     assert mean_size(thinned) == pytest.approx(mean_size(of_test), rel=0.05)
     assert mean_size(picture[~in_test]) > 3 * mean_size(of_test)
+
+
+def test_weights_make_pictures_as_frequent_as_in_the_test_set() -> None:
+    """Pictures here have 1, 4 or 40 samples."""
+    picture = np.concatenate([np.arange(10), np.repeat([20, 21], 4), np.repeat(30, 40)])
+    of_test = np.concatenate([np.arange(6), np.repeat([10, 11], 2), np.repeat(20, 2)])
+    weight = match_test(picture, of_test)
+    members = count_members(picture)
+    assert weight[members == 40].sum() == 0
+    # Two of the test set share a picture; here, the next smaller size is one.
+    assert weight[members == 1].sum() == pytest.approx(len(picture))
+    of_test = np.concatenate([np.arange(6), np.repeat(10, 3), np.repeat(11, 3)])
+    weight = match_test(picture, of_test)
+    shares = [weight[members == size].sum() / len(picture) for size in (1, 4, 40)]
+    assert shares == pytest.approx([1 / 2, 1 / 2, 0])
+    np.testing.assert_allclose(match_test(picture, picture), 1)

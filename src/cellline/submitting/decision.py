@@ -14,11 +14,13 @@ from functools import partial
 
 import numpy as np
 
+from cellline.audit.copies import connect
+from cellline.runs.folds import Folds
 from cellline.runs.predictions import OutOfFold, common_samples
-from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, tally
+from cellline.scoring.metrics import Bootstrap, Estimate, score_bac
 from cellline.submitting.blend import blend, select_runs
 from cellline.submitting.calibration import Correction, Decided, fit_correction
-from cellline.submitting.pooling import count_pooled, pool, thin
+from cellline.submitting.pooling import count_members, count_pooled, match_test, pool, thin
 
 
 class Part(StrEnum):
@@ -43,6 +45,10 @@ class HeldOut:
     """[n], see Folds: the unit that a bootstrap draws"""
     picture: np.ndarray
     """[n], see `thin`: the unit that pooling decides together"""
+    members: np.ndarray
+    """int64 [n]: training samples in the sample's group, itself included"""
+    weight: np.ndarray
+    """float64 [n], see `match_test`: what a sample counts where the score is for the test set"""
 
     def at(self, rows: np.ndarray) -> "HeldOut":
         """The predictions of some rows."""
@@ -52,6 +58,8 @@ class HeldOut:
             fold=self.fold[rows],
             group=self.group[rows],
             picture=self.picture[rows],
+            members=self.members[rows],
+            weight=self.weight[rows],
         )
 
 
@@ -59,13 +67,24 @@ def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
     """Several runs' out-of-fold predictions for the samples that every run has predicted."""
     first, *others = common_samples(runs)
     folds = first.folds
+    picture = thin(folds.group, len(folds.competition.test_ids))
+    of_test = find_test_pictures(folds)
     return HeldOut(
         prob=np.stack([first.prob, *(run.prob for run in others)]),
         labels=first.labels,
         fold=first.fold,
         group=first.group,
-        picture=thin(folds.group, len(folds.competition.test_ids))[first.rows],
+        picture=picture[first.rows],
+        members=count_members(folds.group)[first.rows],
+        weight=match_test(picture, of_test)[first.rows],
     )
+
+
+def find_test_pictures(folds: Folds) -> np.ndarray:
+    """The picture, int64 [m], of each test sample: those that the audit's pairs connect."""
+    n, n_test = len(folds.fold), len(folds.competition.test_ids)
+    edges = np.concatenate([folds.pairs.copies, folds.pairs.overlaps])
+    return connect(n + n_test, edges)[n:]
 
 
 @dataclass(frozen=True)
@@ -78,8 +97,12 @@ class PartTrial:
 
     @property
     def used(self) -> bool:
-        """True if the gain exceeds its standard error."""
-        return self.gain is not None and self.gain.value > self.gain.error
+        """True if the gain exceeds two standard errors.
+
+        With one, parts without a true gain would be used in every sixth case, and reported with a
+        gain of a point.
+        """
+        return self.gain is not None and self.gain.value > 2 * self.gain.error
 
 
 @dataclass(frozen=True)
@@ -127,7 +150,7 @@ def fit_rule(samples: HeldOut) -> Rule:
     """The rule for `samples`, with the parts that help.
 
     A part helps if its gain in balanced accuracy, fitted on all folds but one and measured on that
-    one in turn, exceeds the gain's standard error (paired bootstrap over groups). Each part is
+    one in turn, exceeds two standard errors (paired bootstrap over groups). Each part is
     tried on top of those already chosen, if there is anything to pool or to weigh.
     """
     idle = {Part.POOLING: not count_pooled(samples.picture), Part.SELECTION: len(samples.prob) == 1}
@@ -166,39 +189,83 @@ def cross_fit(fit: Callable[[HeldOut], Rule], samples: HeldOut) -> Decided:
 
 
 def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap) -> Estimate:
-    """Difference in balanced accuracy between two decisions for the same samples, paired."""
-    n_classes = samples.prob.shape[2]
-    cells = [tally(samples.labels, of.predicted, n_classes) for of in (old, new)]
+    """Difference in balanced accuracy between two decisions for the same samples, paired.
+
+    Samples count as in the test set.
+    """
+    right = [of.predicted == samples.labels for of in (old, new)]
+    own = np.stack([np.ones(len(samples.labels)), *right], axis=1) * samples.weight[:, None]
+    by_class = np.eye(samples.prob.shape[2])[samples.labels][:, None] * own[..., None]
 
     def gain(sums: np.ndarray) -> np.ndarray:
-        before, after = np.moveaxis(sums, 1, 0)
-        difference: np.ndarray = bac_of(after) - bac_of(before)
-        return difference
+        with np.errstate(invalid="ignore"):
+            recalls = sums[:, 1:] / sums[:, :1]
+        means: np.ndarray = np.nanmean(recalls, axis=2)
+        return means[:, 1] - means[:, 0]
 
-    return bootstrap.estimate(gain, np.stack(cells, axis=1))
+    return bootstrap.estimate(gain, by_class)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Balanced accuracy of the same decisions, for three kinds of new samples."""
+
+    like_test: Estimate
+    """For samples whose pictures are as large as those of this test set, see `match_test`."""
+    by_picture: Estimate
+    """For pictures: each group counts once, however many samples it has."""
+    lone: Estimate | None
+    """For samples that share their picture with no other; None if there are none."""
+
+
+def score_decided(samples: HeldOut, predicted: np.ndarray) -> Scored:
+    """Score predicted classes [n] of held-out samples."""
+    n_classes = samples.prob.shape[2]
+
+    def bac(weight: np.ndarray) -> Estimate:
+        return score_bac(samples.labels, predicted, samples.group, n_classes, weight)
+
+    lone = samples.members == 1
+    return Scored(
+        bac(samples.weight), bac(1 / samples.members), bac(lone.astype(float)) if lone.any() else None
+    )
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Balanced accuracy of rules on folds that they were not fitted on."""
+    """Scores of rules on folds that they were not fitted on."""
 
-    of_rule: Estimate | None
+    of_rule: Scored | None
     """For rules by `fit_rule`: each fold is scored by the rule fitted to the others.
 
     None with fewer than three folds: from one other fold it can only make the plain rule.
     """
-    plain: Estimate
-    """That of the plain rule, which needs no fitting."""
+    plain: Scored
+    """For the plain rule, which needs no fitting."""
+    single: tuple[Estimate, ...]
+    """For each run by itself, decided like `scored`, as `Scored.like_test`."""
+
+    @property
+    def scored(self) -> Scored:
+        """The rule's scores if three folds or more can judge it, else the plain rule's."""
+        return self.of_rule or self.plain
 
 
 def expect(samples: HeldOut) -> Expected:
     """Score `fit_rule`, by cross-fitting, and the plain rule on `samples`."""
-    bootstrap = Bootstrap(samples.group)
-
-    def bac(decided: Decided) -> Estimate:
-        cells = tally(samples.labels, decided.predicted, samples.prob.shape[2])
-        return bootstrap.estimate(bac_of, cells)
-
     judged = len(np.unique(samples.fold)) > 2
+
+    def decide(samples: HeldOut) -> np.ndarray:
+        if judged:
+            return cross_fit(fit_rule, samples).predicted
+        return plain_rule(len(samples.prob)).apply(samples.prob, samples.picture).predicted
+
     plain = plain_rule(len(samples.prob)).apply(samples.prob, samples.picture)
-    return Expected(bac(cross_fit(fit_rule, samples)) if judged else None, bac(plain))
+    runs = [replace(samples, prob=prob[None]) for prob in samples.prob]
+    whole = score_decided(samples, decide(samples))
+    single = [whole] if len(runs) == 1 else [score_decided(run, decide(run)) for run in runs]
+    return Expected(
+        whole if judged else None,
+        score_decided(samples, plain.predicted),
+        tuple(scored.like_test for scored in single),
+    )

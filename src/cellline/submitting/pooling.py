@@ -1,8 +1,8 @@
-"""Pooling: samples that show one picture are decided together.
+"""Pictures with several samples: decided together, and as frequent as in the test set.
 
 Crops of one field of view show cells of one line, so a prediction for each is evidence for all. The
 search for samples that belong together (audit/copies.py) sees pixels alone, in the test set as in
-training; no label is passed on.
+training; no label is passed on. Test samples that only training samples connect are pooled as well.
 """
 
 import numpy as np
@@ -16,14 +16,39 @@ def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
     """Split the training samples' groups [n] into pictures [n] as small as the test set's.
 
     A test set of `n_test` samples, drawn from as many fields of view, has fewer crops of each. A
-    score with whole groups would promise too much, so each group is dealt at random into as many
-    parts as the training set is times larger, rounded up.
+    score with whole groups would promise too much. So the samples of each group are dealt at random
+    into n / n_test parts, which is rounded up for some groups and down for others.
     """
-    parts = -(-len(group) // n_test)
+    rng = np.random.default_rng(0)
     _, number = np.unique(group, return_inverse=True)
-    pictures: NDArray[np.int64] = number * parts
-    pictures += np.random.default_rng(0).integers(parts, size=len(group))
+    ratio = max(1.0, len(group) / n_test)
+    fewest = int(ratio)
+    # A sample meets any other of its group with the chance n_test / n.
+    more = rng.random(number.max() + 1) < fewest * (fewest + 1) * (1 / fewest - 1 / ratio)
+    parts = fewest + more[number]
+    pictures: NDArray[np.int64] = number * (fewest + 1)
+    pictures += (rng.random(len(group)) * parts).astype(np.int64)
     return pictures
+
+
+def count_members(picture: np.ndarray) -> np.ndarray:
+    """Number of samples, int64 [n], in the picture [n] of each."""
+    _, number, sizes = np.unique(picture, return_inverse=True, return_counts=True)
+    return np.asarray(sizes[number])
+
+
+def match_test(picture: np.ndarray, of_test: np.ndarray) -> np.ndarray:
+    """Weights of samples, float64 [n], that make their pictures [n] like the test set's [m].
+
+    Crops of a picture that has many may be easier or harder, pooled or not, so pictures of 1, 2,
+    3 to 4, 5 to 8 samples and so on get the share that they have in the test set. A size that no
+    sample here has counts as the next smaller one, or else the smallest.
+    """
+    own, wanted = (np.ceil(np.log2(count_members(of))).astype(np.int64) for of in (picture, of_test))
+    there, kind, count = np.unique(own, return_inverse=True, return_counts=True)
+    nearest = np.maximum(np.searchsorted(there, wanted, side="right") - 1, 0)
+    share = np.bincount(nearest, minlength=len(there)) / len(of_test)
+    return np.asarray((share * len(picture) / count)[kind])
 
 
 def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:
@@ -42,5 +67,4 @@ def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:
 
 def count_pooled(picture: np.ndarray) -> int:
     """Number of samples that share their picture [n] with another."""
-    _, size = np.unique(picture, return_counts=True)
-    return int(size[size > 1].sum())
+    return int(np.sum(count_members(picture) > 1))

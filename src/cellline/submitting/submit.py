@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from cellline.audit.groups import audit_copies
 from cellline.config import Config
 from cellline.errors import Caution, UserError
 from cellline.host.device import choose_device
 from cellline.host.progress import say
 from cellline.runs.folds import open_folds
 from cellline.runs.run import Run, open_runs
-from cellline.submitting.decision import expect, fit_rule, hold_out, plain_rule
+from cellline.submitting.decision import (
+    expect,
+    find_test_pictures,
+    fit_rule,
+    hold_out,
+    plain_rule,
+)
 from cellline.submitting.inference import predict_run
 from cellline.submitting.pooling import count_pooled
 from cellline.submitting.submission import (
@@ -25,7 +30,7 @@ from cellline.submitting.submission import (
 from cellline.submitting.words import (
     describe_counts,
     describe_expected,
-    describe_pooling,
+    describe_members,
     describe_rule,
     record_expected,
     record_rule,
@@ -42,19 +47,18 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     folds = open_folds(config.folders)
     runs = open_runs(config, names, folds)
     check_finished(runs, partial)
+    named = [run.name for run in runs]
     device = choose_device(config.machine)
     predictions, described = zip(*(predict_run(run, device) for run in runs), strict=True)
-    # Without pooling every sample is its own picture; the search for copies takes a while.
+    # Without pooling every sample is its own picture.
     picture = folds.competition.test_ids
     if all(run.finished for run in runs):
         samples = hold_out([run.oof for run in runs])
-        n, n_train = len(samples.labels), len(folds.competition.labels)
-        rule, expected = fit_rule(samples), expect(samples)
-        lines, oof = describe_expected(expected, n, n_train), record_expected(expected, n)
+        rule, expected, n = fit_rule(samples), expect(samples), len(samples.labels)
+        oof = record_expected(expected, n)
+        lines = [*describe_members(expected, named), *describe_expected(expected, n, folds)]
         if rule.pooled:
-            say("looking for copies and overlaps")
-            picture = audit_copies(folds.competition, config.folders.oof_dir).test_group
-            lines += describe_pooling(picture, samples.picture)
+            picture = find_test_pictures(folds)
     else:
         rule, oof = plain_rule(len(runs)), None
         lines = [
@@ -67,7 +71,6 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     data = render_submission(folds.competition, predicted)
     validate_submission(data, folds.competition)
 
-    named = [run.name for run in runs]
     record: dict[str, Any] = {
         "runs": described,
         "input_digest": folds.competition.digest,

@@ -6,24 +6,25 @@ from typing import Any
 
 import numpy as np
 
+from cellline.audit.findings import read_findings
 from cellline.data.competition import Competition
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
+from cellline.runs.folds import Folds
 from cellline.scoring.metrics import points, with_interval
 from cellline.submitting.decision import Expected, PartTrial, Rule
-from cellline.submitting.pooling import count_pooled
 
 
 def record_expected(expected: Expected, n: int) -> dict[str, Any]:
-    """The expected score for a submission's record, from `n` out-of-fold samples."""
-    # The rule's score if three folds or more can judge it, else the plain rule's.
-    scored = expected.of_rule or expected.plain
+    """The expected scores for a submission's record, from `n` out-of-fold samples."""
+    scored = expected.scored
     return {
         "of_rule": expected.of_rule is not None,
-        "bac": scored.value,
-        "interval": scored.interval,
+        "bac": scored.like_test.value,
+        "interval": scored.like_test.interval,
         "samples": n,
-        "plain_bac": expected.plain.value,
+        "scores": asdict(scored),
+        "plain_bac": expected.plain.like_test.value,
     }
 
 
@@ -39,56 +40,58 @@ def explain(trial: PartTrial) -> str:
     if trial.gain is None:
         return "not used: fitting it on one fold and judging it on another takes two finished folds"
     used, than = ("used", "more") if trial.used else ("not used", "not more")
+    chosen = "; this gain decided its use, so it is a little too high" if trial.used else ""
     return (
         f"{used}: on folds that it was not fitted on, it changes BAC by {points(trial.gain)} "
-        f"points; {100 * trial.gain.value:.2f} is {than} than its standard error, "
-        f"{100 * trial.gain.error:.2f}"
+        f"points, {than} than two standard errors of {100 * trial.gain.error:.2f}{chosen}"
     )
 
 
 def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
-    """Lines on the parts that were tried beyond the plain rule, and on those in use."""
-    lines = [f"{trial.part}: {explain(trial)}" for trial in rule.trials]
+    """A short line on each part that was tried beyond the plain rule, and those in use."""
+    lines = []
+    for trial in rule.trials:
+        gain = "needs two finished folds"
+        if trial.gain is not None:
+            gain = f"{100 * trial.gain.value:+.1f} points"
+        lines.append(f"{trial.part}: {'used' if trial.used else 'not used'}, {gain}")
     if len(runs) > 1:
         shares = zip(runs, rule.weights, strict=True)
         lines.append("weights: " + ", ".join(f"{run} {weight:.2f}" for run, weight in shares))
-    if rule.correction:
+    return lines
+
+
+def describe_expected(expected: Expected, n: int, folds: Folds) -> list[str]:
+    """Lines on the expected scores, from `n` out-of-fold samples; that of this test set first."""
+    scored, counts = expected.scored, read_findings(folds.record).counts
+    what = "" if expected.of_rule else ", nothing pooled or corrected (judging that takes 3 folds)"
+    lines = [
+        f"expect BAC {with_interval(scored.like_test)} on this test set: OOF, {n} of "
+        f"{len(folds.fold)} training samples{what}"
+    ]
+    if counts.groups:
+        lone = with_interval(scored.lone) if scored.lone else "there are none"
+        lines += [
+            "  in it samples share pictures as often as in the test set; each picture counted "
+            f"once: {with_interval(scored.by_picture)}; samples that are alone in theirs: {lone}"
+        ]
+    if counts.test_grouped:
         lines.append(
-            f"temperature {rule.correction.temperature:.2f}; share of the prior that training had "
-            f"divided out: {rule.correction.prior_share:.2f}"
+            f"  expect more on the {counts.test_grouped} of {len(folds.competition.test_ids)} test "
+            "samples that are related to training samples: no score above has such"
         )
     return lines
 
 
-def describe_expected(expected: Expected, n: int, n_train: int) -> list[str]:
-    """Lines on the expected score, from `n` out-of-fold samples among `n_train`."""
-    judged = (
-        f", fitted for each fold on the others: {with_interval(expected.of_rule)}"
-        if expected.of_rule
-        else ": three finished folds are needed to judge it"
-    )
-    return [
-        f"OOF BAC with equal weights, nothing pooled or corrected, on {n} of {n_train} training "
-        f"samples: {with_interval(expected.plain)} (95 % interval)",
-        f"OOF BAC of this rule{judged}",
-    ]
-
-
-def describe_pooling(of_test: np.ndarray, scored: np.ndarray) -> list[str]:
-    """Lines on how many samples share a picture, in the test set [m] and among those scored [n]."""
-    pooled, pooled_scored = count_pooled(of_test), count_pooled(scored)
-    lines = [
-        f"pooled with others of their picture: {pooled} of {len(of_test)} test samples; for the "
-        "OOF BAC, with pictures thinned to the size of the test set, "
-        f"{pooled_scored} of {len(scored)}"
-    ]
-    if pooled / len(of_test) < pooled_scored / len(scored):
-        lines.append(
-            Caution(
-                "fewer of the test samples share a picture, so they gain less by pooling than the "
-                "OOF BAC of this rule says"
-            )
-        )
+def describe_members(expected: Expected, runs: Sequence[str]) -> list[str]:
+    """Lines on each run by itself, and a Caution if one is better than the blend."""
+    if len(runs) == 1:
+        return []
+    single = dict(zip(runs, expected.single, strict=True))
+    lines = [f"{run} alone: {with_interval(score)}" for run, score in single.items()]
+    best = max(single, key=lambda run: single[run].value)
+    if single[best].value > expected.scored.like_test.value:
+        lines.append(Caution(f"{best} alone scores more than this blend: submit it by itself"))
     return lines
 
 
