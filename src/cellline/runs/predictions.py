@@ -17,7 +17,7 @@ from cellline.config import list_differences
 from cellline.errors import UserError
 from cellline.host.files import read_arrays, write_arrays
 from cellline.runs.folds import Folds
-from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, tally
+from cellline.scoring.metrics import Bootstrap, Estimate, score_bac
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +73,7 @@ class OutOfFold:
 
     def score(self, kept: np.ndarray | None = None) -> Estimate:
         """Balanced accuracy on all samples, or on those of bool [n], over the classes they hold."""
-        cells = tally(self.labels, self.predicted, self.prob.shape[1])
-        if kept is not None:
-            cells[~kept] = False
-        return self.bootstrap.estimate(bac_of, cells)
+        return score_bac(self.labels, self.predicted, self.group, self.prob.shape[1], kept)
 
 
 def common_samples(runs: Sequence[OutOfFold]) -> list[OutOfFold]:
