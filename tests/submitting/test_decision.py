@@ -54,7 +54,7 @@ def bac(samples: HeldOut, predicted: np.ndarray) -> float:
 
 
 # One good run and two that know nothing, all of them leaning to the frequent class.
-HELPED = draw((2, 0, 0), prior_share=-1)
+HELPED = draw((2, 0, 0), prior_share=-1, n=600)
 
 
 def test_parts_that_help_are_used() -> None:

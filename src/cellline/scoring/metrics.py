@@ -158,7 +158,8 @@ def score_recalls(
 
     def residual(variance: np.ndarray) -> np.ndarray:
         """Expected sum of squared residuals, for variances of the groups' sums."""
-        return by_class(variance * (1 - 2 * size)) + whole * by_class(variance)
+        expected: np.ndarray = by_class(variance * (1 - 2 * size)) + whole * by_class(variance)
+        return expected
 
     # Variances, in units of recall * (1 - recall), of samples that are independent and of groups
     # that are right or wrong as a whole, of the class and of its residuals.

@@ -84,7 +84,8 @@ def find_test_pictures(folds: Folds) -> np.ndarray:
     """The picture, int64 [m], of each test sample: those that the audit's pairs connect."""
     n, n_test = len(folds.fold), len(folds.competition.test_ids)
     edges = np.concatenate([folds.pairs.copies, folds.pairs.overlaps])
-    return connect(n + n_test, edges)[n:]
+    pictures: np.ndarray = connect(n + n_test, edges)[n:]
+    return pictures
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,9 @@ def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap)
     def gain(sums: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             recalls = sums[:, 1:] / sums[:, :1]
-        means: np.ndarray = np.nanmean(recalls, axis=2)
-        return means[:, 1] - means[:, 0]
+        before, after = np.nanmean(recalls, axis=2).T
+        difference: np.ndarray = after - before
+        return difference
 
     return bootstrap.estimate(gain, by_class)
 
@@ -225,10 +227,9 @@ def score_decided(samples: HeldOut, predicted: np.ndarray) -> Scored:
     def bac(weight: np.ndarray) -> Estimate:
         return score_bac(samples.labels, predicted, samples.group, n_classes, weight)
 
-    lone = samples.members == 1
-    return Scored(
-        bac(samples.weight), bac(1 / samples.members), bac(lone.astype(float)) if lone.any() else None
-    )
+    lone = (samples.members == 1).astype(float)
+    of_lone = bac(lone) if lone.any() else None
+    return Scored(bac(samples.weight), bac(1 / samples.members), of_lone)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def match_test(picture: np.ndarray, of_test: np.ndarray) -> np.ndarray:
     3 to 4, 5 to 8 samples and so on get the share that they have in the test set. A size that no
     sample here has counts as the next smaller one, or else the smallest.
     """
-    own, wanted = (np.ceil(np.log2(count_members(of))).astype(np.int64) for of in (picture, of_test))
+    own, wanted = (np.ceil(np.log2(count_members(of))) for of in (picture, of_test))
     there, kind, count = np.unique(own, return_inverse=True, return_counts=True)
     nearest = np.maximum(np.searchsorted(there, wanted, side="right") - 1, 0)
     share = np.bincount(nearest, minlength=len(there)) / len(of_test)

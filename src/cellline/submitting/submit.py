@@ -31,6 +31,7 @@ from cellline.submitting.words import (
     describe_counts,
     describe_expected,
     describe_members,
+    describe_pooling,
     describe_rule,
     record_expected,
     record_rule,
@@ -54,11 +55,13 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     picture = folds.competition.test_ids
     if all(run.finished for run in runs):
         samples = hold_out([run.oof for run in runs])
-        rule, expected, n = fit_rule(samples), expect(samples), len(samples.labels)
-        oof = record_expected(expected, n)
-        lines = [*describe_members(expected, named), *describe_expected(expected, n, folds)]
+        rule, expected = fit_rule(samples), expect(samples)
+        oof = record_expected(expected, len(samples.labels))
+        lines = describe_members(expected, named)
         if rule.pooled:
             picture = find_test_pictures(folds)
+            lines += describe_pooling(samples, picture)
+        lines += describe_expected(expected, samples, folds)
     else:
         rule, oof = plain_rule(len(runs)), None
         lines = [

@@ -6,13 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from cellline.audit.findings import read_findings
 from cellline.data.competition import Competition
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
-from cellline.scoring.metrics import points, with_interval
-from cellline.submitting.decision import Expected, PartTrial, Rule
+from cellline.scoring.metrics import percent, points, with_interval
+from cellline.submitting.decision import (
+    Expected,
+    HeldOut,
+    PartTrial,
+    Rule,
+    find_test_pictures,
+)
+from cellline.submitting.pooling import count_members, count_pooled
 
 
 def record_expected(expected: Expected, n: int) -> dict[str, Any]:
@@ -55,30 +61,53 @@ def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
         if trial.gain is not None:
             gain = f"{100 * trial.gain.value:+.1f} points"
         lines.append(f"{trial.part}: {'used' if trial.used else 'not used'}, {gain}")
+    if rule.correction:
+        lines[-1] += (
+            f" (temperature {rule.correction.temperature:.2f}; share of the prior that training "
+            f"had divided out: {rule.correction.prior_share:.2f})"
+        )
     if len(runs) > 1:
         shares = zip(runs, rule.weights, strict=True)
         lines.append("weights: " + ", ".join(f"{run} {weight:.2f}" for run, weight in shares))
     return lines
 
 
-def describe_expected(expected: Expected, n: int, folds: Folds) -> list[str]:
-    """Lines on the expected scores, from `n` out-of-fold samples; that of this test set first."""
-    scored, counts = expected.scored, read_findings(folds.record).counts
+def describe_expected(expected: Expected, samples: HeldOut, folds: Folds) -> list[str]:
+    """Lines on the expected scores from out-of-fold samples; that of this test set first."""
+    scored, n_train = expected.scored, len(folds.fold)
     what = "" if expected.of_rule else ", nothing pooled or corrected (judging that takes 3 folds)"
     lines = [
-        f"expect BAC {with_interval(scored.like_test)} on this test set: OOF, {n} of "
-        f"{len(folds.fold)} training samples{what}"
+        f"expect BAC {with_interval(scored.like_test)} on this test set: OOF, "
+        f"{len(samples.labels)} of {n_train} training samples{what}"
     ]
-    if counts.groups:
+    if (samples.members > 1).any():
         lone = with_interval(scored.lone) if scored.lone else "there are none"
-        lines += [
-            "  in it samples share pictures as often as in the test set; each picture counted "
-            f"once: {with_interval(scored.by_picture)}; samples that are alone in theirs: {lone}"
-        ]
-    if counts.test_grouped:
         lines.append(
-            f"  expect more on the {counts.test_grouped} of {len(folds.competition.test_ids)} test "
-            "samples that are related to training samples: no score above has such"
+            "  in it, samples share pictures as often as in the test set; each picture counted "
+            f"once: {with_interval(scored.by_picture)}; samples that are alone in theirs: {lone}"
+        )
+    of_test = find_test_pictures(folds)
+    # The first row of a group with a training sample is one.
+    related = int(np.sum(of_test < n_train))
+    if related:
+        lines.append(
+            f"  expect more on the {related} of {len(of_test)} test samples that are related to "
+            "training samples: no network was scored on such"
+        )
+    return lines
+
+
+def describe_pooling(samples: HeldOut, of_test: np.ndarray) -> list[str]:
+    """How many test samples share a picture [m], and a Caution if fewer do than are scored so."""
+    n_pooled = count_pooled(of_test)
+    scored = samples.weight @ (count_members(samples.picture) > 1) / samples.weight.sum()
+    lines = [f"{n_pooled} of {len(of_test)} test samples are pooled with others of their picture"]
+    if n_pooled / len(of_test) < scored - 0.01:
+        lines.append(
+            Caution(
+                f"{percent(scored)} are in the score below: too few training samples are alone in "
+                "their picture to score what this test set gains by pooling"
+            )
         )
     return lines
 
