@@ -194,6 +194,14 @@ def find_dependents(oof_dir: Path, folds_digest: str | None = None) -> list[str]
     )
 
 
+def count_scored(oof_dir: Path, folds: Folds) -> int:
+    """Number of runs that have a finished fold of these folds: the best was chosen from so many."""
+    return sum(
+        any(path.parent.glob("fold*/oof.npz")) and read_json(path)["folds_digest"] == folds.digest
+        for path in oof_dir.glob("*/config.json")
+    )
+
+
 def would_change(oof_dir: Path, dependents: list[str]) -> UserError:
     """The error for folds that something depends on."""
     return UserError(
