@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cellline.audit.dealing import Plan, make_folds
 from cellline.audit.words import describe_dealt
-from cellline.cli import run_verb
+from cellline.cli import make_command, run_verb
 from cellline.config import Config
 from cellline.host.progress import say
 
@@ -24,6 +24,7 @@ def main(config: FoldsConfig) -> None:
     plan = Plan(config.channels, config.folds, config.training.seed)
     for line in describe_dealt(make_folds(config.folders, plan)):
         say(line)
+    say(f"next, train every fold:\n  {make_command('train', config)}")
 
 
 if __name__ == "__main__":

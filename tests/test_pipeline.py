@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import runpy
 import shlex
 import shutil
@@ -100,7 +101,9 @@ def test_from_four_files_to_a_submission(drawn: Path, verbs: Verbs) -> None:
     printed = make(
         "folds", "tune", "train", "submit", "FOLDS=3", "TRIALS=1", "TUNE_EPOCHS=1", f"ARGS={TINY}"
     )
+    assert printed.startswith("read 90 training samples of 9 classes and 18 test samples; ")
     for part in (
+        "next, train every fold:\n  make train RUN=densenet161",
         "have an exact copy",
         "best trial of 1 on fold 0",
         "the best epoch, ",
@@ -228,9 +231,12 @@ def test_an_interrupted_training_says_so_and_goes_on(dealt: Path) -> None:
     while "epoch 2/" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=60)
+    told, printed = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "rerun the same command to resume" in printed
+    assert re.search(
+        r"^fold 0 is saved, held-out BAC [\d.]+ % after epoch \d+; to resume:$", told, re.M
+    )
     done = subprocess.run([*script, *settings], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/" not in done.stdout

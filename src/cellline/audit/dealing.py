@@ -8,6 +8,7 @@ from cellline.audit.reference import measure_reference
 from cellline.audit.shift import measure_shift
 from cellline.audit.splitting import check_groups, deal_folds
 from cellline.audit.statistics import Part, measure_statistics, name_statistics
+from cellline.audit.words import describe_input
 from cellline.config import Folders
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
@@ -46,6 +47,7 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
     if plan.n_folds < 2:
         raise UserError(f"--folds {plan.n_folds}: at least 2 are needed")
     competition = load_competition(folders.input_dir, folders.cache_dir, plan.channels)
+    say(describe_input(competition))
     with one_writer(folders.oof_dir, "dealing folds"):
         deal(folders, competition, plan)
     return read_folds(folders.oof_dir, competition)

@@ -6,6 +6,8 @@ from cellline.audit.findings import read_findings
 from cellline.audit.groups import Counts
 from cellline.audit.reference import Reference
 from cellline.audit.shift import Shift
+from cellline.data.competition import Competition
+from cellline.data.images import name_channel
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
@@ -24,6 +26,17 @@ def describe_dealt(folds: Folds) -> list[str]:
         *describe_shift(findings.shift),
         *describe_folds(folds),
     ]
+
+
+def describe_input(competition: Competition) -> str:
+    """Samples, classes, channels and size of the images, as they were read."""
+    _, n_channels, height, width = competition.train_images.shape
+    channels = ", ".join(map(name_channel, competition.channels))
+    return (
+        f"read {len(competition.train_ids):,} training samples of {len(competition.classes)} "
+        f"classes and {len(competition.test_ids):,} test samples; {n_channels} "
+        f"channel{'s' if n_channels > 1 else ''} ({channels}) of {width} x {height} pixels"
+    )
 
 
 def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:

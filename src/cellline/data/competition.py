@@ -10,6 +10,7 @@ import numpy as np
 from cellline.data.cache import DecodedSplit, open_images
 from cellline.data.files import FORMS
 from cellline.data.images import ImageNames, SplitReader
+from cellline.data.lookalikes import describe_alike, describe_placeholder
 from cellline.data.problems import Fault, Problems, describe_fault
 from cellline.data.tables import LABELS, TEMPLATE, LabelTable, read_labels, read_template
 from cellline.errors import Caution, UserError
@@ -122,6 +123,8 @@ def _competition(
         for label in classes
         if label.lower() in _LIKE_MISSING
     ]
+    warnings += describe_alike(LABELS, given)
+    warnings += describe_placeholder(TEMPLATE, template.labels, classes)
     return Competition(
         id_column=template.columns[0],
         label_column=template.columns[1],

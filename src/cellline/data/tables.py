@@ -61,6 +61,11 @@ class LabelTable:
     rows: dict[Id, tuple[str, str]]
     """Id -> the id and the label as in the file; its first row of each valid id, in its order."""
 
+    @property
+    def labels(self) -> set[str]:
+        """Every label or placeholder that is not empty or nan."""
+        return {label for _, label in self.rows.values() if label.lower() not in _MISSING}
+
 
 def read_template(path: Path, problems: Problems) -> LabelTable | None:
     """Read `sample_submission.csv`: a column of ids, then one of labels, which are placeholders.

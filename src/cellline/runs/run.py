@@ -19,6 +19,7 @@ from cellline.host.locking import one_writer
 from cellline.host.names import name_classes, shorten_name
 from cellline.runs.folds import FOLDS, PAIRS, RECORD, Folds, check_data
 from cellline.runs.predictions import OutOfFold, check_belongs, read_out_of_fold, read_provenance
+from cellline.scoring.metrics import percent
 
 # The rows of a fold's history.csv.
 History = list[dict[str, float]]
@@ -247,6 +248,12 @@ def run_folder(config: Config) -> Path:
             "give the run another name (--run)"
         )
     return folder
+
+
+def last_score(history: History) -> str:
+    """Words for the last epoch's score, such as 'held-out BAC 61.2 % after epoch 3'."""
+    last = history[-1]
+    return f"held-out BAC {percent(last['held_out_bac'])} after epoch {last['epoch']:.0f}"
 
 
 def best_epoch(history: History) -> dict[str, float]:

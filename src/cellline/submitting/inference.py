@@ -8,13 +8,13 @@ from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.host.device import Device
 from cellline.host.locking import one_writer
-from cellline.host.progress import progress_bar
+from cellline.host.progress import progress_bar, say
 from cellline.host.versions import code_version
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import Normalization
 from cellline.model.views import Predictor, all_views
 from cellline.runs.predictions import check_belongs, read_provenance, read_test, write_test
-from cellline.runs.run import Run, read_training
+from cellline.runs.run import Run, last_score, read_training
 from cellline.submitting.blend import blend
 from cellline.training.checkpoint import NEWEST, Checkpoint, put_previous_back, read_checkpoint
 from cellline.training.memory import explain_full_memory
@@ -55,6 +55,8 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] 
         if fold in run.finished:
             path = run.oof_path(fold)
             check_belongs(path, read_provenance(path), {"model_digest": model_digest})
+        elif checkpoint.history:
+            say(f"{run.name}, fold {fold} was stopped early: {last_score(checkpoint.history)}")
         made_from = {
             "model_digest": model_digest,
             "test_digest": run.competition.test_digest,

@@ -68,8 +68,8 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
         rule, oof = plain_rule(len(runs)), None
         lines = [
             Caution(
-                "a run has no finished fold: its last checkpoints predict as they are, and no "
-                "score is known"
+                "a run has no finished fold: its last checkpoints predict as they are; their "
+                "held-out BAC is of one view, after the last epoch that ended"
             )
         ]
     predicted = rule.apply(np.stack(predictions), picture).predicted

@@ -10,7 +10,7 @@ from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
 from cellline.runs.folds import open_folds
 from cellline.runs.predictions import OutOfFold
-from cellline.runs.run import new_run, read_record, run_folder
+from cellline.runs.run import last_score, new_run, read_record, run_folder
 from cellline.scoring.metrics import balanced_accuracy, percent
 from cellline.training.fold import train_fold
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
@@ -73,7 +73,8 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
         try:
             return train_fold(trainer, run, stop)
         except Stopped:
-            say(f"fold {fold} is saved; to resume:\n  {run.command(config.fold, processes)}")
+            score = f", {last_score(trainer.history)}" if trainer.history else ""
+            say(f"fold {fold} is saved{score}; to resume:\n  {run.command(config.fold, processes)}")
             raise
 
     for fold in folds.numbers if config.fold is None else [config.fold]:
