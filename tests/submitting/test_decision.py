@@ -16,6 +16,7 @@ from cellline.submitting.decision import (
     expect,
     fit_parts,
     fit_rule,
+    score_decided,
 )
 
 PRIOR = np.array([0.7, 0.2, 0.1])
@@ -89,6 +90,25 @@ def test_the_score_is_of_rules_that_never_saw_the_fold() -> None:
     # Where the rule is fitted, it looks better than that.
     decided = fit_rule(HELPED).apply(HELPED.prob, HELPED.picture)
     assert bac(HELPED, decided.predicted) > expected.of_rule.like_test.value
+
+
+def test_scores_count_samples_as_in_the_test_set_or_pictures_or_lone_samples() -> None:
+    """Of each class a picture of four samples, all right, and two alone, one of them right."""
+    labels = np.repeat([0, 1], 6)
+    group = np.tile([0, 0, 0, 0, 1, 2], 2) + 3 * labels
+    predicted = np.where(np.tile([1, 1, 1, 1, 1, 0], 2) == 1, labels, 1 - labels)
+    prob = np.eye(2, dtype=np.float32)[predicted][None]
+    members = np.tile([4, 4, 4, 4, 1, 1], 2)
+    # In the test set, half of the samples are alone.
+    weight = np.where(members == 1, 1.5, 0.75)
+    samples = HeldOut(prob, labels, np.arange(12) % 3, group, group, members, weight)
+    scored = score_decided(samples, predicted)
+    assert scored.lone is not None
+    found = [scored.like_test.value, scored.by_picture.value, scored.lone.value]
+    assert found == pytest.approx([3 / 4, 2 / 3, 1 / 2])
+    assert scored.lone.error > scored.like_test.error > 0
+    everywhere = replace(samples, members=np.full(12, 2))
+    assert score_decided(everywhere, predicted).lone is None
 
 
 def test_two_folds_can_use_a_part_but_not_judge_the_rule() -> None:
