@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,15 @@ def test_it_learns_and_leaves_what_the_contracts_promise(task: Task) -> None:
     assert left["history"][-1]["train_loss"] < left["history"][0]["train_loss"]
     finished = read_checkpoint(folder / "checkpoint.pt")
     assert (finished.resume, finished.epoch) == (None, 10)
+    clock = json.loads((folder / "clock.json").read_text())
+    seconds = sum(float(row.rsplit(",", 1)[1]) for row in history[1:])
+    assert clock["seconds"] == pytest.approx(seconds)
+    assert (clock["device"], clock["processes"]) == ("cpu", 1)
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
         "checkpoint.pt",
         "checkpoint-previous.pt",
+        "clock.json",
         "history.csv",
         "oof.npz",
     }

@@ -32,7 +32,7 @@ def show_groups(run: Run) -> list[Block]:
     order = np.argsort(sizes, kind="stable")
     smallest = order[sizes[order] > 1][:GROUPS]
     if not len(smallest):
-        return ["No two training pictures belong together."]
+        return []
     tiles = []
     for one in smallest:
         for row in np.flatnonzero(group == one)[:MEMBERS]:
@@ -43,17 +43,21 @@ def show_groups(run: Run) -> list[Block]:
 
 
 def likeness_section(run: Run) -> Section:
-    """Adversarial validation: how well a classifier tells test from training samples."""
+    """Adversarial validation: how well a classifier tells test from training samples.
+
+    Empty if the test set is too small for it.
+    """
     name, title = "test", "Training against test"
     shift = read_findings(run.folds.record).shift
-    lines, cautions = split_cautions(describe_shift(shift))
     if shift is None:
-        return Section(name, title, lines)
+        return Section(name, title, [])
+    lines, cautions = split_cautions(describe_shift(shift))
     largest = sorted(shift.differences.items(), key=lambda item: -abs(item[1].value))[:SHOWN]
     figure = Figure(
         "Statistics that differ most",
         "Test mean minus training mean, in standard deviations of the training samples. An "
         "interval that includes 0 shows no difference; among so many, a few exclude it by chance.",
         draw_intervals("shift", dict(largest), "difference, standard deviations", 0, factor=1),
+        "; ".join(f"{key} {one.value:+.2f}" for key, one in largest) + ".",
     )
     return Section(name, title, [[*cautions, *lines], figure], cautions)

@@ -43,6 +43,8 @@ class Figure:
     note: str
     svg: str
     """An <svg> element, which the page holds as it is."""
+    alternative: str = ""
+    """The figures in words, for who can't see the drawing; beside the title."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellline.host.names import shorten_name
-from cellline.report.svg import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, draw
-from cellline.runs.run import History, best_epoch
+from cellline.report.svg import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, draw
+from cellline.runs.run import Run, best_epoch
 from cellline.scoring.metrics import Estimate
 
 if TYPE_CHECKING:
@@ -50,37 +50,56 @@ def draw_intervals(
 
 
 def legend_above(axes: "Axes") -> None:
-    """A legend that covers nothing, in two columns; the figure's, as axes may be narrower."""
-    axes.figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2, borderaxespad=0.2)
+    """A legend that covers nothing, in columns; the figure's, as axes may be narrower."""
+    axes.figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2, borderaxespad=0.2)
 
 
-def draw_curves(what: str, histories: dict[int, History], axis: str, factor: float = 1) -> str:
-    """`train_<what>` and `held_out_<what>` of every fold by epoch; for "bac" also best and kept."""
+def draw_curves(run: Run, what: str, axis: str) -> str:
+    """`train_<what>` and `held_out_<what>` of every finished fold by epoch, a colour for each fold.
+
+    For "bac", in percent, also the best epoch and the level of guessing. A dotted line marks the
+    epoch after which images are larger.
+    """
     from matplotlib.ticker import MaxNLocator
 
+    factor = 100 if what == "bac" else 1
+
     def paint(axes: "Axes") -> None:
-        for index, history in enumerate(histories.values()):
+        # Six markers beside five colours tell thirty folds apart.
+        styles = zip(cycle((BLUE, ORANGE, GREEN, PURPLE, INK)), cycle("os^vPX"))
+        for (fold, history), (colour, marker) in zip(run.histories.items(), styles, strict=False):
             epochs = [row["epoch"] for row in history]
             train = [factor * row[f"train_{what}"] for row in history]
             held_out = [factor * row[f"held_out_{what}"] for row in history]
-            # The legend names the lines of the first fold only.
-            first = "" if index == 0 else "_"
             # One epoch makes no line.
-            dot = "." if len(epochs) == 1 else ""
-            axes.plot(epochs, train, f"{dot}--", color=MUTED, label=f"{first}training")
-            axes.plot(epochs, held_out, f"{dot}-", color=BLUE, label=f"{first}held out")
+            axes.plot(epochs, train, "." if len(epochs) == 1 else "--", color=colour, lw=1, ms=3)
+            axes.plot(epochs, held_out, f"{marker}-", color=colour, ms=4, label=f"fold {fold}")
+            axes.lines[-1].set_markevery(max(1, len(epochs) // 8))
             if what == "bac":
                 best = best_epoch(history)
                 x, y = best["epoch"], factor * best["held_out_bac"]
-                axes.plot(x, y, "D", color=ORANGE, ms=8, mfc=PAPER, mew=1.6, label=f"{first}best")
-                x, y = epochs[-1], held_out[-1]
-                axes.plot(x, y, "o", ms=4.5, color=BLUE, label=f"{first}kept")
+                axes.plot(x, y, "D", color=colour, ms=9, mfc="none", mew=1.4)
+        axes.plot([], [], "-", color=MUTED, label="held out")
+        axes.plot([], [], "--", color=MUTED, lw=1, label="training")
+        if what == "bac":
+            axes.plot([], [], "D", color=MUTED, ms=8, mfc="none", mew=1.4, label="best epoch")
+            chance = factor / len(run.class_names)
+            axes.axhline(chance, color=MUTED, lw=1, ls="-.", label="guessing")
+        if (change := size_change(run)) is not None:
+            axes.axvline(change + 0.5, color=MUTED, lw=1, ls=":", label="larger images")
         axes.set_xlabel("epoch")
         axes.set_ylabel(axis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend_above(axes)
 
     return draw(what, paint)
+
+
+def size_change(run: Run) -> int | None:
+    """The epochs (from 1) that see images of the first size; None if all do."""
+    training = run.config.training
+    sizes = [training.size_of(epoch) for epoch in range(training.epochs)]
+    return sizes.index(sizes[-1]) or None
 
 
 def draw_trials(name: str, trials: Sequence["FrozenTrial"]) -> str:

@@ -15,13 +15,16 @@ def learning_section(run: Run) -> Section:
             "Balanced accuracy by epoch",
             "A curve that still rises at its end asks for more epochs. Held out falling while "
             "training rises is overfitting.",
-            draw_curves("bac", run.histories, "BAC, %", factor=100),
+            draw_curves(run, "bac", "BAC, %"),
+            describe_curves(run),
         ),
         Figure(
             "Loss by epoch",
+            "Loss is minus the logarithm of the probability given to the true class: 0 is perfect. "
             "If held-out loss turns upward while BAC does not fall, the network grows too sure of "
             "itself.",
-            draw_curves("loss", run.histories, "loss, class-weighted"),
+            draw_curves(run, "loss", "loss, class-weighted"),
+            describe_curves(run, "loss"),
         ),
     ]
     rows = []
@@ -41,22 +44,39 @@ def learning_section(run: Run) -> Section:
     return Section("learning", "Learning curves", [Columns(figures), table])
 
 
+def describe_curves(run: Run, what: str = "bac") -> str:
+    """The curves in words, for who can't see them."""
+    ends = (
+        f"fold {fold} from {history[0][f'held_out_{what}']:.3f} to "
+        f"{history[-1][f'held_out_{what}']:.3f}"
+        for fold, history in run.histories.items()
+    )
+    return f"Held out, first to last epoch: {'; '.join(ends)}."
+
+
 def tuning_section(run: Run, study: TuningHistory | None) -> Section:
-    """The trials of the tuning, and a caution if they chose the run's settings on its folds."""
-    tuned, cautions = "No tuning chose this run's settings.", []
+    """The trials of the tuning, and a caution if they chose the run's settings on its folds.
+
+    Empty without a tuning.
+    """
+    tuned: list[Block] = []
+    cautions = []
     if run.tuning is not None:
         fold, trials = run.tuning.fold, count(run.tuning.trials, "trial")
-        tuned = (
+        told = (
             f"{trials} of a tuning looked at fold {fold} and chose this run's learning rate or "
             f"batch size: the score of fold {fold} is the best of {trials}."
         )
         if fold in run.finished:
             if len(run.finished) > 1:
                 rest = run.oof.score(run.oof.fold != fold)
-                tuned += f" Without that fold the BAC is {with_interval(rest)}."
-            cautions.append(tuned)
+                told += f" Without that fold the BAC is {with_interval(rest)}."
+            cautions.append(told)
+        tuned = [told]
+    elif study is not None:
+        tuned = ["These trials did not choose this run's settings."]
     trials_shown = show_trials(study) if study is not None else []
-    return Section("tuning", "Tuning", [tuned, *trials_shown], cautions)
+    return Section("tuning", "Tuning", [*tuned, *trials_shown], cautions)
 
 
 def show_trials(study: TuningHistory) -> list[Block]:

@@ -91,6 +91,7 @@ def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
         tuning_section(run, study),
         settings_section(run),
     ]
+    sections = [section for section in sections if section.blocks]
     template = environment.get_template("template.html")
     decided = expect(hold_out([run.oof])).of_rule
     return template.render(run=run, bac=scores.bac, decided=decided, sections=sections)

@@ -2,6 +2,8 @@
 
 from cellline.config import flatten
 from cellline.data.images import name_channel
+from cellline.host.files import read_json
+from cellline.host.progress import duration
 from cellline.host.versions import code_version, package_versions
 from cellline.report.content import Section, Table
 from cellline.runs.run import Run
@@ -18,7 +20,7 @@ def settings_section(run: Run) -> Section:
         "channels": ", ".join(map(name_channel, run.competition.channels)),
     }
     versions = {"this program": code_version()[:12], **package_versions()}
-    tables = []
+    tables = show_training(run)
     for note, column, values in (
         ("Settings of the training.", "setting", settings),
         ("Data. Digests change with any pixel, label or row.", "data", data),
@@ -27,3 +29,18 @@ def settings_section(run: Run) -> Section:
         rows = [(k, "not set" if v is None else str(v)) for k, v in values.items()]
         tables.append(Table(note, (column, "value"), rows, text_columns=frozenset({0, 1})))
     return Section("settings", "Settings and versions", tables)
+
+
+def show_training(run: Run) -> list[Table]:
+    """When each finished fold was trained, how long, and on what; none if nothing recorded it."""
+    rows = []
+    for fold in run.finished:
+        path = run.clock_path(fold)
+        if path.exists():
+            clock = read_json(path)
+            many = f", {clock['processes']} together" if clock["processes"] > 1 else ""
+            took = duration(clock["seconds"])
+            rows.append((f"fold {fold}", clock["ended"], took, clock["device"] + many))
+    head = ("", "ended", "took", "device")
+    note = "The training of each fold."
+    return [Table(note, head, rows, text_columns=frozenset(range(4)))] if rows else []

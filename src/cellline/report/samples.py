@@ -4,6 +4,7 @@ import numpy as np
 
 from cellline.report.content import Block, Grid, Section
 from cellline.report.label_errors import LabelErrors, find_label_errors
+from cellline.report.scores import hardest_pairs
 from cellline.report.tiles import describe_colours, make_tile, whole_percent
 from cellline.report.words import count
 from cellline.runs.predictions import OutOfFold
@@ -22,7 +23,7 @@ def samples_section(run: Run) -> Section:
     blocks: list[Block] = [describe_colours(run.competition.channels), summary]
     if found.evidence:
         blocks.append(show_label_errors(run, found))
-    blocks += [show_confident_errors(run), *show_pairs(run)]
+    blocks += [*show_confident_errors(run), *show_pairs(run)]
     cautions = [summary] if found.evidence else []
     return Section("samples", "Samples worth a look", blocks, cautions)
 
@@ -62,34 +63,27 @@ def surest(oof: OutOfFold, chosen: np.ndarray) -> np.ndarray:
     return picked
 
 
-def show_confident_errors(run: Run) -> Block:
-    """The samples of which the network is surest, and wrong."""
+def show_confident_errors(run: Run) -> list[Grid]:
+    """The samples of which the network is surest, and wrong; nothing without errors."""
     oof, names = run.oof, run.class_names
     tiles = []
     for i in surest(oof, oof.predicted != oof.labels)[:CONFIDENT_ERRORS]:
         words = names[oof.labels[i]], f"taken for {names[oof.predicted[i]]},"
         tiles.append(make_tile(run, oof.rows[i], *words, whole_percent(oof.prob[i].max())))
-    if not tiles:
-        return "No held-out sample is predicted wrongly."
     note = "One of each group: a wrong label, an empty or blurred picture, or the network's habit."
-    return Grid("Most confident errors", note, tiles)
+    return [Grid("Most confident errors", note, tiles)] if tiles else []
 
 
 def show_pairs(run: Run) -> list[Grid]:
     """The pairs of classes that cost the most recall."""
     oof, names = run.oof, run.class_names
     confusion = tally(oof.labels, oof.predicted, len(names)).sum(axis=0)
-    lost = confusion / confusion.sum(axis=1, keepdims=True)
-    np.fill_diagonal(lost, 0)
     grids = []
-    for pair in np.argsort(-lost, axis=None, kind="stable")[:PAIRS]:
-        label, taken_for = divmod(int(pair), len(names))
-        if not lost[label, taken_for]:
-            break
+    for label, taken_for, lost in hardest_pairs(confusion)[:PAIRS]:
         title = (
             f"{names[label]} taken for {names[taken_for]}: "
             f"{count(confusion[label, taken_for], 'sample')}, "
-            f"{percent(lost[label, taken_for])} of the class"
+            f"{percent(lost)} of the class"
         )
         rows = surest(oof, (oof.labels == label) & (oof.predicted == taken_for))[:EXAMPLES]
         tiles = [make_tile(run, oof.rows[i], whole_percent(oof.prob[i].max())) for i in rows]

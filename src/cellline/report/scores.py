@@ -1,5 +1,7 @@
 """The scores of a run: with and without TTA, by fold, by class."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from cellline.report.content import Block, Columns, Figure, Matrix, Section, Table
@@ -7,6 +9,10 @@ from cellline.report.figures import draw_intervals
 from cellline.runs.run import Run
 from cellline.scoring.comparison import compare_predictions
 from cellline.scoring.metrics import Estimate, Scores, percent, points, score, tally, with_interval
+
+# Most classes whose confusion matrix fits on a page (121 make one of 33,000 pixels); of more, the
+# worst classes and pairs are shown.
+MATRIX_CLASSES, WORST = 30, 20
 
 
 def scores_section(run: Run, scores: Scores) -> Section:
@@ -22,8 +28,11 @@ def scores_section(run: Run, scores: Scores) -> Section:
         ("log loss", *(f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in losses)),
     ]
     table = Table(
-        "The competition is scored by BAC. Each value has its 95 % interval, from a bootstrap over "
-        "groups of related pictures.",
+        "The competition is scored by BAC. Accuracy is the share of all samples that are right; "
+        "macro F1 also counts what is wrongly taken for a class; log loss is minus the logarithm "
+        "of the probability given to the true class: 0 is perfect, and guessing gives "
+        f"{np.log(len(run.class_names)):.2f}. Each has its 95 % interval, over groups of related "
+        "pictures.",
         ("", "with TTA", "without"),
         rows,
     )
@@ -32,13 +41,13 @@ def scores_section(run: Run, scores: Scores) -> Section:
         "Test-time augmentation (TTA) averages over the flips and turns of each image. It "
         f"changes BAC by {points(gain)} points, {verdict}."
     )
-    return Section("scores", "Scores", [table, tta, *spread_over_folds(run, scores.bac)])
+    return Section("scores", "Scores", [tta, table, *spread_over_folds(run, scores.bac)])
 
 
 def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:
     """The BAC of each finished fold, and the spread that chance alone explains."""
     if len(run.finished) == 1:
-        return ["One fold is finished; two or more show how much folds differ."]
+        return []
     folds = {f"fold {fold}": run.oof.score(run.oof.fold == fold) for fold in run.finished}
     values = [one.value for one in folds.values()]
     error = np.mean([one.error for one in folds.values()])
@@ -51,38 +60,85 @@ def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:
             "The dashed line is the overall BAC. A fold whose interval is far from it holds other "
             "pictures than the others do, or its training went wrong.",
             draw_intervals("folds", folds, "BAC, %", whole.value),
+            in_words(folds),
         ),
     ]
 
 
 def classes_section(run: Run, scores: Scores) -> Section:
-    """Recall by class, and the confusion matrix."""
+    """Recall by class, and what is taken for what: all of it, or of many classes the worst."""
     counts = tally(run.oof.labels, run.oof.predicted, len(run.class_names)).sum(axis=0)
     samples = counts.sum(axis=1)
     groups = [len(set(run.oof.group[run.oof.labels == k])) for k in range(len(samples))]
-    recalls = dict(zip(run.class_names, scores.recalls, strict=True))
+    many = len(samples) > MATRIX_CLASSES
+    order = np.arange(len(samples))
+    if many:
+        order = np.argsort([one.value for one in scores.recalls], kind="stable")[:WORST]
+    recalls = {run.class_names[k]: scores.recalls[k] for k in order}
+    lowest = f", the lowest {WORST} of {len(samples)}" if many else ""
     figure = Figure(
-        "Recall by class",
-        "The dashed line is BAC, their mean: the lowest have the most to gain.",
+        f"Recall by class{lowest}",
+        "Recall is the share of a class that is recognized. The dashed line is BAC, the mean of "
+        "all: the lowest have the most to gain.",
         draw_intervals("recalls", recalls, "recall, %", scores.bac.value),
+        in_words(recalls),
     )
-    # Whole names: everywhere else long ones are shortened.
-    columns = (run.competition.classes, scores.recalls, samples, groups)
     table = Table(
         "A class of few groups has a wide interval, however many its samples are. If a few groups "
         "all come out alike, its interval is too narrow.",
         ("class", "recall", "samples", "groups"),
         [
-            (name, with_interval(r), f"{n:,}", f"{g:,}")
-            for name, r, n, g in zip(*columns, strict=True)
+            # Whole names: everywhere else long ones are shortened.
+            (
+                run.competition.classes[k],
+                with_interval(scores.recalls[k]),
+                f"{samples[k]:,}",
+                f"{groups[k]:,}",
+            )
+            for k in order
         ],
-        title="Samples by class",
+        title=f"Samples by class{lowest}",
     )
-    matrix = Matrix(
+    confusion = show_pairs(run, counts) if many else show_matrix(run, counts)
+    return Section("classes", "Classes", [Columns([figure, table]), confusion])
+
+
+def show_matrix(run: Run, counts: np.ndarray) -> Matrix:
+    """The confusion matrix [class, predicted class]."""
+    return Matrix(
         "Confusion matrix",
         "A row is a class, a column a prediction; the fuller a cell's colour, the larger its share "
         "of the class. Full cells off the diagonal are the pairs to work on.",
         run.class_names,
-        [[(int(n), n / whole) for n in row] for row, whole in zip(counts, samples, strict=True)],
+        [[(int(n), n / row.sum()) for n in row] for row in counts],
     )
-    return Section("classes", "Classes", [Columns([figure, table]), matrix])
+
+
+def show_pairs(run: Run, counts: np.ndarray) -> Table:
+    """The pairs of a confusion matrix [class, predicted class] that cost the most recall."""
+    names = run.class_names
+    rows = [
+        (names[label], names[taken_for], f"{counts[label, taken_for]:,}", percent(lost))
+        for label, taken_for, lost in hardest_pairs(counts)[:WORST]
+    ]
+    return Table(
+        "The pairs to work on.",
+        ("class", "taken for", "samples", "share of the class"),
+        rows,
+        text_columns=frozenset({0, 1}),
+        title=f"The {len(rows)} confusions that cost most recall",
+    )
+
+
+def hardest_pairs(counts: np.ndarray) -> list[tuple[int, int, float]]:
+    """Class, predicted class and lost recall of confusions, by the recall that they cost."""
+    lost = counts / counts.sum(axis=1, keepdims=True)
+    np.fill_diagonal(lost, 0)
+    order = np.argsort(-lost, axis=None, kind="stable")[: np.count_nonzero(lost)]
+    pairs = np.stack(np.unravel_index(order, lost.shape), axis=1)
+    return [(int(label), int(other), float(lost[label, other])) for label, other in pairs]
+
+
+def in_words(rows: Mapping[str, Estimate]) -> str:
+    """The estimates of a figure, for who can't see it."""
+    return "; ".join(f"{name} {with_interval(one)}" for name, one in rows.items()) + "."

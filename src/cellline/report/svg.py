@@ -20,9 +20,8 @@ COLOURS = {
     "#050505": "var(--orange)",
     "#060606": "var(--green)",
     "#070707": "var(--purple)",
-    "#080808": "var(--paper)",
 }
-INK, MUTED, GRID, BLUE, ORANGE, GREEN, PURPLE, PAPER = COLOURS
+INK, MUTED, GRID, BLUE, ORANGE, GREEN, PURPLE = COLOURS
 # Inches of 72 units. A phone shows such a figure at about its size: 360 pixels.
 WIDTH, HEIGHT = 5.0, 3.2
 STYLE = Path(__file__).with_name("figures.mplstyle")
@@ -64,4 +63,4 @@ def inline(document: str) -> str:
 
 def recolour(tag: re.Match[str]) -> str:
     """A tag with the page's colours."""
-    return re.sub(r"#(0[1-8])\1\1", lambda found: COLOURS[found[0]], tag[0])
+    return re.sub(r"#(0[1-7])\1\1", lambda found: COLOURS[found[0]], tag[0])

@@ -1,7 +1,7 @@
 """A run: one configuration, trained on all folds, and everything that it has on disk.
 
 `oof/<run>/` holds `config.json`, `tuned.json` if settings came from a tuning, and for each fold
-`fold<k>/` with checkpoints, `history.csv`, `oof.npz` and `test.npz`.
+`fold<k>/` with checkpoints, `history.csv`, `clock.json`, `oof.npz` and `test.npz`.
 """
 
 from collections.abc import Sequence
@@ -102,6 +102,13 @@ class Run:
     def oof_path(self, fold: int) -> Path:
         """The file with the out-of-fold predictions of a fold."""
         return self.fold_folder(fold) / "oof.npz"
+
+    def clock_path(self, fold: int) -> Path:
+        """The file that says when a fold's training ended, how long it took, and on which device.
+
+        Folds of earlier versions lack it.
+        """
+        return self.fold_folder(fold) / "clock.json"
 
     def provenance(self, fold: int) -> dict[str, Any]:
         """The origin that every file of a fold must record."""

@@ -4,7 +4,7 @@ import time
 from contextlib import nullcontext
 
 from cellline.errors import Caution
-from cellline.host.files import write_csv
+from cellline.host.files import write_csv, write_json
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
@@ -24,9 +24,9 @@ def train_fold(trainer: FoldTrainer, run: Run, stop: Stop) -> OutOfFold:
     """Train a fold of a run to its end, write its files, return its predictions.
 
     A checkpoint and history.csv are written after each epoch, and every SAVE_SECONDS within one;
-    after the last a checkpoint without the optimizers' state, then oof.npz, which marks the fold as
-    finished. Raises Stopped, after saving, if `stop` asks for it. Every rank calls this; rank 0
-    writes.
+    after the last a checkpoint without the optimizers' state, then clock.json, then oof.npz,
+    which marks the fold as finished. Raises Stopped, after saving, if `stop` asks for it. Every
+    rank calls this; rank 0 writes.
     """
     fold, first = trainer.task.fold, trainer.task.ranks.first
     lock = one_writer(run.fold_folder(fold), f"training fold {fold}") if first else nullcontext()
@@ -55,6 +55,16 @@ def train_fold(trainer: FoldTrainer, run: Run, stop: Stop) -> OutOfFold:
             ],
         }
         if first:
+            # Apart from oof.npz, which is the same whenever the same training ends.
+            write_json(
+                run.clock_path(fold),
+                {
+                    "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+                    "seconds": sum(row["seconds"] for row in trainer.history),
+                    "device": trainer.task.device.name,
+                    "processes": trainer.task.ranks.size,
+                },
+            )
             write_out_of_fold(run.oof_path(fold), predictions, provenance)
         return predictions
 

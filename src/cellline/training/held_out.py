@@ -13,7 +13,7 @@ from cellline.training.task import Task
 
 
 class HeldOut:
-    """The held-out rows of a task. Nothing is chosen by their scores.
+    """The held-out rows of a task. Their scores choose no epoch and no setting of this training.
 
     `pause` is called after each batch; an exception from it ends the prediction.
     """
