@@ -13,11 +13,12 @@ from cellline.report.content import Grid, Section
 from cellline.report.learning import tuning_section
 from cellline.report.page import compose
 from cellline.runs.run import Run, Tuning
-from cellline.scoring.metrics import percent, score
+from cellline.scoring.metrics import percent
+from cellline.submitting.decision import expect, hold_out
 
 
 def page_of(run: Run) -> str:
-    return compose(run, score(run.oof.labels, run.oof.prob, run.oof.bootstrap), None)
+    return compose(run, expect(hold_out([run.oof])), None)
 
 
 def texts(section: Section) -> str:
@@ -67,7 +68,7 @@ def test_a_shifted_test_set_is_a_caution_at_the_head() -> None:
     shift["auc"].update(value=0.9, low=0.8, high=1.0)
     head, body = page_of(run).split("<main>")
     assert "Read this first" in head
-    assert "With the decision rule" in head
+    assert "by the rule of a submission of this run alone" in head
     for part in (head, body):
         assert "The test set looks different: AUC 0.90" in part
 

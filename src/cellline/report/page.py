@@ -16,11 +16,12 @@ from cellline.report.provenance import settings_section
 from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, scores_section
 from cellline.report.trials import TuningHistory, read_study
-from cellline.report.words import count, name_folds
-from cellline.runs.folds import open_folds
+from cellline.report.words import count, name_folds, sentence
+from cellline.runs.folds import count_scored, open_folds
 from cellline.runs.run import Run, open_run
-from cellline.scoring.metrics import Scores, percent, score, with_interval
-from cellline.submitting.decision import expect, hold_out
+from cellline.scoring.metrics import percent, score, with_interval
+from cellline.submitting.decision import Expected, expect, hold_out
+from cellline.submitting.words import describe_choice, describe_expected
 
 
 def write_report(config: Config, storage: str | None = None) -> Path:
@@ -30,15 +31,14 @@ def write_report(config: Config, storage: str | None = None) -> Path:
     Raises UserError, see `open_finished` and `read_study`.
     """
     run = open_finished(config)
-    scores = score(run.oof.labels, run.oof.prob, run.oof.bootstrap)
+    samples = hold_out([run.oof])
+    expected = expect(samples)
     path = run.folder / "report.html"
-    page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest, storage))
+    page = compose(run, expected, read_study(config.folders.oof_dir, run.folds.digest, storage))
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
-    say(
-        f"OOF BAC of {run.name} on {name_folds(run.finished)} of {run.folds.n_folds}: "
-        f"{with_interval(scores.bac)} (95 % interval)"
-    )
+    for line in describe_expected(expected, samples, run.folds):
+        say(line)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
     return path
 
@@ -65,8 +65,8 @@ def open_finished(config: Config) -> Run:
     return run
 
 
-def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
-    """The page of a run, with its scores and the tuning beside it; all text is escaped."""
+def compose(run: Run, expected: Expected, study: TuningHistory | None) -> str:
+    """The page of a run, with its expected scores and the tuning; all text is escaped."""
     # Imported here because no other verb needs it.
     import jinja2
 
@@ -77,11 +77,11 @@ def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        {function.__name__: function for function in (count, name_folds, percent, with_interval)}
-    )
+    filters = (count, name_folds, percent, sentence, with_interval)
+    environment.filters.update({function.__name__: function for function in filters})
+    scores = score(run.oof.labels, run.oof.prob, run.oof.bootstrap)
     sections = [
-        scores_section(run, scores),
+        scores_section(run, scores, expected),
         classes_section(run, scores),
         learning_section(run),
         samples_section(run),
@@ -93,5 +93,5 @@ def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
     ]
     sections = [section for section in sections if section.blocks]
     template = environment.get_template("template.html")
-    decided = expect(hold_out([run.oof])).of_rule
-    return template.render(run=run, bac=scores.bac, decided=decided, sections=sections)
+    choice = describe_choice(count_scored(run.config.folders.oof_dir, run.folds), 1)
+    return template.render(run=run, expected=expected, choice=choice, sections=sections)

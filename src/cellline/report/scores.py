@@ -9,14 +9,15 @@ from cellline.report.figures import draw_intervals
 from cellline.runs.run import Run
 from cellline.scoring.comparison import compare_predictions
 from cellline.scoring.metrics import Estimate, Scores, percent, points, score, tally, with_interval
+from cellline.submitting.decision import Expected
 
 # Most classes whose confusion matrix fits on a page (121 make one of 33,000 pixels); of more, the
 # worst classes and pairs are shown.
 MATRIX_CLASSES, WORST = 30, 20
 
 
-def scores_section(run: Run, scores: Scores) -> Section:
-    """Every score with and without TTA, the gain from TTA, and the spread over folds."""
+def scores_section(run: Run, scores: Scores, expected: Expected) -> Section:
+    """BAC for three kinds of samples, every score with and without TTA, and folds."""
     oof = run.oof
     plain = score(oof.labels, oof.prob_plain, oof.bootstrap)
     gain = compare_predictions(oof.labels, oof.prob_plain, oof.prob, oof.bootstrap).bac
@@ -41,7 +42,31 @@ def scores_section(run: Run, scores: Scores) -> Section:
         "Test-time augmentation (TTA) averages over the flips and turns of each image. It "
         f"changes BAC by {points(gain)} points, {verdict}."
     )
-    return Section("scores", "Scores", [tta, table, *spread_over_folds(run, scores.bac)])
+    kinds = show_kinds(expected)
+    return Section("scores", "Scores", [kinds, tta, table, *spread_over_folds(run, scores.bac)])
+
+
+def show_kinds(expected: Expected) -> Table:
+    """BAC for three kinds of samples, each sample by itself and as the rule decides."""
+    columns = {"each sample by itself": expected.plain}
+    if expected.of_rule:
+        columns = {"as decided": expected.of_rule, **columns}
+    rows: dict[str, list[Estimate | None]] = {
+        "samples as in this test set": [of.like_test for of in columns.values()],
+        "each picture counted once": [of.by_picture for of in columns.values()],
+        "samples that are alone in their picture": [of.lone for of in columns.values()],
+    }
+    return Table(
+        "Samples that show one picture, such as overlapping crops, are often easier. In the first "
+        "row they share pictures as often as in the test set; the last two rows say more about "
+        "new pictures. No sample here is related to one that its network was trained on, as far "
+        "as the audit found. As decided: by the rule of a submission of this run alone.",
+        ("BAC", *columns),
+        [
+            (name, *(with_interval(of) if of else "none" for of in found))
+            for name, found in rows.items()
+        ],
+    )
 
 
 def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:

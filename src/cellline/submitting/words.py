@@ -117,7 +117,7 @@ def describe_choice(n_scored: int, n_runs: int) -> list[str]:
     if n_scored <= n_runs:
         return []
     return [
-        f"  {n_scored} runs were scored on these folds: if this is the best of them, its score is "
+        f"{n_scored} runs were scored on these folds: if this is the best of them, its score is "
         "a little too high"
     ]
 
