@@ -155,12 +155,12 @@ def score_recalls(
     )
 
     def by_class(values: np.ndarray) -> np.ndarray:
-        sums: np.ndarray = np.bincount(class_of, values, n_classes)
-        return sums
+        return np.bincount(class_of, values, n_classes)
 
     def residual(variance: np.ndarray) -> np.ndarray:
         """Expected sum of squared residuals, for variances of the groups' sums."""
-        return by_class(variance * (1 - 2 * size)) + whole * by_class(variance)
+        sums: np.ndarray = by_class(variance * (1 - 2 * size)) + whole * by_class(variance)
+        return sums
 
     # Variances, in units of recall * (1 - recall), of samples that are independent and of groups
     # that are right or wrong as a whole, of the class and of its residuals.
