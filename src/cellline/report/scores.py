@@ -13,7 +13,7 @@ def scores_section(run: Run, scores: Scores) -> Section:
     """Every score with and without TTA, the gain from TTA, and the spread over folds."""
     oof = run.oof
     plain = score(oof.labels, oof.prob_plain, oof.bootstrap)
-    gain = compare_predictions(oof.labels, oof.prob_plain, oof.prob, oof.bootstrap).bac
+    gain = compare_predictions(oof.labels, [oof.prob_plain], [oof.prob], oof.bootstrap).bac
     losses = [of.log_loss for of in (scores, plain)]
     rows = [
         ("balanced accuracy (BAC)", with_interval(scores.bac), with_interval(plain.bac)),
