@@ -113,7 +113,11 @@ def recalls(confusion: np.ndarray) -> np.ndarray:
 
 def bac_of(confusion: np.ndarray) -> np.ndarray:
     """Balanced accuracy [...] of confusions [..., class, predicted]; absent classes are omitted."""
-    recall = recalls(confusion)
+    return bac_of_recalls(recalls(confusion))
+
+
+def bac_of_recalls(recall: np.ndarray) -> np.ndarray:
+    """Balanced accuracy [...] of recalls [..., class]; NaN ones are omitted."""
     there = np.isfinite(recall)
     # NaN if every class is absent, as with nanmean, but without its warning.
     with np.errstate(invalid="ignore"):
