@@ -19,20 +19,25 @@ from cellline.report.trials import TuningHistory, read_study
 from cellline.report.words import count, name_folds
 from cellline.runs.folds import open_folds
 from cellline.runs.run import Run, open_run
+from cellline.scoring.leaderboard import PUBLIC_SHARE
 from cellline.scoring.metrics import Scores, percent, score, with_interval
 from cellline.submitting.decision import expect, hold_out
 
 
-def write_report(config: Config, storage: str | None = None) -> Path:
+def write_report(
+    config: Config, storage: str | None = None, public_share: float = PUBLIC_SHARE
+) -> Path:
     """Write `report.html` into the folder of the run that `config` names; its path.
 
-    The study is read from `storage`, or from the OOF folder. The same files give the same bytes.
+    The study is read from `storage`, or from the OOF folder. `public_share` of the test samples are
+    on the public leaderboard. The same files give the same bytes.
     Raises UserError, see `open_finished` and `read_study`.
     """
     run = open_finished(config)
     scores = score(run.oof.labels, run.oof.prob, run.oof.bootstrap)
     path = run.folder / "report.html"
-    page = compose(run, scores, read_study(config.folders.oof_dir, run.folds.digest, storage))
+    study = read_study(config.folders.oof_dir, run.folds.digest, storage)
+    page = compose(run, scores, study, public_share)
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
     say(
@@ -65,7 +70,9 @@ def open_finished(config: Config) -> Run:
     return run
 
 
-def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
+def compose(
+    run: Run, scores: Scores, study: TuningHistory | None, public_share: float = PUBLIC_SHARE
+) -> str:
     """The page of a run, with its scores and the tuning beside it; all text is escaped."""
     # Imported here because no other verb needs it.
     import jinja2
@@ -81,7 +88,7 @@ def compose(run: Run, scores: Scores, study: TuningHistory | None) -> str:
         {function.__name__: function for function in (count, name_folds, percent, with_interval)}
     )
     sections = [
-        scores_section(run, scores),
+        scores_section(run, scores, public_share),
         classes_section(run, scores),
         learning_section(run),
         samples_section(run),

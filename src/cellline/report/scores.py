@@ -6,11 +6,24 @@ from cellline.report.content import Block, Columns, Figure, Matrix, Section, Tab
 from cellline.report.figures import draw_intervals
 from cellline.runs.run import Run
 from cellline.scoring.comparison import compare_predictions
-from cellline.scoring.metrics import Estimate, Scores, percent, points, score, tally, with_interval
+from cellline.scoring.leaderboard import simulate_leaderboard
+from cellline.scoring.metrics import (
+    Estimate,
+    Recall,
+    Scores,
+    percent,
+    points,
+    score,
+    tally,
+    with_interval,
+)
+
+# A class with fewer effective groups than this has them shown. Its interval is wide.
+FEW_GROUPS = 20
 
 
-def scores_section(run: Run, scores: Scores) -> Section:
-    """Every score with and without TTA, the gain from TTA, and the spread over folds."""
+def scores_section(run: Run, scores: Scores, public_share: float) -> Section:
+    """Every score with and without TTA, the leaderboard's, and the spread over folds."""
     oof = run.oof
     plain = score(oof.labels, oof.prob_plain, oof.bootstrap)
     gain = compare_predictions(oof.labels, [oof.prob_plain], [oof.prob], oof.bootstrap).bac
@@ -22,8 +35,8 @@ def scores_section(run: Run, scores: Scores) -> Section:
         ("log loss", *(f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in losses)),
     ]
     table = Table(
-        "The competition is scored by BAC. Each value has its 95 % interval, from a bootstrap over "
-        "groups of related pictures.",
+        "The competition is scored by BAC. Each value has its 95 % interval, in which groups of "
+        "related pictures count as one observation if they are right or wrong together.",
         ("", "with TTA", "without"),
         rows,
     )
@@ -32,7 +45,15 @@ def scores_section(run: Run, scores: Scores) -> Section:
         "Test-time augmentation (TTA) averages over the flips and turns of each image. It "
         f"changes BAC by {points(gain)} points, {verdict}."
     )
-    return Section("scores", "Scores", [table, tta, *spread_over_folds(run, scores.bac)])
+    board = simulate_leaderboard(
+        oof.labels, oof.predicted[None], oof.group, len(run.competition.test_ids), public_share
+    )
+    expected = (
+        f"Expected on the leaderboard: public {with_interval(board.public[0])}, private "
+        f"{with_interval(board.private[0])}, if {100 * public_share:g} % of the test samples are "
+        "public and the test set resembles the training set (simulated by groups)."
+    )
+    return Section("scores", "Scores", [table, expected, tta, *spread_over_folds(run, scores.bac)])
 
 
 def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:
@@ -69,11 +90,11 @@ def classes_section(run: Run, scores: Scores) -> Section:
     # Whole names: everywhere else long ones are shortened.
     columns = (run.competition.classes, scores.recalls, samples, groups)
     table = Table(
-        "A class of few groups has a wide interval, however many its samples are. If a few groups "
-        "all come out alike, its interval is too narrow.",
+        "A class of few groups has a wide interval, however many its samples are. Unequal groups "
+        f"tell as much as fewer equal ones: their number is shown if below {FEW_GROUPS}.",
         ("class", "recall", "samples", "groups"),
         [
-            (name, with_interval(r), f"{n:,}", f"{g:,}")
+            (name, with_interval(r), f"{n:,}", count_groups(g, r))
             for name, r, n, g in zip(*columns, strict=True)
         ],
         title="Samples by class",
@@ -86,3 +107,10 @@ def classes_section(run: Run, scores: Scores) -> Section:
         [[(int(n), n / whole) for n in row] for row, whole in zip(counts, samples, strict=True)],
     )
     return Section("classes", "Classes", [Columns([figure, table]), matrix])
+
+
+def count_groups(groups: int, recall: Recall) -> str:
+    """Number of a class's groups, such as '19 (as 7.6 equal ones)' where they tell little."""
+    if recall.effective_groups >= min(FEW_GROUPS, 0.95 * groups):
+        return f"{groups:,}"
+    return f"{groups:,} (as {recall.effective_groups:.1f} equal ones)"
