@@ -21,8 +21,8 @@ from cellline.submitting.words import describe_rule
 LOOK = (
     "Dots on the diagonal keep their word: of all samples given 80 %, 80 % are right. Below it the "
     "network is too sure of itself. A dot's area is its share of the samples. The expected "
-    "calibration error is their mean distance from the diagonal. Scatter adds to it, the more so the "
-    "fewer the groups: by chance alone, perfect probabilities show the second figure."
+    "calibration error is their mean distance from the diagonal. Scatter adds to it, most where "
+    "groups are few: with these groups, perfectly calibrated probabilities show the last figure."
 )
 
 
@@ -45,7 +45,7 @@ def calibration_section(run: Run) -> Section:
         drawing = draw_reliability(name.replace(" ", "-"), binned(run.oof.labels, prob).sum(axis=0))
         error = with_interval(calibration_error(run.oof.labels, prob, run.oof.bootstrap))
         chance = percent(error_by_chance(run.oof.labels, prob, run.oof.group))
-        title = f"{name.capitalize()}: calibration error {error}, of which {chance} by chance"
+        title = f"{name.capitalize()}: calibration error {error}; {chance} if perfect"
         figures.append(Figure(title, note, drawing))
     blocks: list[Block] = [
         Columns(figures),

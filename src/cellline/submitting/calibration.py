@@ -182,7 +182,6 @@ def binned(labels: np.ndarray, prob: np.ndarray) -> np.ndarray:
     confidence = prob.max(axis=1).astype(np.float64)
     values = np.zeros((len(labels), BINS, 3))
     right = prob.argmax(axis=1) == labels
-    values[np.arange(len(labels)), find_bin(confidence)] = np.stack(
-        [np.ones(len(labels)), confidence, right], 1
-    )
+    columns = np.stack([np.ones(len(labels)), confidence, right], axis=1)
+    values[np.arange(len(labels)), find_bin(confidence)] = columns
     return values
