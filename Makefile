@@ -29,6 +29,7 @@ COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSI
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
+SEEDS_OPTION = $(if $(SEEDS),--seeds $(SEEDS))
 RECIPE_OPTION = $(if $(RECIPE),--recipe $(RECIPE))
 STORAGE_OPTION = $(if $(STORAGE),--storage "$(STORAGE)")
 
@@ -57,6 +58,7 @@ help:
 	@echo '  make train FOLD=0 GPUS=2   one fold, by two GPUs together'
 	@echo '  make submit    predict the test set, blend, write the CSV               RUNS="a b"'
 	@echo '  make compare   is run b better than run a? overall and by class         RUNS="a b"'
+	@echo '                 each by several seeds: a, a-seed1 and a-seed2           RUNS="a b" SEEDS=3'
 	@echo '  make report    one HTML page that shows a run'
 	@echo '  make kaggle    one zip and one notebook, to run all this on Kaggle      WEIGHTS=file.pth'
 	@echo
@@ -97,7 +99,7 @@ submit: $(READY)
 	@$(PY) src/submit.py $(COMMON) $(RUNS_OPTION) $(ARGS)
 
 compare: $(READY)
-	@$(PY) src/compare.py $(COMMON) $(RUNS_OPTION) $(ARGS)
+	@$(PY) src/compare.py $(COMMON) $(RUNS_OPTION) $(SEEDS_OPTION) $(ARGS)
 
 report: $(READY)
 	@$(PY) src/report.py $(COMMON) $(STORAGE_OPTION) $(ARGS)

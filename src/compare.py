@@ -6,6 +6,7 @@ from cellline.cli import run_verb
 from cellline.config import Config
 from cellline.host.progress import say
 from cellline.report.comparing import compare_runs
+from cellline.scoring.leaderboard import PUBLIC_SHARE
 
 
 @dataclass(frozen=True)
@@ -14,11 +15,15 @@ class CompareConfig(Config):
 
     runs: tuple[str, ...] = ()
     """Two runs; the second is compared with the first."""
+    seeds: int = 1
+    """Runs a side: run a, and runs of the same settings with the next seeds, named a-seed1 etc."""
+    public_share: float = PUBLIC_SHARE
+    """Share of the test samples that the public leaderboard scores."""
 
 
 def main(config: CompareConfig) -> None:
     """Compare two runs, overall and by class, on the held-out samples that both have predicted."""
-    for line in compare_runs(config, config.runs).describe():
+    for line in compare_runs(config, config.runs, config.seeds, config.public_share).describe():
         say(line)
 
 

@@ -98,10 +98,10 @@ def end(status: int, message: str) -> None:
     sys.exit(status)
 
 
-def make_command(verb: str, config: Config, processes: int = 1) -> str:
+def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool = True) -> str:
     """The `make` command that runs a verb with these settings.
 
-    Defaults are omitted, and so are learning rate and batch size: a begun run keeps its own.
+    Defaults are omitted; learning rate and batch size, too, if the run has begun: it keeps its own.
     """
     usual = Config(training=RECIPES["quick"])
     words = [f"make {verb}"]
@@ -117,11 +117,13 @@ def make_command(verb: str, config: Config, processes: int = 1) -> str:
     if processes > 1:
         words.append(f"GPUS={processes}")
     elsewhere = {"input_dir", "oof_dir", "submissions_dir", "run", "fold", "recipe"}
+    if begun:
+        elsewhere |= {"lr", "batch_size"}
     usual_settings = flatten(asdict(usual))
     changed = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {quote(str(value))}")
         for name, value in flatten(asdict(config)).items()
-        if name not in elsewhere | {"lr", "batch_size"} and value != usual_settings.get(name, value)
+        if name not in elsewhere and value != usual_settings.get(name, value)
     ]
     if changed:
         joined = _in_make(" ".join(changed))

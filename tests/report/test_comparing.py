@@ -63,8 +63,8 @@ def finish(config: Config) -> Finish:
     return write
 
 
-def compare(config: Config, *runs: str) -> list[str]:
-    return compare_runs(config, runs).describe()
+def compare(config: Config, *runs: str, seeds: int = 1) -> list[str]:
+    return compare_runs(config, runs, seeds).describe()
 
 
 def verdict(lines: list[str]) -> str:
@@ -78,9 +78,12 @@ def test_a_better_run_is_told_and_so_is_the_change(config: Config, finish: Finis
     finish("plain", 0.5)
     finish("longer", 0.9, training=longer)
     lines = compare(config, "plain", "longer")
-    assert verdict(lines).startswith("longer is better than plain: +")
-    assert verdict(lines).endswith(" on 90 samples of all 3 folds: use longer")
-    assert verdict(compare(config, "longer", "plain")).startswith("plain is worse than longer: -")
+    assert verdict(lines).startswith("longer is better than plain with these seeds: +")
+    # One seed is no reason to switch.
+    assert "all 3 folds; another seed of plain may differ as much" in verdict(lines)
+    assert any("compare several seeds of both (--seeds 3)" in line for line in lines)
+    assert verdict(compare(config, "longer", "plain")).startswith("plain is worse than longer with")
+    assert any(line.startswith("longer is ahead of plain on public in ") for line in lines)
     assert "settings: epochs 3 -> 9, gain 0.2 -> 0.1" in lines
     assert not any(isinstance(line, Caution) for line in lines)
 
@@ -91,8 +94,8 @@ def test_only_folds_that_both_have_finished_are_compared(config: Config, finish:
     finish("b", 0.58, of=(1,))
     finish("b", 0.0, of=(2,))
     lines = compare(config, "a", "b")
-    assert "fold 0 is left out: only a has finished it" in lines
-    assert "fold 2 is left out: only b has finished it" in lines
+    assert "fold 0 is left out: not finished by b" in lines
+    assert "fold 2 is left out: not finished by a" in lines
     assert verdict(lines).startswith("a and b can't be told apart: +")
     assert " samples of fold 1; " in verdict(lines)
     assert "takes about 7 times as many groups of pictures: keep the cheaper" in verdict(lines)
@@ -125,6 +128,58 @@ def test_the_class_that_differs_is_marked(config: Config, finish: Finish) -> Non
     assert lines[-1] == "* differs, after correction for 9 classes"
     finish("c", {"RT4": 0.0})
     assert compare(config, "a", "c")[-1].startswith("no class differs")
+
+
+def test_several_seeds_decide(config: Config, finish: Finish) -> None:
+    for name, shares in (("a", (0.5, 0.52, 0.51)), ("b", (0.79, 0.8, 0.82))):
+        for seed, right in enumerate(shares):
+            training = replace(config.training, seed=seed)
+            finish(f"{name}-seed{seed}" if seed else name, right, training=training)
+    lines = compare(config, "a", "b", seeds=3)
+    assert verdict(lines).startswith("b is better than a: +")
+    assert verdict(lines).endswith(" on 90 samples of all 3 folds, 3 seeds each: use b")
+    assert any("the mean of 3 seeds (standard deviation 1" in line for line in lines)
+    assert "the interval covers other pictures and other seeds, from 3 a side" in lines
+    assert not any("--seeds" in line for line in lines)
+
+
+def test_a_difference_within_the_spread_of_seeds_decides_nothing(
+    config: Config, finish: Finish
+) -> None:
+    for name, shares in (("a", (0.3, 0.6, 0.9)), ("b", (0.9, 0.65, 0.35))):
+        for seed, right in enumerate(shares):
+            training = replace(config.training, seed=seed)
+            finish(f"{name}-seed{seed}" if seed else name, right, training=training)
+    assert " is better than " in verdict(compare(config, "a", "b"))
+    assert "can't be told apart" in verdict(compare(config, "a", "b", seeds=3))
+
+
+def test_missing_seeds_are_named_with_the_commands_that_train_them(
+    config: Config, finish: Finish
+) -> None:
+    tuned = replace(config.training, lr=0.02, batch_size=8)
+    finish("a", 0.5, training=tuned)
+    finish("b", 0.5, of=(0, 2))
+    finish("b-seed1", 0.5, of=(0,), training=replace(config.training, seed=1))
+    with pytest.raises(UserError, match="--seeds 3: some runs are missing") as raised:
+        compare(config, "a", "b", seeds=3)
+    commands = str(raised.value).split("\n")[1:]
+    runs = ["a-seed1", "a-seed2", "b-seed2 FOLD=0", "b-seed2 FOLD=2"]
+    assert [
+        run for run, command in zip(runs, commands, strict=True) if f"RUN={run} " in command
+    ] == runs
+    # A new run would take another learning rate.
+    assert "--lr 0.02" in commands[0] and "--batch-size 8" in commands[0]
+    assert "--seed 2" in commands[1]
+
+
+def test_a_side_differs_in_its_seed_only(config: Config, finish: Finish) -> None:
+    finish("a", 0.5)
+    finish("b", 0.5)
+    finish("a-seed1", 0.5, training=replace(config.training, seed=1, epochs=7))
+    finish("b-seed1", 0.5, training=replace(config.training, seed=1))
+    with pytest.raises(UserError, match=r"a-seed1 must differ from .*a by the seed only.*epochs 7"):
+        compare(config, "a", "b", seeds=2)
 
 
 @pytest.mark.parametrize("runs", [(), ("a", "a"), ("a", "b", "c")])

@@ -9,7 +9,9 @@ from cellline.scoring.metrics import Bootstrap, surprise
 from cellline.submitting.calibration import (
     binned,
     calibration_error,
+    error_by_chance,
     fit_correction,
+    log_loss_gain,
 )
 
 PRIOR = np.array([0.6, 0.25, 0.1, 0.05])
@@ -121,10 +123,30 @@ def test_reliability_by_hand() -> None:
     assert error.value == pytest.approx((0.48 + 0.54 + 0.1 + 1) / 4)
 
 
+@pytest.mark.parametrize("size", [1, 10])
+def test_perfect_probabilities_show_the_error_that_chance_gives(size: int) -> None:
+    """Of 400 samples in groups of a size, right and wrong together."""
+    generator = np.random.default_rng(0)
+    groups = np.arange(400) // size
+    shown, by_chance = [], []
+    for _ in range(30):
+        sure = generator.uniform(0.5, 1, 400 // size)[groups]
+        prob = np.stack([sure, 1 - sure], axis=1)
+        labels = (generator.random(400 // size)[groups] > sure).astype(int)
+        shown.append(calibration_error(labels, prob, Bootstrap(groups)).value)
+        by_chance.append(error_by_chance(labels, prob, groups))
+    assert np.mean(by_chance) == pytest.approx(np.mean(shown), rel=0.1)
+    # Whole groups scatter more than as many samples.
+    assert (np.mean(shown) > 0.1) == (size == 10)
+
+
 def test_correction_brings_the_calibration_error_down() -> None:
     true, labels, prob = draw(2_000, 2, 0)
     bootstrap = Bootstrap(np.arange(len(labels)))
     before = calibration_error(labels, prob, bootstrap)
-    after = calibration_error(labels, fit_correction(prob, labels).apply(prob).prob, bootstrap)
+    corrected = fit_correction(prob, labels).apply(prob).prob
+    after = calibration_error(labels, corrected, bootstrap)
+    assert log_loss_gain(labels, prob, corrected, bootstrap).low > 0
+    assert log_loss_gain(labels, true, true, bootstrap).interval == (0, 0)
     assert after.high < before.low
     assert after.value == pytest.approx(calibration_error(labels, true, bootstrap).value, abs=0.015)

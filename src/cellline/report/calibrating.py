@@ -8,7 +8,12 @@ from cellline.report.figures import draw_reliability
 from cellline.report.words import sentence
 from cellline.runs.run import Run
 from cellline.scoring.metrics import percent, with_interval
-from cellline.submitting.calibration import binned, calibration_error
+from cellline.submitting.calibration import (
+    binned,
+    calibration_error,
+    error_by_chance,
+    log_loss_gain,
+)
 from cellline.submitting.decision import Part, cross_fit, fit_parts, fit_rule, hold_out
 from cellline.submitting.submission import read_submissions
 from cellline.submitting.words import describe_rule
@@ -16,8 +21,8 @@ from cellline.submitting.words import describe_rule
 LOOK = (
     "Dots on the diagonal keep their word: of all samples given 80 %, 80 % are right. Below it the "
     "network is too sure of itself. A dot's area is its share of the samples. The expected "
-    "calibration error is their mean distance from the diagonal: with few samples, scatter alone "
-    "gives several points."
+    "calibration error is their mean distance from the diagonal. Scatter adds to it, most where "
+    "groups are few: with these groups, perfectly calibrated probabilities show the last figure."
 )
 
 
@@ -25,17 +30,26 @@ def calibration_section(run: Run) -> Section:
     """Reliability before and after the correction, the decision rule, and submissions."""
     samples = hold_out([run.oof])
     stages = {"as the network says": (LOOK, run.oof.prob)}
+    gains: list[Block] = []
     if len(run.finished) > 1:
         # Fitted even if the rule omits it: calibrated probabilities have other uses.
         fitted = cross_fit(partial(fit_parts, frozenset({Part.CORRECTION})), samples)
         stages["calibrated"] = ("Each fold by a fit on the others.", fitted.prob)
+        gain = log_loss_gain(run.oof.labels, run.oof.prob, fitted.prob, run.oof.bootstrap)
+        gains = [
+            f"Calibration lowers log loss by {gain.value:.3f} [{gain.low:.3f}, {gain.high:.3f}]"
+            f"{'' if gain.low > 0 else ': it may not help'}."
+        ]
     figures = []
     for name, (note, prob) in stages.items():
         drawing = draw_reliability(name.replace(" ", "-"), binned(run.oof.labels, prob).sum(axis=0))
         error = with_interval(calibration_error(run.oof.labels, prob, run.oof.bootstrap))
-        figures.append(Figure(f"{name.capitalize()}: calibration error {error}", note, drawing))
+        chance = percent(error_by_chance(run.oof.labels, prob, run.oof.group))
+        title = f"{name.capitalize()}: calibration error {error}; {chance} if perfect"
+        figures.append(Figure(title, note, drawing))
     blocks: list[Block] = [
         Columns(figures),
+        *gains,
         "The decision rule, as it would be for a submission of this run alone:",
         [sentence(line) for line in describe_rule(fit_rule(samples), [run.name])],
     ]

@@ -1,75 +1,155 @@
 """A comparison of two runs on the samples that both have predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from cellline.config import Config, list_differences
 from cellline.errors import Caution, UserError
 from cellline.host.names import align, printable
 from cellline.report.words import name_folds
 from cellline.runs.folds import open_folds
-from cellline.runs.run import Run, Tuning, open_runs
+from cellline.runs.run import Run, Tuning, new_run, open_run, open_runs, read_record
 from cellline.scoring.comparison import Comparison, compare_predictions
-from cellline.scoring.metrics import Scores, percent, points, score, with_interval
+from cellline.scoring.leaderboard import PUBLIC_SHARE, Leaderboard, simulate_leaderboard
+from cellline.scoring.metrics import Recall, mean_recall, percent, points, with_interval
+
+# Between a run's name and the seed, in the names of the same recipe's other runs.
+SEED = "-seed"
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """A recipe: runs that differ in their seed only, scored on the compared samples."""
+
+    runs: Sequence[Run]
+    recalls: Sequence[Sequence[Recall]]
+    """By run, then by class."""
+
+    @property
+    def name(self) -> str:
+        """The name of the first run."""
+        return self.runs[0].name
+
+    def describe(self, width: int) -> str:
+        """One line with the balanced accuracy."""
+        bacs = [mean_recall(own) for own in self.recalls]
+        if len(bacs) == 1:
+            return f"{self.name:<{width}}  BAC {with_interval(bacs[0])} (95 % interval)"
+        values = [bac.value for bac in bacs]
+        mean, deviation = float(np.mean(values)), np.std(values, ddof=1)
+        return (
+            f"{self.name:<{width}}  BAC {percent(mean)}, the mean of {len(values)} seeds (standard "
+            f"deviation {100 * deviation:.1f} points)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class RunComparison:
-    """Two runs, scored on the same held-out samples."""
+    """Two recipes, scored on the same held-out samples."""
 
-    runs: Sequence[Run]
+    sides: Sequence[Side]
     compared: Sequence[int]
-    """The folds that both have finished; if possible, without those of `tuned`."""
+    """The folds that all runs have finished; if possible, without those of `tuned`."""
     tuned: dict[str, Tuning]
-    """Run's name -> the tuning that chose its settings on a fold that both have finished."""
+    """Run's name -> the tuning that chose its settings on a fold that all have finished."""
     n_samples: int
-    scores: Sequence[Scores]
     comparison: Comparison
+    leaderboard: Leaderboard
+    """Expected scores of the first run of each side."""
 
     def describe(self) -> list[str]:
         """The verdict, the scores, and a table by class, one line each."""
-        first, second = self.runs
-        lines: list[str] = []
-        for run, other in ((first, second), (second, first)):
-            only = sorted(set(run.finished) - set(other.finished))
-            lines += [f"fold {fold} is left out: only {run.name} has finished it" for fold in only]
+        first, second = (side.runs[0] for side in self.sides)
+        lines = self._describe_left_out()
         lines += [self._describe_tuning(name, tuning) for name, tuning in self.tuned.items()]
         differences = list_differences(first.settings, second.settings)
         changes = [f"{name} {old} -> {new}" for name, old, new in differences]
         same = "the same; the machine or this program's version may differ"
-        width = max(len(run.name) for run in self.runs)
-        for run, own in zip(self.runs, self.scores, strict=True):
-            lines.append(f"{run.name:<{width}}  BAC {with_interval(own.bac)} (95 % interval)")
+        width = max(len(side.name) for side in self.sides)
         return [
             *lines,
+            *(side.describe(width) for side in self.sides),
             "",
             self._verdict(first.name, second.name),
             "",
-            "the interval covers other pictures, not other seeds: each run is one draw; to see how "
-            "much seeds matter, train both again with another --seed under other names",
+            self._describe_interval(first.name),
             # The values may come from a stranger's config.json.
             f"settings: {printable(', '.join(changes)) or same}",
+            "",
+            *self._describe_leaderboard(first.name, second.name),
             "",
             *self._describe_recalls(),
         ]
 
+    def _describe_left_out(self) -> list[str]:
+        """Folds that some runs have finished, but not all: one line each."""
+        runs = [run for side in self.sides for run in side.runs]
+        lines = []
+        for fold in sorted(set().union(*(run.finished for run in runs))):
+            lacking = [run.name for run in runs if fold not in run.finished]
+            if lacking:
+                lines.append(f"fold {fold} is left out: not finished by {' and '.join(lacking)}")
+        return lines
+
     def _verdict(self, a: str, b: str) -> str:
         """One line to act on."""
-        n_folds, found = self.runs[0].folds.n_folds, self.comparison
-        where = f"all {n_folds} folds"
-        if len(self.compared) < n_folds:
+        run, found = self.sides[0].runs[0], self.comparison
+        n_seeds = len(self.sides[0].runs)
+        where = f"all {run.folds.n_folds} folds"
+        if len(self.compared) < run.folds.n_folds:
             where = name_folds(self.compared)
         if found.bac.value == found.bac.error == 0:
             return f"{a} and {b} are right on the same samples of {where}: keep the cheaper"
         gain = f"{points(found.bac)} points of BAC on {self.n_samples:,} samples of {where}"
+        how, use = ("better", b) if found.bac.value > 0 else ("worse", a)
+        if n_seeds > 1:
+            gain += f", {n_seeds} seeds each"
+            if found.is_clear:
+                return f"{b} is {how} than {a}: {gain}: use {use}"
+            return (
+                f"{a} and {b} can't be told apart: {gain}; more seeds or more pictures would show "
+                "a smaller difference: keep the cheaper"
+            )
         if found.is_clear:
-            how, use = ("better", b) if found.bac.value > 0 else ("worse", a)
-            return f"{b} is {how} than {a}: {gain}: use {use}"
+            return (
+                f"{b} is {how} than {a} with these seeds: {gain}; another seed of {a} may differ "
+                "as much"
+            )
         needed = f"about {found.needed:,.0f}" if found.needed < 1000 else "more than 1,000"
         return (
             f"{a} and {b} can't be told apart: {gain}; to show so small a difference takes "
             f"{needed} times as many groups of pictures: keep the cheaper"
         )
+
+    def _describe_interval(self, a: str) -> str:
+        """What the interval of the difference covers."""
+        n_seeds = len(self.sides[0].runs)
+        if n_seeds > 1:
+            return f"the interval covers other pictures and other seeds, from {n_seeds} a side"
+        return (
+            f"the interval covers other pictures, not other seeds: {a} trained again with another "
+            "seed may score differently by as much, so this alone is no reason to switch; to "
+            "decide, compare several seeds of both (--seeds 3)"
+        )
+
+    def _describe_leaderboard(self, a: str, b: str) -> list[str]:
+        """Expected scores on the leaderboard, and which submission would be ahead."""
+        board = self.leaderboard
+        width = max(len(a), len(b))
+        lines = [
+            f"{name:<{width}}  expected: {describe_expected(board, index)}"
+            for index, name in enumerate((a, b))
+        ]
+        public, private = (
+            f"{100 * share:.0f} %" for share in (board.ahead_public, board.ahead_private)
+        )
+        lines.append(
+            f"{b} is ahead of {a} on public in {public} and on private in {private} of "
+            f"simulations; they change places between them in {100 * board.swap:.0f} %"
+        )
+        return lines
 
     def _describe_tuning(self, name: str, tuning: Tuning) -> str:
         if tuning.fold not in self.compared:
@@ -83,16 +163,16 @@ class RunComparison:
         )
 
     def _describe_recalls(self) -> list[str]:
-        """A table of recalls by class and run, with their difference, one line each."""
-        names = self.runs[0].class_names
+        """A table of recalls by class and side, with their difference, one line each."""
+        names = self.sides[0].runs[0].class_names
         head, *margin = align(["recall", *names])
-        column = max(8, *(len(run.name) for run in self.runs))
-        lines = [head + "".join(f"  {run.name:>{column}}" for run in self.runs) + "  difference"]
-        recalls = zip(*(own.recalls for own in self.scores), strict=True)
-        for name, own, difference, is_marked in zip(
-            margin, recalls, self.comparison.recalls, self.comparison.marked, strict=True
+        column = max(8, *(len(side.name) for side in self.sides))
+        lines = [head + "".join(f"  {side.name:>{column}}" for side in self.sides) + "  difference"]
+        for index, (name, difference, is_marked) in enumerate(
+            zip(margin, self.comparison.recalls, self.comparison.marked, strict=True)
         ):
-            shown = "".join(f"  {percent(recall.value):>{column}}" for recall in own)
+            means = (np.mean([own[index].value for own in side.recalls]) for side in self.sides)
+            shown = "".join(f"  {percent(float(mean)):>{column}}" for mean in means)
             lines.append(f"{name}{shown}  {points(difference)}{' *' if is_marked else ''}")
         lines.append(
             f"* differs, after correction for {len(names)} classes"
@@ -102,27 +182,84 @@ class RunComparison:
         return lines
 
 
-def compare_runs(config: Config, names: Sequence[str]) -> RunComparison:
+def describe_expected(board: Leaderboard, index: int) -> str:
+    """Expected public and private scores of a run, with their 95 % intervals."""
+    public, private = board.public[index], board.private[index]
+    return f"public {with_interval(public)}, private {with_interval(private)}"
+
+
+def compare_runs(
+    config: Config, names: Sequence[str], seeds: int = 1, public_share: float = PUBLIC_SHARE
+) -> RunComparison:
     """Compare the second of two runs with the first, overall and by class.
 
-    Raises UserError unless both are runs of the present input and folds with a finished fold in
-    common.
+    With several seeds, each is compared by the mean of that many runs; see `open_seeds`. Raises
+    UserError unless all are runs of the present input and folds with a finished fold in common.
     """
     if len(names) != 2 or names[0] == names[1]:
         raise UserError(f"--runs {' '.join(names)}: name two different runs to compare")
-    runs = open_runs(config, names, open_folds(config.folders))
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: must be at least 1")
+    sides = open_seeds(open_runs(config, names, open_folds(config.folders)), seeds)
+    runs = [run for side in sides for run in side]
     common = common_folds(runs)
     tuned = {run.name: tuning for run in runs if (tuning := run.tuning) and tuning.fold in common}
     compared = sorted(set(common) - {tuning.fold for tuning in tuned.values()}) or common
-    a, b = (run.out_of_fold(compared) for run in runs)
+    oofs = [[run.out_of_fold(compared) for run in side] for side in sides]
+    first = oofs[0][0]
+    probs_a, probs_b = ([own.prob for own in side] for side in oofs)
     return RunComparison(
-        runs,
+        [
+            Side(side, [own.score_recalls() for own in of])
+            for side, of in zip(sides, oofs, strict=True)
+        ],
         compared,
         tuned,
-        len(a.labels),
-        [score(own.labels, own.prob, a.bootstrap) for own in (a, b)],
-        compare_predictions(a.labels, a.prob, b.prob, a.bootstrap),
+        len(first.labels),
+        compare_predictions(first.labels, probs_a, probs_b, first.bootstrap),
+        simulate_leaderboard(
+            first.labels,
+            np.stack([of[0].predicted for of in oofs]),
+            first.group,
+            len(first.folds.competition.test_ids),
+            public_share,
+        ),
     )
+
+
+def open_seeds(firsts: Sequence[Run], seeds: int) -> list[list[Run]]:
+    """Each run, with others of its recipe: `seeds` in all, of ascending seeds.
+
+    Those of run `a`, whose seed is 0, are `a-seed1`, `a-seed2` and so on. Raises UserError with the
+    commands that train those that are missing, and if other settings than the seed differ.
+    """
+    sides = []
+    commands: list[str] = []
+    for first in firsts:
+        side = [first]
+        for seed in range(first.settings["seed"] + 1, first.settings["seed"] + seeds):
+            training = replace(first.config.training, seed=seed)
+            config = replace(first.config, run=f"{first.name}{SEED}{seed}", training=training)
+            wanted = new_run(config, first.folds)
+            if read_record(wanted.folder) is None:
+                folds = first.finished if first.missing else [None]
+                commands += [wanted.command(fold, begun=False) for fold in folds]
+                continue
+            other = open_run(config, first.folds)
+            if differences := list_differences(wanted.settings, other.settings):
+                named = "; ".join(f"{name} {new}, not {old}" for name, old, new in differences)
+                raise UserError(
+                    f"{other.folder} must differ from {first.folder} by the seed only, which is "
+                    f"{seed}, but has {named}; train it again under that name, or compare fewer "
+                    "seeds (--seeds)"
+                )
+            side.append(other)
+        sides.append(side)
+    if commands:
+        raise UserError(
+            f"--seeds {seeds}: some runs are missing; train them:\n  " + "\n  ".join(commands)
+        )
+    return sides
 
 
 def common_folds(runs: Sequence[Run]) -> list[int]:

@@ -19,22 +19,36 @@ from cellline.report.trials import TuningHistory, read_study
 from cellline.report.words import count, name_folds, sentence
 from cellline.runs.folds import count_scored, open_folds
 from cellline.runs.run import Run, open_run
+<<<<<<< HEAD
 from cellline.scoring.metrics import percent, score, with_interval
 from cellline.submitting.decision import Expected, expect, hold_out
 from cellline.submitting.words import describe_choice, describe_expected
+=======
+from cellline.scoring.leaderboard import PUBLIC_SHARE
+from cellline.scoring.metrics import Scores, percent, score, with_interval
+from cellline.submitting.decision import expect, hold_out
+>>>>>>> i18-stats
 
 
-def write_report(config: Config, storage: str | None = None) -> Path:
+def write_report(
+    config: Config, storage: str | None = None, public_share: float = PUBLIC_SHARE
+) -> Path:
     """Write `report.html` into the folder of the run that `config` names; its path.
 
-    The study is read from `storage`, or from the OOF folder. The same files give the same bytes.
+    The study is read from `storage`, or from the OOF folder. `public_share` of the test samples are
+    on the public leaderboard. The same files give the same bytes.
     Raises UserError, see `open_finished` and `read_study`.
     """
     run = open_finished(config)
     samples = hold_out([run.oof])
     expected = expect(samples)
     path = run.folder / "report.html"
+<<<<<<< HEAD
     page = compose(run, expected, read_study(config.folders.oof_dir, run.folds.digest, storage))
+=======
+    study = read_study(config.folders.oof_dir, run.folds.digest, storage)
+    page = compose(run, scores, study, public_share)
+>>>>>>> i18-stats
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
     for line in describe_expected(expected, samples, run.folds):
@@ -65,8 +79,15 @@ def open_finished(config: Config) -> Run:
     return run
 
 
+<<<<<<< HEAD
 def compose(run: Run, expected: Expected, study: TuningHistory | None) -> str:
     """The page of a run, with its expected scores and the tuning; all text is escaped."""
+=======
+def compose(
+    run: Run, scores: Scores, study: TuningHistory | None, public_share: float = PUBLIC_SHARE
+) -> str:
+    """The page of a run, with its scores and the tuning beside it; all text is escaped."""
+>>>>>>> i18-stats
     # Imported here because no other verb needs it.
     import jinja2
 
@@ -81,7 +102,11 @@ def compose(run: Run, expected: Expected, study: TuningHistory | None) -> str:
     environment.filters.update({function.__name__: function for function in filters})
     scores = score(run.oof.labels, run.oof.prob, run.oof.bootstrap)
     sections = [
+<<<<<<< HEAD
         scores_section(run, scores, expected),
+=======
+        scores_section(run, scores, public_share),
+>>>>>>> i18-stats
         classes_section(run, scores),
         learning_section(run),
         samples_section(run),

@@ -17,7 +17,7 @@ from cellline.config import list_differences
 from cellline.errors import UserError
 from cellline.host.files import read_arrays, write_arrays
 from cellline.runs.folds import Folds
-from cellline.scoring.metrics import Bootstrap, Estimate, score_bac
+from cellline.scoring.metrics import Bootstrap, Estimate, Recall, mean_recall, score_recalls
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,11 @@ class OutOfFold:
 
     def score(self, kept: np.ndarray | None = None) -> Estimate:
         """Balanced accuracy on all samples, or on those of bool [n], over the classes they hold."""
-        return score_bac(self.labels, self.predicted, self.group, self.prob.shape[1], kept)
+        return mean_recall(self.score_recalls(kept))
+
+    def score_recalls(self, weights: np.ndarray | None = None) -> tuple[Recall, ...]:
+        """Recall of each class; samples may have weights [n]."""
+        return score_recalls(self.labels, self.predicted, self.group, self.prob.shape[1], weights)
 
 
 def common_samples(runs: Sequence[OutOfFold]) -> list[OutOfFold]:

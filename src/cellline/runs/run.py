@@ -141,9 +141,9 @@ class Run:
         path = self.folder / "tuned.json"
         return Tuning(**read_json(path)) if path.exists() else None
 
-    def command(self, fold: int | None = None, processes: int = 1) -> str:
+    def command(self, fold: int | None = None, processes: int = 1, *, begun: bool = True) -> str:
         """The command that trains a fold, or every missing fold, with the run's settings."""
-        return make_command("train", replace(self.config, fold=fold), processes)
+        return make_command("train", replace(self.config, fold=fold), processes, begun=begun)
 
     def check_unchanged(self) -> None:
         """Raise UserError that names what differs if the run was begun with another config.

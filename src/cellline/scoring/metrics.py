@@ -113,7 +113,11 @@ def recalls(confusion: np.ndarray) -> np.ndarray:
 
 def bac_of(confusion: np.ndarray) -> np.ndarray:
     """Balanced accuracy [...] of confusions [..., class, predicted]; absent classes are omitted."""
-    recall = recalls(confusion)
+    return bac_of_recalls(recalls(confusion))
+
+
+def bac_of_recalls(recall: np.ndarray) -> np.ndarray:
+    """Balanced accuracy [...] of recalls [..., class]; NaN ones are omitted."""
     there = np.isfinite(recall)
     # NaN if every class is absent, as with nanmean, but without its warning.
     with np.errstate(invalid="ignore"):
@@ -155,13 +159,12 @@ def score_recalls(
     )
 
     def by_class(values: np.ndarray) -> np.ndarray:
-        sums: np.ndarray = np.bincount(class_of, values, n_classes)
-        return sums
+        return np.bincount(class_of, values, n_classes)
 
     def residual(variance: np.ndarray) -> np.ndarray:
         """Expected sum of squared residuals, for variances of the groups' sums."""
-        expected: np.ndarray = by_class(variance * (1 - 2 * size)) + whole * by_class(variance)
-        return expected
+        sums: np.ndarray = by_class(variance * (1 - 2 * size)) + whole * by_class(variance)
+        return sums
 
     # Variances, in units of recall * (1 - recall), of samples that are independent and of groups
     # that are right or wrong as a whole, of the class and of its residuals.

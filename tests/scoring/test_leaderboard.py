@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from cellline.errors import UserError
+from cellline.scoring.leaderboard import simulate_leaderboard
+
+
+def predict(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.where(right, labels, (labels + 1) % 3)
+
+
+def test_it_agrees_with_test_sets_that_are_drawn_one_by_one() -> None:
+    """Truth: groups of four samples, right in 80 % and 77 % of the cases, alike in a group."""
+    generator = np.random.default_rng(0)
+
+    def draw(n_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        group = np.repeat(np.arange(n_groups), 4)
+        labels = group % 3
+        first = (generator.random(n_groups) < 0.8)[group]
+        second = np.where(generator.random(len(group)) < 0.15, ~first, first)
+        return labels, np.stack([predict(first, labels), predict(second, labels)]), group
+
+    # Sets of out-of-fold predictions; intervals foretell a test set from the same source.
+    held, swaps, foretold = 0, 0.0, 0.0
+    for _ in range(20):
+        labels, predicted, group = draw(300)
+        board = simulate_leaderboard(labels, predicted, group, 400, 0.3)
+        foretold += board.swap
+        test_labels, test_predicted, _ = draw(300)
+        # A third of each group's samples, of these 30 % on the public board.
+        part_of = generator.choice(3, 1200, p=[0.1, 0.7 / 3, 2 / 3])
+        scores = []
+        for part in (part_of == 0, part_of == 1):
+            right = test_predicted == test_labels
+            scores.append(
+                [np.mean([r[part & (test_labels == k)].mean() for k in range(3)]) for r in right]
+            )
+        held += board.private[0].low <= scores[1][0] <= board.private[0].high
+        swaps += (scores[0][1] - scores[0][0]) * (scores[1][1] - scores[1][0]) < 0
+        assert board.public[0].error > board.private[0].error
+    assert held >= 17
+    assert abs(swaps - foretold) < 6
+
+
+def test_alike_submissions_never_change_places() -> None:
+    labels = np.arange(60) % 3
+    board = simulate_leaderboard(labels, np.stack([labels, labels]), np.arange(60), 90, 0.5)
+    assert (board.ahead_public, board.ahead_private, board.swap) == (0, 0, 0)
+    assert board.public[1].value == board.private[1].high == 1
+
+
+@pytest.mark.parametrize("share", [0, 1, 30])
+def test_a_share_that_leaves_a_part_empty_is_refused(share: float) -> None:
+    labels = np.arange(6) % 3
+    with pytest.raises(UserError, match=f"--public-share {share}: must be more than 0 and less"):
+        simulate_leaderboard(labels, labels[None], labels, 6, share)
