@@ -19,15 +19,10 @@ from cellline.report.trials import TuningHistory, read_study
 from cellline.report.words import count, name_folds, sentence
 from cellline.runs.folds import count_scored, open_folds
 from cellline.runs.run import Run, open_run
-<<<<<<< HEAD
+from cellline.scoring.leaderboard import PUBLIC_SHARE
 from cellline.scoring.metrics import percent, score, with_interval
 from cellline.submitting.decision import Expected, expect, hold_out
 from cellline.submitting.words import describe_choice, describe_expected
-=======
-from cellline.scoring.leaderboard import PUBLIC_SHARE
-from cellline.scoring.metrics import Scores, percent, score, with_interval
-from cellline.submitting.decision import expect, hold_out
->>>>>>> i18-stats
 
 
 def write_report(
@@ -43,12 +38,8 @@ def write_report(
     samples = hold_out([run.oof])
     expected = expect(samples)
     path = run.folder / "report.html"
-<<<<<<< HEAD
-    page = compose(run, expected, read_study(config.folders.oof_dir, run.folds.digest, storage))
-=======
     study = read_study(config.folders.oof_dir, run.folds.digest, storage)
-    page = compose(run, scores, study, public_share)
->>>>>>> i18-stats
+    page = compose(run, expected, study, public_share)
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
     for line in describe_expected(expected, samples, run.folds):
@@ -79,15 +70,10 @@ def open_finished(config: Config) -> Run:
     return run
 
 
-<<<<<<< HEAD
-def compose(run: Run, expected: Expected, study: TuningHistory | None) -> str:
-    """The page of a run, with its expected scores and the tuning; all text is escaped."""
-=======
 def compose(
-    run: Run, scores: Scores, study: TuningHistory | None, public_share: float = PUBLIC_SHARE
+    run: Run, expected: Expected, study: TuningHistory | None, public_share: float = PUBLIC_SHARE
 ) -> str:
-    """The page of a run, with its scores and the tuning beside it; all text is escaped."""
->>>>>>> i18-stats
+    """The page of a run, with its expected scores and the tuning; all text is escaped."""
     # Imported here because no other verb needs it.
     import jinja2
 
@@ -102,11 +88,7 @@ def compose(
     environment.filters.update({function.__name__: function for function in filters})
     scores = score(run.oof.labels, run.oof.prob, run.oof.bootstrap)
     sections = [
-<<<<<<< HEAD
-        scores_section(run, scores, expected),
-=======
-        scores_section(run, scores, public_share),
->>>>>>> i18-stats
+        scores_section(run, scores, expected, public_share),
         classes_section(run, scores),
         learning_section(run),
         samples_section(run),

@@ -8,18 +8,6 @@ from cellline.report.content import Block, Columns, Figure, Matrix, Section, Tab
 from cellline.report.figures import draw_intervals
 from cellline.runs.run import Run
 from cellline.scoring.comparison import compare_predictions
-<<<<<<< HEAD
-from cellline.scoring.metrics import Estimate, Scores, percent, points, score, tally, with_interval
-from cellline.submitting.decision import Expected
-
-# Most classes whose confusion matrix fits on a page (121 make one of 33,000 pixels); of more, the
-# worst classes and pairs are shown.
-MATRIX_CLASSES, WORST = 30, 20
-
-
-def scores_section(run: Run, scores: Scores, expected: Expected) -> Section:
-    """BAC for three kinds of samples, every score with and without TTA, and folds."""
-=======
 from cellline.scoring.leaderboard import simulate_leaderboard
 from cellline.scoring.metrics import (
     Estimate,
@@ -31,14 +19,17 @@ from cellline.scoring.metrics import (
     tally,
     with_interval,
 )
+from cellline.submitting.decision import Expected
 
+# Most classes whose confusion matrix fits on a page (121 make one of 33,000 pixels); of more, the
+# worst classes and pairs are shown.
+MATRIX_CLASSES, WORST = 30, 20
 # A class with fewer effective groups than this has them shown. Its interval is wide.
 FEW_GROUPS = 20
 
 
-def scores_section(run: Run, scores: Scores, public_share: float) -> Section:
-    """Every score with and without TTA, the leaderboard's, and the spread over folds."""
->>>>>>> i18-stats
+def scores_section(run: Run, scores: Scores, expected: Expected, public_share: float) -> Section:
+    """BAC for three kinds of samples and on the leaderboard; every score, with and without TTA."""
     oof = run.oof
     plain = score(oof.labels, oof.prob_plain, oof.bootstrap)
     gain = compare_predictions(oof.labels, [oof.prob_plain], [oof.prob], oof.bootstrap).bac
@@ -50,16 +41,11 @@ def scores_section(run: Run, scores: Scores, public_share: float) -> Section:
         ("log loss", *(f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in losses)),
     ]
     table = Table(
-<<<<<<< HEAD
         "The competition is scored by BAC. Accuracy is the share of all samples that are right; "
         "macro F1 also counts what is wrongly taken for a class; log loss is minus the logarithm "
         "of the probability given to the true class: 0 is perfect, and guessing gives "
-        f"{np.log(len(run.class_names)):.2f}. Each has its 95 % interval, over groups of related "
-        "pictures.",
-=======
-        "The competition is scored by BAC. Each value has its 95 % interval, in which groups of "
+        f"{np.log(len(run.class_names)):.2f}. Each has its 95 % interval, in which groups of "
         "related pictures count as one observation if they are right or wrong together.",
->>>>>>> i18-stats
         ("", "with TTA", "without"),
         rows,
     )
@@ -68,9 +54,16 @@ def scores_section(run: Run, scores: Scores, public_share: float) -> Section:
         "Test-time augmentation (TTA) averages over the flips and turns of each image. It "
         f"changes BAC by {points(gain)} points, {verdict}."
     )
-<<<<<<< HEAD
-    kinds = show_kinds(expected)
-    return Section("scores", "Scores", [kinds, tta, table, *spread_over_folds(run, scores.bac)])
+    board = simulate_leaderboard(
+        oof.labels, expected.predicted[None], oof.group, len(run.competition.test_ids), public_share
+    )
+    leaderboard = (
+        f"Expected on the leaderboard: public {with_interval(board.public[0])}, private "
+        f"{with_interval(board.private[0])}, if {100 * public_share:g} % of the test samples are "
+        "public and the test set resembles the training set (simulated by groups)."
+    )
+    blocks = [show_kinds(expected), leaderboard, tta, table, *spread_over_folds(run, scores.bac)]
+    return Section("scores", "Scores", blocks)
 
 
 def show_kinds(expected: Expected) -> Table:
@@ -94,17 +87,6 @@ def show_kinds(expected: Expected) -> Table:
             for name, found in rows.items()
         ],
     )
-=======
-    board = simulate_leaderboard(
-        oof.labels, oof.predicted[None], oof.group, len(run.competition.test_ids), public_share
-    )
-    expected = (
-        f"Expected on the leaderboard: public {with_interval(board.public[0])}, private "
-        f"{with_interval(board.private[0])}, if {100 * public_share:g} % of the test samples are "
-        "public and the test set resembles the training set (simulated by groups)."
-    )
-    return Section("scores", "Scores", [table, expected, tta, *spread_over_folds(run, scores.bac)])
->>>>>>> i18-stats
 
 
 def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:
@@ -151,19 +133,14 @@ def classes_section(run: Run, scores: Scores) -> Section:
         f"tell as much as fewer equal ones: their number is shown if below {FEW_GROUPS}.",
         ("class", "recall", "samples", "groups"),
         [
-<<<<<<< HEAD
             # Whole names: everywhere else long ones are shortened.
             (
                 run.competition.classes[k],
                 with_interval(scores.recalls[k]),
                 f"{samples[k]:,}",
-                f"{groups[k]:,}",
+                count_groups(groups[k], scores.recalls[k]),
             )
             for k in order
-=======
-            (name, with_interval(r), f"{n:,}", count_groups(g, r))
-            for name, r, n, g in zip(*columns, strict=True)
->>>>>>> i18-stats
         ],
         title=f"Samples by class{lowest}",
     )
@@ -180,7 +157,6 @@ def show_matrix(run: Run, counts: np.ndarray) -> Matrix:
         run.class_names,
         [[(int(n), n / row.sum()) for n in row] for row in counts],
     )
-<<<<<<< HEAD
 
 
 def show_pairs(run: Run, counts: np.ndarray) -> Table:
@@ -211,8 +187,6 @@ def hardest_pairs(counts: np.ndarray) -> list[tuple[int, int, float]]:
 def in_words(rows: Mapping[str, Estimate]) -> str:
     """The estimates of a figure, for who can't see it."""
     return "; ".join(f"{name} {with_interval(one)}" for name, one in rows.items()) + "."
-=======
-    return Section("classes", "Classes", [Columns([figure, table]), matrix])
 
 
 def count_groups(groups: int, recall: Recall) -> str:
@@ -220,4 +194,3 @@ def count_groups(groups: int, recall: Recall) -> str:
     if recall.effective_groups >= min(FEW_GROUPS, 0.95 * groups):
         return f"{groups:,}"
     return f"{groups:,} (as {recall.effective_groups:.1f} equal ones)"
->>>>>>> i18-stats

@@ -232,7 +232,7 @@ def score_decided(samples: HeldOut, predicted: np.ndarray) -> Scored:
     return Scored(bac(samples.weight), bac(1 / samples.members), of_lone)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Expected:
     """Scores of rules on folds that they were not fitted on."""
 
@@ -245,6 +245,8 @@ class Expected:
     """For the plain rule, which needs no fitting."""
     single: tuple[Estimate, ...]
     """For each run by itself, decided like `scored`, as `Scored.like_test`."""
+    predicted: np.ndarray
+    """int64 [n]: the decisions that `scored` is about."""
 
     @property
     def scored(self) -> Scored:
@@ -263,10 +265,12 @@ def expect(samples: HeldOut) -> Expected:
 
     plain = plain_rule(len(samples.prob)).apply(samples.prob, samples.picture)
     runs = [replace(samples, prob=prob[None]) for prob in samples.prob]
-    whole = score_decided(samples, decide(samples))
+    predicted = decide(samples)
+    whole = score_decided(samples, predicted)
     single = [whole] if len(runs) == 1 else [score_decided(run, decide(run)) for run in runs]
     return Expected(
         whole if judged else None,
         score_decided(samples, plain.predicted),
         tuple(scored.like_test for scored in single),
+        predicted,
     )
