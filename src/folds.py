@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cellline.audit.dealing import Plan, make_folds
+from cellline.audit.groups import OverlapMode
 from cellline.audit.words import describe_dealt
 from cellline.cli import make_command, run_verb
 from cellline.config import Config
@@ -17,11 +18,13 @@ class FoldsConfig(Config):
     """Number of folds (K)."""
     channels: tuple[str, ...] = Plan.channels
     """Endings of the image files' names, in the network's order; "" for <id>.png."""
+    overlaps: OverlapMode = Plan.overlaps
+    """auto: keep overlapping crops in one fold, unless labels refute them; off: only copies."""
 
 
 def main(config: FoldsConfig) -> None:
     """Check the input, decode it once, find copies, and deal the samples into folds."""
-    plan = Plan(config.channels, config.folds, config.training.seed)
+    plan = Plan(config.channels, config.folds, config.training.seed, config.overlaps)
     for line in describe_dealt(make_folds(config.folders, plan)):
         say(line)
     say(f"next, train every fold:\n  {make_command('train', config)}")

@@ -23,7 +23,7 @@ def describe(audit: Audit) -> list[str]:
 
 
 def test_nothing_is_found_where_nothing_is(clean: Competition) -> None:
-    audit = audit_copies(clean, Path())
+    audit = audit_copies(clean, Path(), n_folds=3)
     np.testing.assert_array_equal(audit.group, clean.train_ids)
     np.testing.assert_array_equal(audit.test_group, clean.test_ids)
     assert audit.counts == Counts(0, 0, 0, 0, 0, 0, 0, ())
@@ -37,7 +37,7 @@ def test_copies_are_counted_and_grouped(clean: Competition) -> None:
     clean.test_images[0] = images[3]
     clean.test_images[1] = clean.test_images[2]
     clean.test_images[4] = images[20]
-    audit = audit_copies(clean, Path())
+    audit = audit_copies(clean, Path(), n_folds=3)
     assert set(audit.group[[3, 7, 9]]) == {clean.train_ids[3]}
     # A test sample is in the group of its training sample, or in one of test samples alone.
     expected = clean.test_ids.copy()
@@ -50,6 +50,6 @@ def test_copies_are_counted_and_grouped(clean: Competition) -> None:
 
 def test_copies_with_different_labels_are_named(clean: Competition) -> None:
     clean.train_images[40] = clean.train_images[2]
-    audit = audit_copies(clean, Path())
+    audit = audit_copies(clean, Path(), n_folds=3)
     assert audit.counts.conflicts == ((9, 123),)
     assert Caution("groups with different labels (1): 9, 123") in describe(audit)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from cellline.audit.findings import Findings
-from cellline.audit.groups import audit_copies
+from cellline.audit.groups import OverlapMode, audit_copies
+from cellline.audit.pictures import write_pictures
 from cellline.audit.reference import measure_reference
 from cellline.audit.shift import measure_shift
 from cellline.audit.splitting import check_groups, deal_folds
@@ -37,6 +38,8 @@ class Plan:
     """Endings of the image files' names, in the network's order; "" for <id>.png."""
     n_folds: int = 5
     seed: int = 0
+    overlaps: OverlapMode = "auto"
+    """auto: overlaps make groups as well, unless labels refute them; off: only exact copies do."""
 
 
 def make_folds(folders: Folders, plan: Plan) -> Folds:
@@ -61,9 +64,11 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         "classes": list(competition.classes),
         "channels": list(plan.channels),
         "input_digest": competition.digest,
+        "overlaps": plan.overlaps,
     }
     recorded = read_folds_record(folders.oof_dir) if (folders.oof_dir / RECORD).exists() else {}
-    same = settings.items() <= recorded.items()
+    # Earlier versions recorded no mode.
+    same = settings.items() <= {"overlaps": "auto", **recorded}.items()
     if same and are_as_written(folders.oof_dir, recorded):
         say(f"{folders.oof_dir / FOLDS} is up to date")
         return
@@ -71,8 +76,8 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     # Without a record, only dealing again shows whether the folds stay the same.
     if dependents and recorded and not same:
         raise would_change(folders.oof_dir, dependents)
-    say("looking for copies and overlaps")
-    audit = audit_copies(competition, folders.oof_dir)
+    say("looking for copies" + " and overlaps" * (plan.overlaps == "auto"))
+    audit = audit_copies(competition, folders.oof_dir, plan.n_folds, plan.overlaps)
     check_groups(competition.labels, audit.group, competition.classes, plan.n_folds)
     naive = deal_folds(competition.labels, None, plan.n_folds, plan.seed)
     grouped = deal_folds(competition.labels, audit.group, plan.n_folds, plan.seed)
@@ -85,6 +90,8 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         audit.counts,
         measure_reference(train, competition.labels, naive, grouped, test_share),
         measure_shift(train, test, names, plan.n_folds, plan.seed),
+        audit.trust,
     )
+    write_pictures(folders.oof_dir, competition, audit.counts.shown)
     record = {**settings, "audit": findings.record(), "code": code_version()}
     write_folds(folders.oof_dir, competition, Dealt(grouped, audit.group, audit.pairs), record)

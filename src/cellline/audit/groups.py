@@ -1,14 +1,83 @@
-"""Groups of samples that show one picture, and how many training and test samples are in them."""
+"""Groups of samples that show one picture, how far they can be trusted, and counts of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from cellline.audit.copies import Copies, find_copies
+from cellline.audit.overlaps import STRICTEST
 from cellline.data.competition import Competition
 from cellline.data.ids import Id
 from cellline.runs.folds import Pairs
+
+# Share of false pairs from which the overlaps are not believed. On cell-lines it is 0; on digits
+# enlarged to 64 pixels 39 %.
+MOST_FALSE = 0.01
+# A group above either share is named, if it has FEWEST samples. The largest group of cell-lines has
+# 1 % of the samples and 5 % of its class.
+LARGE, LARGE_IN_CLASS, FEWEST = 1 / 20, 1 / 5, 5
+NAMED = 3  # large groups to name, and mixed groups to show
+
+OverlapMode = Literal["auto", "off"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Accepted pairs of training samples, and how many of them the labels contradict."""
+
+    pairs: int = 0
+    mixed: int = 0
+    """Pairs whose labels differ."""
+    false_share: float = 0.0
+    """Share of false pairs: that of mixed ones, divided by its value for samples paired at random.
+
+    That value is one minus the sum of the squared class shares.
+    """
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The evidence for the overlaps, and what became of them."""
+
+    mode: OverlapMode
+    copies: Agreement
+    found: Agreement
+    """All overlaps that the search accepted."""
+    kept: Agreement
+    """Overlaps that the groups are made of."""
+    strictness: int | None
+    """Number of stricter tests that these had to pass, see `overlaps.Found`; None if left out."""
+    few: tuple[int, int] | None = None
+    """Class, and the groups it would have, if the overlaps are left out as these are too few."""
+
+    @property
+    def trusted(self) -> bool:
+        """True if labels differ in less than one in a hundred of the pairs that make the groups."""
+        mixed = self.copies.mixed + self.kept.mixed
+        return mixed == 0 or mixed < MOST_FALSE * (self.copies.pairs + self.kept.pairs)
+
+
+@dataclass(frozen=True)
+class Large:
+    """A group that has much of the training samples, or of one class."""
+
+    name: Id
+    samples: int
+    label: int
+    """The class of most of its samples."""
+    share: float
+    """Share of that class that is in the group."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A pair of training samples to look at, as one picture."""
+
+    name: str
+    """Name of the picture, without a folder."""
+    ids: tuple[Id, ...]
 
 
 @dataclass(frozen=True)
@@ -31,6 +100,10 @@ class Counts:
     """Test samples in a group with a training sample."""
     conflicts: tuple[tuple[Id, ...], ...]
     """The ids of each group whose samples have different labels."""
+    large: tuple[Large, ...] = ()
+    """The largest groups, if they are suspiciously large."""
+    shown: tuple[Shown, ...] = ()
+    """A pair of the largest of these, and of some groups whose samples have different labels."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +116,29 @@ class Audit:
     """Same of test samples: a training id, if the group has one."""
     pairs: Pairs
     counts: Counts
+    trust: Trust
 
 
-def audit_copies(competition: Competition, scratch: Path) -> Audit:
-    """Group all samples, and count them; the folder `scratch` holds a temporary file."""
+def audit_copies(
+    competition: Competition, scratch: Path, n_folds: int, mode: OverlapMode = "auto"
+) -> Audit:
+    """Group all samples for `n_folds` folds, and count them.
+
+    The folder `scratch` holds a temporary file. The mode "off" doesn't look for overlaps.
+    """
     ids, labels = competition.train_ids, competition.labels
     n = len(ids)
-    copies = find_copies(competition.train_images, competition.test_images, scratch=scratch)
+    parts = (competition.train_images, competition.test_images)
+    found = find_copies(*parts, scratch=scratch, overlaps=mode == "auto")
+    copies, trust = choose_overlaps(found, labels, n_folds, mode)
     # Training rows come first: the smallest row of a group with a training sample is below n.
     group, test_group = np.split(np.concatenate([ids, competition.test_ids])[copies.group], [n])
     _, sizes = np.unique(group, return_counts=True)
     # Ids ascend with rows.
     kinds = np.unique(np.stack([copies.group[:n], labels]), axis=1)
     first, n_labels = np.unique(kinds[0], return_counts=True)
+    mixed = first[n_labels > 1]
+    large = find_large(copies.group[:n], labels)
     copied, overlapping = find_relatives(copies, n)
     counts = Counts(
         groups=int(np.sum(sizes > 1)),
@@ -65,9 +148,87 @@ def audit_copies(competition: Competition, scratch: Path) -> Audit:
         test_copies=int(copied[n:].sum()),
         test_overlapping=int(overlapping[n:].sum()),
         test_grouped=int(np.sum(copies.group[n:] < n)),
-        conflicts=tuple(tuple(ids[group == ids[row]].tolist()) for row in first[n_labels > 1]),
+        conflicts=tuple(tuple(ids[group == ids[row]].tolist()) for row in mixed),
+        large=tuple(Large(ids[row].item(), *numbers) for row, *numbers in large),
+        shown=(
+            *(Shown("large.png", show(copies, row, ids)) for row, *_ in large[:1]),
+            *(
+                Shown(f"mixed-{number}.png", show(copies, row, ids, labels))
+                for number, row in enumerate(mixed[:NAMED].tolist(), 1)
+            ),
+        ),
     )
-    return Audit(group, test_group, Pairs(copies.exact, copies.overlaps), counts)
+    return Audit(group, test_group, Pairs(copies.exact, copies.overlaps), counts, trust)
+
+
+def choose_overlaps(
+    copies: Copies, labels: np.ndarray, n_folds: int, mode: OverlapMode
+) -> tuple[Copies, Trust]:
+    """The loosest test of overlaps whose pairs agree in their labels; only copies if none do.
+
+    Overlaps are left out as well if they give a class too few groups for the folds.
+    """
+    exact, found = (count_mixed(pairs, labels) for pairs in (copies.exact, copies.overlaps))
+    few, nothing = None, copies.keep(copies.strictness < 0)
+    if mode == "auto":
+        for strictness in range(STRICTEST + 1):
+            chosen = copies.keep(copies.strictness >= strictness)
+            kept = count_mixed(chosen.overlaps, labels)
+            if kept.false_share < MOST_FALSE:
+                fewest, label = count_groups(chosen, labels)
+                if fewest >= n_folds or fewest == count_groups(nothing, labels)[0]:
+                    return chosen, Trust(mode, exact, found, kept, strictness)
+                few = label, fewest
+                break
+    return nothing, Trust(mode, exact, found, Agreement(), None, few)
+
+
+def count_mixed(pairs: np.ndarray, labels: np.ndarray) -> Agreement:
+    """Agreement of the labels, int [n], in pairs [k, 2] of rows, of those below n."""
+    first, second = labels[pairs[(pairs < len(labels)).all(axis=1)]].T
+    by_chance = 1 - np.square(np.bincount(labels) / len(labels)).sum()
+    mixed = int(np.sum(first != second))
+    share = mixed / len(first) / float(by_chance) if mixed else 0.0
+    return Agreement(len(first), mixed, share)
+
+
+def count_groups(copies: Copies, labels: np.ndarray) -> tuple[int, int]:
+    """Number of groups of the class that has the fewest, and that class."""
+    group = copies.group[: len(labels)]
+    counts = [len(np.unique(group[labels == label])) for label in range(labels.max() + 1)]
+    return min(counts), int(np.argmin(counts))
+
+
+def find_large(group: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, int, float]]:
+    """The largest suspicious groups: name, samples, main class and the share of it that it has."""
+    names, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    cells = np.zeros((len(names), labels.max() + 1), np.int64)
+    np.add.at(cells, (number, labels), 1)
+    label = cells.argmax(1)
+    shares = cells / np.bincount(labels)
+    suspicious = (sizes > LARGE * len(labels)) | (shares.max(1) > LARGE_IN_CLASS)
+    order = np.argsort(-sizes, kind="stable")
+    return [
+        (int(names[k]), int(sizes[k]), int(label[k]), float(shares[k, label[k]]))
+        for k in order[(suspicious & (sizes >= FEWEST))[order]][:NAMED]
+    ]
+
+
+def show(
+    copies: Copies, name: int, ids: np.ndarray, labels: np.ndarray | None = None
+) -> tuple[Id, ...]:
+    """Two training samples of a group: a pair that was accepted, with different labels if given.
+
+    The first two of the group, or the first with each label, if test samples connect it.
+    """
+    rows = np.flatnonzero(copies.group[: len(ids)] == name)
+    pairs = np.concatenate([copies.overlaps, copies.exact])
+    pairs = pairs[(copies.group[pairs[:, 0]] == name) & (pairs < len(ids)).all(axis=1)]
+    if labels is not None:
+        pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
+        rows = rows[np.sort(np.unique(labels[rows], return_index=True)[1])]
+    chosen = pairs[0] if len(pairs) else rows[:2]
+    return tuple(ids[chosen].tolist())
 
 
 def find_relatives(copies: Copies, n_train: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,15 +6,20 @@ windows find 30 of some 10,000 pairs. So three steps come from image registratio
 1. Keypoints with descriptors; see `keypoints`.
 2. Candidates: pairs of keypoints with nearly equal descriptors, by locality-sensitive hashing and
    sorting (Datar et al. 2004, doi:10.1145/997817.997857).
-3. Proof, the guard against false positives: resample one crop at the shift that the keypoints
-   imply, and compare every pixel and channel of the whole overlap; see MAX_RESIDUAL. The search
-   ignores labels, yet they agree in all of 7,000 accepted pairs; by chance six of seven would
-   differ. Refining the shift (Lucas-Kanade) found 0.2 % more: not worth the code.
+3. A test of each pair: resample one crop at the shift that the keypoints imply, and compare every
+   pixel and channel of the whole overlap; see MAX_RESIDUAL. Refining the shift (Lucas-Kanade) found
+   0.2 % more: not worth the code.
+
+The search ignores labels, so they can judge it. On cell-lines they agree in all of some 7,000
+accepted pairs of training samples; six of seven would differ by chance. Elsewhere one keypoint and
+a small residual can deceive: a bright dot on black fits every other dot, and one background fills
+all pictures of a dish. So each pair is rated by two stricter tests; see STRICTEST.
 """
 
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -33,27 +38,64 @@ MAX_RESIDUAL = 0.4  # of the contrast (rms): true overlaps leave 0.05 to 0.4, ch
 MIN_AREA = 256  # pixels compared, after TRIM: on less, the smooth edges of two cells may agree
 MIN_CONTRAST = 4.0  # gray values (rms): a flat overlap, like shared background, proves nothing
 TRIM = 3  # pixels at a crop's border, where shrinking saw other neighbours (3-lobed Lanczos)
+# The stricter tests, and the share of cell-lines' pairs that passes: each part has texture and
+# agrees (96 %), and several keypoints imply the same shift as well (78 %).
+STRICTEST = 2
+PART = 8  # pixels, about the side of a part
+PART_CONTRAST = 8.0  # gray values (rms): a part with less has no texture
+PART_TEXTURE = 0.75  # share of the parts that have texture; a bright dot on black fills few
+PART_RESIDUAL = 0.5  # of a part's contrast (rms): an object on a shared background differs there
+KEYPOINTS = 3  # that imply one shift; one or two agree by chance, as dots or ends of strokes do
 SUBPIXELS = 32  # positions distinguished within a pixel, so that few kernels are computed
 
 Rows = list[np.ndarray]  # samples uint8 [channel, height, width]
 
 
-def find_overlaps(rows: Rows, representatives: np.ndarray, scratch: Path) -> np.ndarray:
-    """Edges int64 [m, 2] between overlapping crops among `representatives`."""
-    found: set[tuple[int, int]] = set()
+@dataclass
+class Found:
+    """The evidence that two crops overlap."""
+
+    view: int
+    """View of the later crop."""
+    shift: np.ndarray
+    """Position [y, x] of the later crop in the other, in pixels."""
+    parts_agree: bool
+    """True if each part of the overlap agrees, and most parts have texture."""
+    keypoints: int = 1
+    """Pairs of keypoints that imply this shift, within a pixel."""
+
+    @property
+    def strictness(self) -> int:
+        """Number of stricter tests passed, up to STRICTEST."""
+        return self.parts_agree * (1 + (self.keypoints >= KEYPOINTS))
+
+
+def find_overlaps(
+    rows: Rows, representatives: np.ndarray, scratch: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Edges int64 [m, 2] between overlapping crops among `representatives`; `Found.strictness`."""
+    found: dict[tuple[int, int], Found] = {}
     attempts: Counter[tuple[int, int]] = Counter()
     for i, j, view, here, there in find_candidates(rows, representatives, scratch):
-        if (i, j) in found or attempts[i, j] == ATTEMPTS:
+        known = found.get((i, j))
+        if known is None and attempts[i, j] == ATTEMPTS:
             continue
-        attempts[i, j] += 1
         crop, (y, x) = rows[j], there
         height, width = crop.shape[1:]
         for _ in range(view % 4):
             y, x, height, width = width - 1 - x, y, width, height
         x = width - 1 - x if view >= 4 else x
-        if show_same(rows[i], take_view(crop, view), here - np.array([y, x])):
-            found.add((i, j))
-    return np.array(sorted(found), np.int64).reshape(-1, 2)
+        shift = here - np.array([y, x])
+        if known is not None:
+            known.keypoints += view == known.view and np.abs(shift - known.shift).max() < 1
+            continue
+        attempts[i, j] += 1
+        overlap = overlay(rows[i], take_view(crop, view), shift)
+        if overlap is not None and show_same(*overlap):
+            found[i, j] = Found(view, shift, agree_in_parts(*overlap))
+    edges = sorted(found)
+    strictness = np.array([found[edge].strictness for edge in edges], np.int64)
+    return np.array(edges, np.int64).reshape(-1, 2), strictness
 
 
 def find_candidates(
@@ -101,25 +143,53 @@ def best_view(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nda
     return distance.argmin(0), distance.min(0)
 
 
-def show_same(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> bool:
-    """Tell if two crops, b at `shift` pixels in a, agree where they overlap, and have texture."""
+def overlay(
+    a: np.ndarray, b: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Overlap of two crops, b at `shift` pixels in a: pixels of a, resampled, and of b.
+
+    Both are float32 [channel, height, width]. None if the overlap is too small to compare.
+    """
     size, other = np.array(a.shape[1:]), np.array(b.shape[1:])
     shift = np.round(shift * SUBPIXELS) / SUBPIXELS
     whole = np.floor(shift).astype(np.int64)
     low = np.maximum(TRIM, TRIM - whole)
     high = np.minimum(other - TRIM, size - TRIM - whole)
     if (high <= low).any() or np.prod(high - low) < MIN_AREA:
-        return False
+        return None
     there = b[:, low[0] : high[0], low[1] : high[1]].astype(np.float32)
-    contrast = np.sqrt(there.var((1, 2)).sum())
-    if contrast < MIN_CONTRAST:
-        return False
     rows, columns = (
         lanczos(shift[k] - whole[k], a.shape[1 + k])[low[k] + whole[k] : high[k] + whole[k]]
         for k in (0, 1)
     )
-    here = rows @ a.astype(np.float32) @ columns.T
-    return bool(np.sqrt(np.square(there - here).mean((1, 2)).sum()) <= MAX_RESIDUAL * contrast)
+    return rows @ a.astype(np.float32) @ columns.T, there
+
+
+def show_same(here: np.ndarray, there: np.ndarray) -> bool:
+    """Tell if two crops agree over their whole overlap, and have contrast."""
+    contrast = np.sqrt(there.var((1, 2)).sum())
+    residual = np.sqrt(np.square(there - here).mean((1, 2)).sum())
+    return bool(contrast >= MIN_CONTRAST and residual <= MAX_RESIDUAL * contrast)
+
+
+def agree_in_parts(here: np.ndarray, there: np.ndarray) -> bool:
+    """Tell if two crops agree in each part of their overlap, and most parts have texture."""
+    starts = [np.arange(round(n / PART) or 1) * n // (round(n / PART) or 1) for n in here.shape[1:]]
+
+    def average(values: np.ndarray) -> np.ndarray:
+        """Mean of values [channel, height, width] over each part, float32 [channel, part]."""
+        sums = [
+            np.add.reduceat(np.add.reduceat(each, starts[0], axis=1), starts[1], axis=2)
+            for each in (values, np.ones_like(values[:1]))
+        ]
+        return np.asarray(sums[0] / sums[1]).reshape(len(values), -1)
+
+    variance = sum(average(np.square(each)) - np.square(average(each)) for each in (here, there))
+    contrast = np.sqrt(np.maximum(np.asarray(variance).sum(0) / 2, 0))
+    residual = np.sqrt(average(np.square(there - here)).sum(0))
+    textured = contrast > PART_CONTRAST
+    agree = residual <= PART_RESIDUAL * np.maximum(contrast, PART_CONTRAST)
+    return bool(agree.all() and textured.mean() > PART_TEXTURE)
 
 
 @cache

@@ -35,7 +35,39 @@ def deal_folds(labels: np.ndarray, group: np.ndarray | None, n_folds: int, seed:
     splits = kind(n_folds, shuffle=True, random_state=seed).split(labels, labels, group)
     for number, (_, held_out) in enumerate(splits):
         fold[held_out] = number
-    return fold
+    return fold if group is None else fill_folds(labels, group, fold, n_folds)
+
+
+def fill_folds(labels: np.ndarray, group: np.ndarray, fold: np.ndarray, n_folds: int) -> np.ndarray:
+    """Move small groups into folds that lack a class, where no fold loses its last of a class.
+
+    StratifiedGroupKFold deals large groups first, and can leave such folds although each class has
+    enough groups (scikit-learn#28218). Folds that lack nothing are returned as they are.
+    """
+    names, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    n_classes = int(labels.max()) + 1
+    holds = np.zeros((len(names), n_classes), dtype=bool)  # classes of each group
+    holds[number, labels] = True
+    place = np.zeros(len(names), np.int64)  # its fold
+    place[number] = fold
+    counts = np.zeros((n_folds, n_classes), np.int64)  # groups with the class in the fold
+    np.add.at(counts, place, holds)
+    for empty, label in np.argwhere(counts == 0):
+        spare = (counts[place] > holds).all(axis=1, where=holds)  # its fold has others like it
+        donors = np.flatnonzero(spare & holds[:, label])
+        if counts[empty, label] == 0 and len(donors):
+            moved = donors[sizes[donors].argmin()]
+            counts[place[moved]] -= holds[moved]
+            counts[empty] += holds[moved]
+            place[moved] = empty
+    return place[number]
+
+
+def find_missing(labels: np.ndarray, fold: np.ndarray, n_folds: int) -> list[tuple[int, int]]:
+    """Pairs of a class and a fold without a sample of it."""
+    cells = np.zeros((int(labels.max()) + 1, n_folds), np.int64)
+    np.add.at(cells, (labels, fold), 1)
+    return [(int(label), int(number)) for label, number in np.argwhere(cells == 0)]
 
 
 def find_straddling(group: np.ndarray, fold: np.ndarray) -> np.ndarray:

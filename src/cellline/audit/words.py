@@ -3,9 +3,11 @@
 import numpy as np
 
 from cellline.audit.findings import read_findings
-from cellline.audit.groups import Counts
+from cellline.audit.groups import Counts, Trust
+from cellline.audit.pictures import FOLDER
 from cellline.audit.reference import Reference
 from cellline.audit.shift import Shift
+from cellline.audit.splitting import find_missing
 from cellline.data.competition import Competition
 from cellline.data.images import name_channel
 from cellline.errors import Caution
@@ -14,6 +16,7 @@ from cellline.runs.folds import Folds
 from cellline.scoring.metrics import percent, points, with_interval
 
 NAMED, CONFLICTS = 5, 10  # most statistics and conflicting groups that a line names
+UNEQUAL = 1.5  # largest over smallest fold, from which a line says so
 
 
 def describe_dealt(folds: Folds) -> list[str]:
@@ -22,6 +25,8 @@ def describe_dealt(folds: Folds) -> list[str]:
     return [
         *competition.warnings,
         *describe_counts(findings.counts, len(competition.train_ids), len(competition.test_ids)),
+        *describe_large(findings.counts, folds),
+        *describe_trust(findings.trust, folds),
         *describe_reference(findings.reference),
         *describe_shift(findings.shift),
         *describe_folds(folds),
@@ -40,13 +45,14 @@ def describe_input(competition: Competition) -> str:
 
 
 def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
-    """Samples that belong together, and a Caution if their labels differ."""
+    """Samples found to show one picture, and a Caution if their labels differ."""
     lines = [
-        f"{counts.groups} groups of pictures that belong together hold {counts.grouped_samples} of "
-        f"{n_train} training samples: {counts.copies} have an exact copy, {counts.overlapping} "
-        "overlap with another",
-        f"{counts.test_grouped} of {n_test} test samples belong together with training samples: "
-        f"{counts.test_copies} have an exact copy there, {counts.test_overlapping} overlap",
+        f"{counts.groups} groups of samples that show one picture were found; they hold "
+        f"{counts.grouped_samples} of {n_train} training samples: {counts.copies} have an exact "
+        f"copy, {counts.overlapping} overlap with another",
+        f"{counts.test_grouped} of {n_test} test samples were found to show a picture of the "
+        f"training set: {counts.test_copies} have an exact copy there, {counts.test_overlapping} "
+        "overlap",
     ]
     if counts.test_grouped:
         lines.append(
@@ -55,8 +61,75 @@ def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
     if counts.conflicts:
         named = "; ".join(", ".join(map(str, ids)) for ids in counts.conflicts[:CONFLICTS])
         more = " ..." if len(counts.conflicts) > CONFLICTS else ""
+        pictures = "".join(
+            f"; {FOLDER}/{pair.name} shows {pair.ids[0]} and {pair.ids[1]}"
+            for pair in counts.shown
+            if pair.name.startswith("mixed")
+        )
         lines.append(
-            Caution(f"groups with different labels ({len(counts.conflicts)}): {named}{more}")
+            Caution(
+                f"groups with different labels ({len(counts.conflicts)}): {named}{more}{pictures}"
+            )
+        )
+    return lines
+
+
+def describe_large(counts: Counts, folds: Folds) -> list[str]:
+    """A Caution for the largest groups, if they hold much of the samples or of a class."""
+    if not counts.large:
+        return []
+    names, total = name_classes(folds.competition.classes), len(folds.fold)
+    named = "; ".join(
+        f"that of {group.name} has {group.samples} ({percent(group.samples / total)}), among them "
+        f"{percent(group.share)} of class {names[group.label]}"
+        for group in counts.large
+    )
+    pictures = "".join(
+        f"; {FOLDER}/{pair.name} shows {pair.ids[0]} and {pair.ids[1]}"
+        for pair in counts.shown
+        if pair.name.startswith("large")
+    )
+    return [
+        Caution(
+            f"groups are large: {named}{pictures}, to check that they show one picture; if they "
+            "don't, deal folds without overlaps (--overlaps off)"
+        )
+    ]
+
+
+def describe_trust(trust: Trust | None, folds: Folds) -> list[str]:
+    """The evidence for the overlaps, and a Caution if they were left out."""
+    if trust is None:
+        return []
+    if trust.mode == "off":
+        return ["overlaps were not looked for (--overlaps off): groups are exact copies only"]
+    found = trust.found
+    doubt = (
+        f"about {percent(found.false_share)} of {found.pairs} overlaps are false: labels differ "
+        f"in {found.mixed}"
+    )
+    if trust.few is not None:
+        label, groups = trust.few
+        name = name_classes(folds.competition.classes)[label]
+        fewer = f"; --folds {groups} keeps them" if groups > 1 else ""
+        return [
+            Caution(
+                f"overlaps are left out, groups are exact copies only: {found.pairs} overlaps "
+                f"would leave class {name} {groups} group{'s' * (groups > 1)} for "
+                f"{folds.n_folds} folds; if they are true, the score is too high{fewer}"
+            )
+        ]
+    if trust.strictness is None:
+        return [Caution(f"overlaps are left out, groups are exact copies only: {doubt}")]
+    lines = [
+        "overlaps can be missed: of those of a quarter of the area a test found 86 %, of "
+        "those of a tenth 17 %"
+    ]
+    if trust.strictness:
+        lines.insert(
+            0,
+            f"{doubt}; only the {trust.kept.pairs} that pass a stricter test are kept, and labels "
+            f"differ in {trust.kept.mixed}",
         )
     return lines
 
@@ -99,7 +172,7 @@ def describe_shift(shift: Shift | None) -> list[str]:
     if len(shift.differing) > NAMED:
         named += f" and {len(shift.differing) - NAMED} more"
     if not shift.shifted:
-        return [f"training and test samples can't be told apart: {auc}, nothing to correct"]
+        return [f"training and test samples can't be told apart by their statistics: {auc}"]
     most = f"most in {named}" if named else "in how statistics combine, though in no single mean"
     return [
         Caution(f"the test set looks different: {auc}; {most}"),
@@ -119,4 +192,26 @@ def describe_folds(folds: Folds) -> list[str]:
         counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
         cells = [*counts, counts.sum(), len(np.unique(folds.group[rows]))]
         lines.append(name + "".join(f"{cell:9d}" for cell in cells))
+    names = name_classes(competition.classes)
+    missing = [
+        f"{names[label]} in fold {number}"
+        for label, number in find_missing(competition.labels, folds.fold, folds.n_folds)
+    ]
+    if missing:
+        more = " ..." if len(missing) > CONFLICTS else ""
+        lines.append(
+            Caution(
+                f"folds lack a class ({len(missing)}): {', '.join(missing[:CONFLICTS])}{more}; "
+                "fewer folds (--folds) may have all"
+            )
+        )
+    sizes = np.bincount(folds.fold, minlength=folds.n_folds)
+    if sizes.max() > UNEQUAL * sizes.min():
+        largest = np.unique(folds.group, return_counts=True)[1].max()
+        lines.append(
+            Caution(
+                f"folds are unequal: they have {sizes.min()} to {sizes.max()} samples, and the "
+                f"largest group has {largest}; scores of single folds differ for that alone"
+            )
+        )
     return lines

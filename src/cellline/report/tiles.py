@@ -7,25 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from cellline.data.colours import FALSE_COLOURS, false_colour
 from cellline.data.images import name_channel
 from cellline.report.content import Tile
 from cellline.runs.run import Run
 
 # Larger images are shrunk to this side, so that a page of a hundred pictures opens on a phone.
 SIDE = 128
-# Of three channels, those shown as red, green and blue: microtubules, reticulum, nuclei.
-FALSE_COLOURS = [1, 2, 0]
-
-
-def false_colour(image: np.ndarray) -> np.ndarray:
-    """Colours [height, width, 3] of an image uint8 [channel, height, width] with three channels.
-
-    Any other number of channels is shown in grey: their mean [height, width].
-    """
-    if len(image) == len(FALSE_COLOURS):
-        return image[FALSE_COLOURS].transpose(1, 2, 0)
-    grey: np.ndarray = np.rint(image.mean(axis=0)).astype(np.uint8)
-    return grey
 
 
 def describe_colours(channels: Sequence[str]) -> str:
