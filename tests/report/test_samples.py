@@ -27,20 +27,29 @@ def decode(source: str) -> np.ndarray:
 def test_planted_label_errors_are_shown_and_none_where_none_are() -> None:
     folds = make_folds(["a", "b", "c", "d"], samples=400)
     labels = folds.competition.labels
-    truth, prob = labels.copy(), sure_of(labels, 4, 0.97)
+    # The network takes a class only for the one before, in some pairs of copies.
+    truth, prob = labels.copy(), sure_of(labels, 4, 0.9997)
+    prob[np.arange(400), (labels + 1) % 4] = 0.03
+    prob /= prob.sum(axis=1, keepdims=True)
+    mistaken = np.arange(12, 400, 66)
+    labels[[mistaken, mistaken + 1]] = (truth[[mistaken, mistaken + 1]] + 1) % 4
     clean = samples_section(make_run(folds, prob))
     assert not clean.cautions
     assert "No sign of label errors among 400 labels" in str(clean.blocks[1])
 
-    # One of every tenth pair of copies.
     planted = np.arange(0, 400, 20)
-    labels[planted] = (truth[planted] + 1 + planted // 20 % 3) % 4
+    labels[planted] = (truth[planted] + 2) % 4
+    # Every tenth pair of copies now has two labels; which is wrong, or if it is a pair, is open.
+    mixed = samples_section(make_run(folds, prob))
+    assert not mixed.cautions
+    assert "40 samples in groups whose labels differ are left out" in str(mixed.blocks[1])
+
+    folds.group[:] = np.arange(400)
     run = make_run(folds, prob)
-    assert "of 400 labels look wrong" in samples_section(run).cautions[0]
+    assert "of 400 labels may be wrong" in samples_section(run).cautions[0]
     tiles = grids_of(run)[LABEL_ERRORS].tiles
     shown = {int(tile.caption[0]) - 1 for tile in tiles}
-    assert shown <= set(planted.tolist())
-    assert len(shown) >= 15
+    assert len(shown & set(planted.tolist())) >= 15
     row = int(tiles[0].caption[0]) - 1
     assert tiles[0].caption[1] == f"labelled {'abcd'[labels[row]]}"
     assert tiles[0].caption[2] == f"looks like {'abcd'[truth[row]]},"

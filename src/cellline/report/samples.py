@@ -19,23 +19,34 @@ PAIRS, EXAMPLES = 4, 8
 def samples_section(run: Run) -> Section:
     """Pictures that are worth a look."""
     found = find_label_errors(run.oof.labels, run.oof.prob, run.oof.group)
-    summary = describe_label_errors(found, len(run.oof.labels))
-    blocks: list[Block] = [describe_colours(run.competition.channels), summary]
-    if found.evidence:
-        blocks.append(show_label_errors(run, found))
-    blocks += [*show_confident_errors(run), *show_pairs(run)]
-    cautions = [summary] if found.evidence else []
+    pictures: list[Block] = [*show_confident_errors(run), *show_pairs(run)]
+    cautions = []
+    if found is not None:
+        summary = describe_label_errors(found)
+        if found.evidence:
+            pictures.insert(0, show_label_errors(run, found))
+            cautions.append(summary)
+        pictures.insert(0, summary)
+    # A network that is never wrong, or too weak to judge labels, may leave nothing to show.
+    blocks = [describe_colours(run.competition.channels), *pictures] if pictures else []
     return Section("samples", "Samples worth a look", blocks, cautions)
 
 
-def describe_label_errors(found: LabelErrors, n: int) -> str:
-    """A sentence on the label errors among `n` labels."""
+def describe_label_errors(found: LabelErrors) -> str:
+    """Sentences on the label errors, and on samples that could not be judged."""
     if found.evidence:
-        return f"About {len(found.rows)} of {n} labels look wrong ({with_interval(found.rate)})."
-    return (
-        f"No sign of label errors among {n} labels. Up to {percent(found.rate.high)} could be "
-        "wrong without showing, and more if all pictures of a group share the error."
-    )
+        text = (
+            f"About {len(found.rows)} of {found.n:,} labels may be wrong "
+            f"({with_interval(found.rate)})."
+        )
+    else:
+        text = (
+            f"No sign of label errors among {found.n:,} labels. Up to {percent(found.rate.high)} "
+            "could be wrong without showing, and more if all pictures of a group share the error."
+        )
+    if found.mixed:
+        text += f" {count(found.mixed, 'sample')} in groups whose labels differ are left out."
+    return text
 
 
 def show_label_errors(run: Run, found: LabelErrors) -> Grid:
