@@ -128,14 +128,15 @@ def test_perfect_probabilities_show_the_error_that_chance_gives(size: int) -> No
     """Of 400 samples in groups of a size, right and wrong together."""
     generator = np.random.default_rng(0)
     groups = np.arange(400) // size
+    bootstrap = Bootstrap(groups)
     shown, by_chance = [], []
-    for _ in range(30):
+    for _ in range(60):
         sure = generator.uniform(0.5, 1, 400 // size)[groups]
         prob = np.stack([sure, 1 - sure], axis=1)
         labels = (generator.random(400 // size)[groups] > sure).astype(int)
-        shown.append(calibration_error(labels, prob, Bootstrap(groups)).value)
+        shown.append(calibration_error(labels, prob, bootstrap).value)
         by_chance.append(error_by_chance(labels, prob, groups))
-    assert np.mean(by_chance) == pytest.approx(np.mean(shown), rel=0.1)
+    assert np.mean(by_chance) == pytest.approx(np.mean(shown), rel=0.12)
     # Whole groups scatter more than as many samples.
     assert (np.mean(shown) > 0.1) == (size == 10)
 
