@@ -5,7 +5,6 @@ from functools import partial
 from cellline.host.files import digest_file
 from cellline.report.content import Block, Columns, Figure, Section
 from cellline.report.figures import draw_reliability
-from cellline.report.words import sentence
 from cellline.runs.run import Run
 from cellline.scoring.metrics import percent, with_interval
 from cellline.submitting.calibration import (
@@ -14,9 +13,9 @@ from cellline.submitting.calibration import (
     error_by_chance,
     log_loss_gain,
 )
-from cellline.submitting.decision import Part, cross_fit, fit_parts, fit_rule, hold_out
+from cellline.submitting.decision import Part, Rule, cross_fit, fit_parts, fit_rule, hold_out
 from cellline.submitting.submission import read_submissions
-from cellline.submitting.words import describe_rule
+from cellline.submitting.words import explain
 
 LOOK = (
     "Dots on the diagonal keep their word: of all samples given 80 %, 80 % are right. Below it the "
@@ -50,11 +49,16 @@ def calibration_section(run: Run) -> Section:
     blocks: list[Block] = [
         Columns(figures),
         *gains,
-        "The decision rule, as it would be for a submission of this run alone:",
-        [sentence(line) for line in describe_rule(fit_rule(samples), [run.name])],
+        describe_rule(fit_rule(samples)),
     ]
     submitted, cautions = show_submissions(run)
     return Section("calibration", "Calibration and decision", [*blocks, *submitted], cautions)
+
+
+def describe_rule(rule: Rule) -> str:
+    """One sentence on the rule that a submission of the run would use."""
+    parts = "; ".join(f"{trial.part} is {explain(trial)}" for trial in rule.trials)
+    return f"In a submission of this run alone, {parts}."
 
 
 def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
@@ -70,7 +74,6 @@ def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
         scored = f"OOF BAC {percent(oof['bac'], oof['interval'])}" if oof else "not scored"
         weights = ", ".join(f"{name} {weight:.2f}" for name, weight in rule["weights"].items())
         blocks.append(f"{path.name}, {scored}, weights: {weights}.")
-        blocks.append([sentence(f"{one['part']}: {one['why']}") for one in rule["trials"]])
         if digest_file(path) != record["csv_digest"]:
             cautions.append(
                 f"{path.name} has changed since it was written, and this page describes the "
