@@ -4,12 +4,12 @@ import numpy as np
 
 from cellline.report.content import Block, Grid, Section
 from cellline.report.label_errors import LabelErrors, find_label_errors
-from cellline.report.scores import hardest_pairs
+from cellline.report.scores import count_confusions, hardest_pairs
 from cellline.report.tiles import describe_colours, make_tile, whole_percent
 from cellline.report.words import count
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run
-from cellline.scoring.metrics import percent, tally, with_interval
+from cellline.scoring.metrics import percent, with_interval
 
 # Pictures in a grid: at least two rows of a wide page, and a page below a megabyte.
 LABEL_ERRORS, CONFIDENT_ERRORS = 24, 16
@@ -88,7 +88,7 @@ def show_confident_errors(run: Run) -> list[Grid]:
 def show_pairs(run: Run) -> list[Grid]:
     """The pairs of classes that cost the most recall."""
     oof, names = run.oof, run.class_names
-    confusion = tally(oof.labels, oof.predicted, len(names)).sum(axis=0)
+    confusion = count_confusions(oof)
     grids = []
     for label, taken_for, lost in hardest_pairs(confusion)[:PAIRS]:
         title = (

@@ -6,6 +6,7 @@ import numpy as np
 
 from cellline.report.content import Block, Columns, Figure, Matrix, Section, Table
 from cellline.report.figures import draw_intervals
+from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run
 from cellline.scoring.comparison import compare_predictions
 from cellline.scoring.leaderboard import simulate_leaderboard
@@ -16,7 +17,6 @@ from cellline.scoring.metrics import (
     percent,
     points,
     score,
-    tally,
     with_interval,
 )
 from cellline.submitting.decision import Expected
@@ -112,7 +112,7 @@ def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:
 
 def classes_section(run: Run, scores: Scores) -> Section:
     """Recall by class, and what is taken for what: all of it, or of many classes the worst."""
-    counts = tally(run.oof.labels, run.oof.predicted, len(run.class_names)).sum(axis=0)
+    counts = count_confusions(run.oof)
     samples = counts.sum(axis=1)
     groups = [len(set(run.oof.group[run.oof.labels == k])) for k in range(len(samples))]
     many = len(samples) > MATRIX_CLASSES
@@ -146,6 +146,13 @@ def classes_section(run: Run, scores: Scores) -> Section:
     )
     confusion = show_pairs(run, counts) if many else show_matrix(run, counts)
     return Section("classes", "Classes", [Columns([figure, table]), confusion])
+
+
+def count_confusions(oof: OutOfFold) -> np.ndarray:
+    """The confusion matrix, int64 [class, predicted class]."""
+    counts = np.zeros((oof.prob.shape[1],) * 2, np.int64)
+    np.add.at(counts, (oof.labels, oof.predicted), 1)
+    return counts
 
 
 def show_matrix(run: Run, counts: np.ndarray) -> Matrix:

@@ -94,26 +94,25 @@ class Bootstrap:
 
 
 def tally(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Each sample's own confusion matrix, bool [n, class, predicted class], with one cell true.
+    """Each sample's class, its class if it is right, and its predicted class, bool [n, 3, class].
 
-    Their sum is the confusion matrix; `Bootstrap.sums` gives that of each draw.
+    Their sums give recalls and F1 scores; `Bootstrap.sums` gives those of each draw. A confusion
+    matrix of each sample would take memory that grows with the square of the number of classes.
     """
-    cells = np.zeros((len(labels), n_classes, n_classes), dtype=bool)
-    cells[np.arange(len(labels)), labels, predicted] = True
-    return cells
+    is_class, is_predicted = (np.eye(n_classes, dtype=bool)[of] for of in (labels, predicted))
+    return np.stack([is_class, is_class & is_predicted, is_predicted], axis=1)
 
 
-def recalls(confusion: np.ndarray) -> np.ndarray:
-    """Recall [..., class] of confusions [..., class, predicted]; NaN for an absent class."""
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+def recalls(sums: np.ndarray) -> np.ndarray:
+    """Recall [..., class] of sums of `tally` [..., 3, class]; NaN for an absent class."""
     with np.errstate(invalid="ignore"):
-        recall: np.ndarray = right / confusion.sum(axis=-1)
+        recall: np.ndarray = sums[..., 1, :] / sums[..., 0, :]
     return recall
 
 
-def bac_of(confusion: np.ndarray) -> np.ndarray:
-    """Balanced accuracy [...] of confusions [..., class, predicted]; absent classes are omitted."""
-    return bac_of_recalls(recalls(confusion))
+def bac_of(sums: np.ndarray) -> np.ndarray:
+    """Balanced accuracy [...] of sums of `tally` [..., 3, class]; absent classes are omitted."""
+    return bac_of_recalls(recalls(sums))
 
 
 def bac_of_recalls(recall: np.ndarray) -> np.ndarray:
@@ -219,11 +218,10 @@ def score_bac(
     return mean_recall(score_recalls(labels, predicted, groups, n_classes, weights))
 
 
-def macro_f1_of(confusion: np.ndarray) -> np.ndarray:
+def macro_f1_of(sums: np.ndarray) -> np.ndarray:
     """Mean F1 score [...] of the classes that occur or are predicted, as in scikit-learn."""
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore"):
-        f1 = 2 * right / (confusion.sum(axis=-1) + confusion.sum(axis=-2))
+        f1 = 2 * sums[..., 1, :] / (sums[..., 0, :] + sums[..., 2, :])
     mean: np.ndarray = np.nanmean(f1, axis=-1)
     return mean
 
