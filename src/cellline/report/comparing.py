@@ -9,7 +9,7 @@ from cellline.config import Config, list_differences
 from cellline.errors import Caution, UserError
 from cellline.host.names import align, printable
 from cellline.report.words import name_folds
-from cellline.runs.folds import open_folds
+from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, Tuning, new_run, open_run, open_runs, read_record
 from cellline.scoring.comparison import Comparison, compare_predictions
 from cellline.scoring.leaderboard import PUBLIC_SHARE, Leaderboard, simulate_leaderboard
@@ -68,9 +68,11 @@ class RunComparison:
         changes = [f"{name} {old} -> {new}" for name, old, new in differences]
         same = "the same; the machine or this program's version may differ"
         width = max(len(side.name) for side in self.sides)
+        n_runs = sum(len(side.runs) for side in self.sides)
         return [
             *lines,
             *(side.describe(width) for side in self.sides),
+            *describe_choice(first.config.folders.oof_dir, first.folds, n_runs),
             "",
             self._verdict(first.name, second.name),
             "",

@@ -17,12 +17,12 @@ from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, scores_section
 from cellline.report.trials import TuningHistory, read_study
 from cellline.report.words import count, name_folds, sentence
-from cellline.runs.folds import count_scored, open_folds
+from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, open_run
 from cellline.scoring.leaderboard import PUBLIC_SHARE
 from cellline.scoring.metrics import percent, score, with_interval
 from cellline.submitting.decision import Expected, expect, hold_out
-from cellline.submitting.words import describe_choice, describe_expected
+from cellline.submitting.words import describe_expected
 
 
 def write_report(
@@ -100,5 +100,5 @@ def compose(
     ]
     sections = [section for section in sections if section.blocks]
     template = environment.get_template("template.html")
-    choice = describe_choice(count_scored(run.config.folders.oof_dir, run.folds), 1)
+    choice = describe_choice(run.config.folders.oof_dir, run.folds)
     return template.render(run=run, expected=expected, choice=choice, sections=sections)

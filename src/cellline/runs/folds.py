@@ -194,12 +194,18 @@ def find_dependents(oof_dir: Path, folds_digest: str | None = None) -> list[str]
     )
 
 
-def count_scored(oof_dir: Path, folds: Folds) -> int:
-    """Number of runs that have a finished fold of these folds: the best was chosen from so many."""
-    return sum(
+def describe_choice(oof_dir: Path, folds: Folds, n_runs: int = 1) -> list[str]:
+    """A line if there are more runs with a finished fold of these folds than the `n_runs` shown."""
+    n_scored = sum(
         any(path.parent.glob("fold*/oof.npz")) and read_json(path)["folds_digest"] == folds.digest
         for path in oof_dir.glob("*/config.json")
     )
+    if n_scored <= n_runs:
+        return []
+    return [
+        f"{n_scored} runs were scored on these folds: the score of the best of them is a little "
+        "too high, because it was chosen"
+    ]
 
 
 def would_change(oof_dir: Path, dependents: list[str]) -> UserError:

@@ -10,7 +10,7 @@ from cellline.config import Config
 from cellline.errors import Caution, UserError
 from cellline.host.device import choose_device
 from cellline.host.progress import say
-from cellline.runs.folds import count_scored, open_folds
+from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, open_runs
 from cellline.submitting.decision import (
     expect,
@@ -28,7 +28,6 @@ from cellline.submitting.submission import (
     write_submission,
 )
 from cellline.submitting.words import (
-    describe_choice,
     describe_counts,
     describe_expected,
     describe_members,
@@ -63,7 +62,7 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
             picture = find_test_pictures(folds)
             lines += describe_pooling(samples, picture)
         lines += describe_expected(expected, samples, folds)
-        lines += describe_choice(count_scored(config.folders.oof_dir, folds), len(runs))
+        lines += describe_choice(config.folders.oof_dir, folds, len(runs))
     else:
         rule, oof = plain_rule(len(runs)), None
         lines = [

@@ -112,16 +112,6 @@ def describe_pooling(samples: HeldOut, of_test: np.ndarray) -> list[str]:
     return lines
 
 
-def describe_choice(n_scored: int, n_runs: int) -> list[str]:
-    """A line if the runs were perhaps chosen by their scores, from `n_scored` on the same folds."""
-    if n_scored <= n_runs:
-        return []
-    return [
-        f"{n_scored} runs were scored on these folds: if this is the best of them, its score is "
-        "a little too high"
-    ]
-
-
 def describe_members(expected: Expected, runs: Sequence[str]) -> list[str]:
     """Lines on each run by itself, and a Caution if one is better than the blend."""
     if len(runs) == 1:

@@ -8,7 +8,7 @@ from cellline.host.device import choose_device
 from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
-from cellline.runs.folds import open_folds
+from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import last_score, new_run, read_record, run_folder
 from cellline.scoring.metrics import balanced_accuracy, percent
@@ -92,6 +92,8 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
             f"folds {named}: {describe(run.oof)}; "
             f"95 % interval {percent(score.low)} to {percent(score.high)}"
         )
+        for line in describe_choice(config.folders.oof_dir, folds):
+            say(line)
 
 
 def describe(predictions: OutOfFold) -> str:
