@@ -3,21 +3,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellline.audit.splitting import check_groups, deal_folds, find_straddling
+from cellline.audit.splitting import check_groups, deal_folds, find_missing, find_straddling
 from cellline.errors import UserError
 
 
 @settings(max_examples=30)
 @given(st.data())
-def test_folds_never_split_a_group(data: st.DataObject) -> None:
+def test_folds_never_split_a_group_and_have_each_class(data: st.DataObject) -> None:
     n_folds = data.draw(st.integers(2, 5))
     groups_of_class = data.draw(st.lists(st.integers(5, 15), min_size=2, max_size=4))
     label_of_group = np.repeat(np.arange(len(groups_of_class)), groups_of_class)
     n = len(label_of_group)
-    sizes = data.draw(st.lists(st.integers(1, 6), min_size=n, max_size=n))
+    sizes = data.draw(st.lists(st.sampled_from([1, 2, 6, 50]), min_size=n, max_size=n))
     group = np.repeat(np.arange(n) * 7, sizes)
     fold = deal_folds(label_of_group[group // 7], group, n_folds, data.draw(st.integers(0, 9)))
     assert set(fold) <= set(range(n_folds))
+    assert find_missing(label_of_group[group // 7], fold, n_folds) == []
     for name in np.unique(group):
         assert len(set(fold[group == name])) == 1
 

@@ -138,7 +138,7 @@ def audit_copies(
     kinds = np.unique(np.stack([copies.group[:n], labels]), axis=1)
     first, n_labels = np.unique(kinds[0], return_counts=True)
     mixed = first[n_labels > 1]
-    large = find_large(copies.group[:n], labels)
+    large = find_large(copies.group[:n], labels, ids)
     copied, overlapping = find_relatives(copies, n)
     counts = Counts(
         groups=int(np.sum(sizes > 1)),
@@ -149,9 +149,9 @@ def audit_copies(
         test_overlapping=int(overlapping[n:].sum()),
         test_grouped=int(np.sum(copies.group[n:] < n)),
         conflicts=tuple(tuple(ids[group == ids[row]].tolist()) for row in mixed),
-        large=tuple(Large(ids[row].item(), *numbers) for row, *numbers in large),
+        large=tuple(large.values()),
         shown=(
-            *(Shown("large.png", show(copies, row, ids)) for row, *_ in large[:1]),
+            *(Shown("large.png", show(copies, row, ids)) for row in list(large)[:1]),
             *(
                 Shown(f"mixed-{number}.png", show(copies, row, ids, labels))
                 for number, row in enumerate(mixed[:NAMED].tolist(), 1)
@@ -164,9 +164,9 @@ def audit_copies(
 def choose_overlaps(
     copies: Copies, labels: np.ndarray, n_folds: int, mode: OverlapMode
 ) -> tuple[Copies, Trust]:
-    """The loosest test of overlaps whose pairs agree in their labels; only copies if none do.
+    """Keep the overlaps of the loosest test whose pairs agree in their labels.
 
-    Overlaps are left out as well if they give a class too few groups for the folds.
+    Leave all out if no test has such pairs, or if they leave a class too few groups for the folds.
     """
     exact, found = (count_mixed(pairs, labels) for pairs in (copies.exact, copies.overlaps))
     few, nothing = None, copies.keep(copies.strictness < 0)
@@ -174,6 +174,8 @@ def choose_overlaps(
         for strictness in range(STRICTEST + 1):
             chosen = copies.keep(copies.strictness >= strictness)
             kept = count_mixed(chosen.overlaps, labels)
+            if strictness and not kept.pairs:
+                break  # labels can't tell if those of test samples are true
             if kept.false_share < MOST_FALSE:
                 fewest, label = count_groups(chosen, labels)
                 if fewest >= n_folds or fewest == count_groups(nothing, labels)[0]:
@@ -199,8 +201,8 @@ def count_groups(copies: Copies, labels: np.ndarray) -> tuple[int, int]:
     return min(counts), int(np.argmin(counts))
 
 
-def find_large(group: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, int, float]]:
-    """The largest suspicious groups: name, samples, main class and the share of it that it has."""
+def find_large(group: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> dict[int, Large]:
+    """The largest of the suspicious groups, by the first row of each."""
     names, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
     cells = np.zeros((len(names), labels.max() + 1), np.int64)
     np.add.at(cells, (number, labels), 1)
@@ -208,10 +210,12 @@ def find_large(group: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, in
     shares = cells / np.bincount(labels)
     suspicious = (sizes > LARGE * len(labels)) | (shares.max(1) > LARGE_IN_CLASS)
     order = np.argsort(-sizes, kind="stable")
-    return [
-        (int(names[k]), int(sizes[k]), int(label[k]), float(shares[k, label[k]]))
+    return {
+        int(names[k]): Large(
+            ids[names[k]].item(), int(sizes[k]), int(label[k]), float(shares[k, label[k]])
+        )
         for k in order[(suspicious & (sizes >= FEWEST))[order]][:NAMED]
-    ]
+    }
 
 
 def show(

@@ -120,7 +120,12 @@ def describe_trust(trust: Trust | None, folds: Folds) -> list[str]:
             )
         ]
     if trust.strictness is None:
-        return [Caution(f"overlaps are left out, groups are exact copies only: {doubt}")]
+        return [
+            Caution(
+                f"overlaps are left out, groups are exact copies only: {doubt}, and no stricter "
+                "test tells true ones from false"
+            )
+        ]
     lines = [
         "overlaps can be missed: of those of a quarter of the area a test found 86 %, of "
         "those of a tenth 17 %"
@@ -192,9 +197,9 @@ def describe_folds(folds: Folds) -> list[str]:
         counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
         cells = [*counts, counts.sum(), len(np.unique(folds.group[rows]))]
         lines.append(name + "".join(f"{cell:9d}" for cell in cells))
-    names = name_classes(competition.classes)
+    plain = name_classes(competition.classes)
     missing = [
-        f"{names[label]} in fold {number}"
+        f"{plain[label]} in fold {number}"
         for label, number in find_missing(competition.labels, folds.fold, folds.n_folds)
     ]
     if missing:
