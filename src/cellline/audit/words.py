@@ -127,8 +127,8 @@ def describe_trust(trust: Trust | None, folds: Folds) -> list[str]:
             )
         ]
     lines = [
-        "overlaps can be missed: of those of a quarter of the area a test found 86 %, of "
-        "those of a tenth 17 %"
+        "overlaps can be missed: in a test, 86 % of those that share a quarter of their area were "
+        "found, and 17 % of those that share a tenth"
     ]
     if trust.strictness:
         lines.insert(
@@ -160,8 +160,8 @@ def describe_reference(reference: Reference) -> list[str]:
         )
         if reference.test_share:
             lines.append(
-                f"on a test set of which {percent(reference.test_share)} have one in training, "
-                f"expect {with_interval(leak.expected(reference.test_share))}"
+                f"on a test set of which {percent(reference.test_share)} have one in training, it "
+                f"would score {with_interval(leak.expected(reference.test_share))}"
             )
     return lines
 
