@@ -41,6 +41,11 @@ def test_a_class_with_too_few_groups_is_named() -> None:
         check_groups(labels, np.array([1, 2, 3, 4, 5, 5, 5, 5]), ("HeLa", "RT4"), 2)
 
 
+def test_a_fold_without_a_class_is_named() -> None:
+    labels, fold = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    assert find_missing(labels, fold, 3) == [(0, 2), (1, 0), (1, 2)]
+
+
 @given(
     st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2)), min_size=1, max_size=20).map(
         lambda rows: np.array(rows).T

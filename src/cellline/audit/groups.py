@@ -17,7 +17,7 @@ from cellline.runs.folds import Pairs
 MOST_FALSE = 0.01
 # A group above either share is named, if it has FEWEST samples. The largest group of cell-lines has
 # 1 % of the samples and 5 % of its class.
-LARGE, LARGE_IN_CLASS, FEWEST = 1 / 20, 1 / 5, 5
+LARGE, LARGE_IN_CLASS, FEWEST = 1 / 20, 1 / 5, 10
 NAMED = 3  # large groups to name, and mixed groups to show
 
 OverlapMode = Literal["auto", "off"]

@@ -89,12 +89,12 @@ def describe_large(counts: Counts, folds: Folds) -> list[str]:
         for pair in counts.shown
         if pair.name.startswith("large")
     )
-    return [
-        Caution(
-            f"groups are large: {named}{pictures}, to check that they show one picture; if they "
-            "don't, deal folds without overlaps (--overlaps off)"
-        )
-    ]
+    without = (
+        "; if they don't show one picture, deal folds without overlaps (--overlaps off)"
+        if counts.overlapping
+        else ""
+    )
+    return [Caution(f"groups are large: {named}{pictures}{without}")]
 
 
 def describe_trust(trust: Trust | None, folds: Folds) -> list[str]:
@@ -177,7 +177,7 @@ def describe_shift(shift: Shift | None) -> list[str]:
     if len(shift.differing) > NAMED:
         named += f" and {len(shift.differing) - NAMED} more"
     if not shift.shifted:
-        return [f"training and test samples can't be told apart by their statistics: {auc}"]
+        return [f"training and test samples can't be told apart: {auc}, by image statistics alone"]
     most = f"most in {named}" if named else "in how statistics combine, though in no single mean"
     return [
         Caution(f"the test set looks different: {auc}; {most}"),
