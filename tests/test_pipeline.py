@@ -153,7 +153,7 @@ def test_missing_folds_are_named_and_can_be_left_out(drawn: Path, verbs: Verbs) 
     assert not Path("submissions").exists()
     printed = verbs(f"submit --input-dir {drawn} {TINY} --partial")
     held_out = len(np.load("oof/densenet161/fold1/oof.npz")["file_id"])
-    assert f"on {held_out} of 90 training samples" in printed
+    assert f"OOF, {held_out} of 90 training samples" in printed
     assert only("submissions/*.csv").name.startswith("densenet161-partial-")
 
 

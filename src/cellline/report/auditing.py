@@ -3,7 +3,13 @@
 import numpy as np
 
 from cellline.audit.findings import read_findings
-from cellline.audit.words import describe_counts, describe_reference, describe_shift
+from cellline.audit.words import (
+    describe_counts,
+    describe_large,
+    describe_reference,
+    describe_shift,
+    describe_trust,
+)
 from cellline.report.content import Block, Figure, Grid, Section
 from cellline.report.figures import draw_intervals
 from cellline.report.tiles import make_tile
@@ -20,7 +26,13 @@ def audit_section(run: Run) -> Section:
     """The counts, what they would flatter, and some groups to look at."""
     findings = read_findings(run.folds.record)
     n_train, n_test = len(run.competition.train_ids), len(run.competition.test_ids)
-    lines, cautions = split_cautions(describe_counts(findings.counts, n_train, n_test))
+    lines, cautions = split_cautions(
+        [
+            *describe_counts(findings.counts, n_train, n_test),
+            *describe_large(findings.counts, run.folds),
+            *describe_trust(findings.trust, run.folds),
+        ]
+    )
     lines += map(sentence, describe_reference(findings.reference))
     cautions += [f"In the input, {line}." for line in run.competition.warnings]
     return Section("audit", "Leak audit", [lines, *show_groups(run)], cautions)

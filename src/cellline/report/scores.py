@@ -130,7 +130,7 @@ def classes_section(run: Run, scores: Scores) -> Section:
     )
     table = Table(
         "A class of few groups has a wide interval, however many its samples are. Unequal groups "
-        f"tell as much as fewer equal ones: their number is shown if below {FEW_GROUPS}.",
+        f"tell as much as fewer equal ones: below {FEW_GROUPS}, their number is in brackets.",
         ("class", "recall", "samples", "groups"),
         [
             # Whole names: everywhere else long ones are shortened.
@@ -197,7 +197,7 @@ def in_words(rows: Mapping[str, Estimate]) -> str:
 
 
 def count_groups(groups: int, recall: Recall) -> str:
-    """Number of a class's groups, such as '19 (as 7.6 equal ones)' where they tell little."""
+    """Number of a class's groups, such as '19 (7.6)' where they tell little."""
     if recall.effective_groups >= min(FEW_GROUPS, 0.95 * groups):
         return f"{groups:,}"
-    return f"{groups:,} (as {recall.effective_groups:.1f} equal ones)"
+    return f"{groups:,} ({recall.effective_groups:.1f})"
