@@ -200,8 +200,8 @@ def test_large_and_mixed_groups_are_named_and_shown() -> None:
     told = [line for line in describe_dealt(folds) if isinstance(line, Caution)]
     [large] = [line for line in told if "that of 0 has 12 (10.0 %), among them 40.0 %" in line]
     [mixed] = [line for line in told if "groups with different labels (1): 1, 2" in line]
-    assert "audit/large.png shows 0 and" in large
-    assert "audit/mixed-1.png shows 1 and 2" in mixed
+    assert "audit/large.png beside folds.csv shows 0 and" in large
+    assert "audit/mixed-1.png beside folds.csv shows 1 and 2" in mixed
     with Image.open("oof/audit/mixed-1.png") as picture:
         pixels = np.asarray(picture)
     np.testing.assert_array_equal(pixels[: 6 * SIDE : 6, : 6 * SIDE : 6], images[1, 0])

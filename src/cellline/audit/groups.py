@@ -190,7 +190,7 @@ def count_mixed(pairs: np.ndarray, labels: np.ndarray) -> Agreement:
     first, second = labels[pairs[(pairs < len(labels)).all(axis=1)]].T
     by_chance = 1 - np.square(np.bincount(labels) / len(labels)).sum()
     mixed = int(np.sum(first != second))
-    share = mixed / len(first) / float(by_chance) if mixed else 0.0
+    share = min(mixed / len(first) / float(by_chance), 1.0) if mixed else 0.0
     return Agreement(len(first), mixed, share)
 
 

@@ -46,32 +46,44 @@ def describe_input(competition: Competition) -> str:
 
 def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
     """Samples found to show one picture, and a Caution if their labels differ."""
-    lines = [
-        f"{counts.groups} groups of samples that show one picture were found; they hold "
-        f"{counts.grouped_samples} of {n_train} training samples: {counts.copies} have an exact "
-        f"copy, {counts.overlapping} overlap with another",
-        f"{counts.test_grouped} of {n_test} test samples were found to show a picture of the "
-        f"training set: {counts.test_copies} have an exact copy there, {counts.test_overlapping} "
-        "overlap",
-    ]
+    lines = [f"no two of {n_train} training samples were found to show one picture"]
+    if counts.groups:
+        lines = [
+            f"{counts.groups} groups of samples that show one picture were found; they hold "
+            f"{counts.grouped_samples} of {n_train} training samples: {counts.copies} have an "
+            f"exact copy, {counts.overlapping} overlap with another"
+        ]
     if counts.test_grouped:
-        lines.append(
-            "on these a leaderboard is kinder than a score on folds that keep groups together"
-        )
+        lines += [
+            f"{counts.test_grouped} of {n_test} test samples were found to show a picture of the "
+            f"training set: {counts.test_copies} have an exact copy there, "
+            f"{counts.test_overlapping} overlap",
+            "on these a leaderboard is kinder than a score on folds that keep groups together",
+        ]
+    else:
+        lines.append(f"none of {n_test} test samples was found to show one of their pictures")
     if counts.conflicts:
-        named = "; ".join(", ".join(map(str, ids)) for ids in counts.conflicts[:CONFLICTS])
-        more = " ..." if len(counts.conflicts) > CONFLICTS else ""
-        pictures = "".join(
-            f"; {FOLDER}/{pair.name} shows {pair.ids[0]} and {pair.ids[1]}"
-            for pair in counts.shown
-            if pair.name.startswith("mixed")
+        named = "; ".join(
+            ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
+            for ids in counts.conflicts[:CONFLICTS]
         )
+        more = "; ..." if len(counts.conflicts) > CONFLICTS else ""
         lines.append(
             Caution(
-                f"groups with different labels ({len(counts.conflicts)}): {named}{more}{pictures}"
+                f"groups with different labels ({len(counts.conflicts)}): {named}{more}"
+                f"{name_pictures(counts, 'mixed')}"
             )
         )
     return lines
+
+
+def name_pictures(counts: Counts, kind: str) -> str:
+    """The pictures of pairs whose names begin with `kind`, and the samples in each."""
+    return "".join(
+        f"; {FOLDER}/{pair.name} beside folds.csv shows {pair.ids[0]} and {pair.ids[1]}"
+        for pair in counts.shown
+        if pair.name.startswith(kind)
+    )
 
 
 def describe_large(counts: Counts, folds: Folds) -> list[str]:
@@ -84,17 +96,12 @@ def describe_large(counts: Counts, folds: Folds) -> list[str]:
         f"{percent(group.share)} of class {names[group.label]}"
         for group in counts.large
     )
-    pictures = "".join(
-        f"; {FOLDER}/{pair.name} shows {pair.ids[0]} and {pair.ids[1]}"
-        for pair in counts.shown
-        if pair.name.startswith("large")
-    )
     without = (
         "; if they don't show one picture, deal folds without overlaps (--overlaps off)"
         if counts.overlapping
         else ""
     )
-    return [Caution(f"groups are large: {named}{pictures}{without}")]
+    return [Caution(f"groups are large: {named}{name_pictures(counts, 'large')}{without}")]
 
 
 def describe_trust(trust: Trust | None, folds: Folds) -> list[str]:
