@@ -22,6 +22,7 @@ from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
 from cellline.runs.run import new_run
 from cellline.scoring.metrics import balanced_accuracy
+from cellline.submitting.decision import Part
 from cellline.submitting.submit import submit
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -59,15 +60,18 @@ def here(dealt: Path, tmp_path: Path) -> None:
         (tmp_path / "oof" / name).write_bytes((dealt / "oof" / name).read_bytes())
 
 
-def deal_copies(*, of_test: int) -> None:
-    """Folds here, of 90 samples that are two copies each; of the 90 to test are `of_test` each."""
+def deal_copies(*, of_test: int, mixed: bool = False) -> None:
+    """Folds here, of 90 samples that are two copies each; of the 90 to test are `of_test` each.
+
+    If `mixed`, the labels of two copies differ.
+    """
     lines, drawing = list(CELL_LINES), Drawing(90, 90, size=16)
     train = {i: Sample(lines[i // 2 % 9], i // 2, (0, 0)) for i in range(90)}
     test = {90 + i: Sample(lines[i // 3 % 9], 45 + i // of_test, (0, 0)) for i in range(90)}
     write_competition(
         Path("input"),
         *(((i, draw_sample(s, drawing)) for i, s in part.items()) for part in (train, test)),
-        {i: sample.cell_line for i, sample in train.items()},
+        {i: lines[(i // 2 + i % 2 * mixed) % 9] for i in train},
         test,
     )
     make_folds(Folders(Path("input")), Plan(n_folds=3))
@@ -241,6 +245,15 @@ def test_fewer_test_samples_of_one_picture_than_were_scored_are_warned_of(
     assert (record["rule"]["pooled"], record["pooled_samples"]) == (True, 0)
     assert "0 of 90 test samples are pooled" in printed
     assert "warning: 100.0 % are in the score below" in printed
+
+
+def test_copies_that_labels_contradict_are_not_pooled(submitted: Submitting) -> None:
+    deal_copies(of_test=3, mixed=True)
+    draw_run("a", 1.5)
+    predicted, record, printed = submitted("a")
+    np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))
+    assert [trial["part"] for trial in record["rule"]["trials"]] == [Part.CORRECTION]
+    assert "pooled" not in printed.partition("predicted")[2]
 
 
 def test_what_pooling_would_not_help_is_not_pooled(submitted: Submitting) -> None:
