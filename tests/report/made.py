@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from cellline.audit.findings import Findings
-from cellline.audit.groups import Counts
+from cellline.audit.groups import Agreement, Counts, Trust
 from cellline.audit.reference import Leak, Reference
 from cellline.audit.shift import Shift
 from cellline.config import Config, Training
@@ -113,4 +113,5 @@ def make_audit() -> dict[str, object]:
     )
     reference = Reference(score, score, gap, leak, leak, 0.5)
     shift = Shift(Estimate(0.5, 0.45, 0.55, 0.03), {"blue mean": gap})
-    return Findings(counts, reference, shift).record()
+    trust = Trust("auto", Agreement(30, 0, 0.0), Agreement(), Agreement(), 0)
+    return Findings(counts, reference, shift, trust).record()

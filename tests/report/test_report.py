@@ -86,7 +86,7 @@ def page(config: Config) -> Path:
     assert done.returncode == 0, done.stderr
     # A font that lacks a character would warn.
     assert "Warning" not in done.stderr
-    assert "on this test set: OOF, 90 of 90 training samples\n" in done.stdout
+    assert "related to training samples: OOF, 90 of 90 training samples\n" in done.stdout
     path = config.folders.oof_dir / "tiny" / "report.html"
     assert f"wrote {path}" in done.stdout
     return path

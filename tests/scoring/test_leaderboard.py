@@ -24,7 +24,9 @@ def test_it_agrees_with_test_sets_that_are_drawn_one_by_one() -> None:
     held, swaps, foretold = 0, 0.0, 0.0
     for _ in range(20):
         labels, predicted, group = draw(300)
-        board = simulate_leaderboard(labels, predicted, group, 400, 0.3)
+        board = simulate_leaderboard(
+            labels, predicted, group, np.full(len(labels), 400 / len(labels)), 0.3
+        )
         foretold += board.swap
         test_labels, test_predicted, _ = draw(300)
         # A third of each group's samples, of these 30 % on the public board.
@@ -44,7 +46,9 @@ def test_it_agrees_with_test_sets_that_are_drawn_one_by_one() -> None:
 
 def test_alike_submissions_never_change_places() -> None:
     labels = np.arange(60) % 3
-    board = simulate_leaderboard(labels, np.stack([labels, labels]), np.arange(60), 90, 0.5)
+    board = simulate_leaderboard(
+        labels, np.stack([labels, labels]), np.arange(60), np.full(60, 1.5), 0.5
+    )
     assert (board.ahead_public, board.ahead_private, board.swap) == (0, 0, 0)
     assert board.public[1].value == board.private[1].high == 1
 
@@ -53,4 +57,4 @@ def test_alike_submissions_never_change_places() -> None:
 def test_a_share_that_leaves_a_part_empty_is_refused(share: float) -> None:
     labels = np.arange(6) % 3
     with pytest.raises(UserError, match=f"--public-share {share}: must be more than 0 and less"):
-        simulate_leaderboard(labels, labels[None], labels, 6, share)
+        simulate_leaderboard(labels, labels[None], labels, np.ones(len(labels)), share)

@@ -41,9 +41,8 @@ def draw(
     logits += (1 - prior_share) * np.log(PRIOR)
     powers = np.exp(logits)
     prob = (powers / powers.sum(axis=2, keepdims=True)).astype(np.float32)
-    return HeldOut(
-        prob, labels, group % 3, group, picture=rows, members=np.full(n, 2), weight=np.ones(n)
-    )
+    members, alone, weight = np.full(n, 2), rows < 0, np.ones(n)
+    return HeldOut(prob, labels, group % 3, group, rows, members, alone, weight, n_test=30)
 
 
 def trials(samples: HeldOut) -> dict[Part, PartTrial]:
@@ -101,14 +100,16 @@ def test_scores_count_samples_as_in_the_test_set_or_pictures_or_lone_samples() -
     members = np.tile([4, 4, 4, 4, 1, 1], 2)
     # In the test set, half of the samples are alone.
     weight = np.where(members == 1, 1.5, 0.75)
-    samples = HeldOut(prob, labels, np.arange(12) % 3, group, group, members, weight)
+    samples = HeldOut(
+        prob, labels, np.arange(12) % 3, group, group, members, members == 1, weight, 4
+    )
     scored = score_decided(samples, predicted)
     assert scored.lone is not None
     found = [scored.like_test.value, scored.by_picture.value, scored.lone.value]
     assert found == pytest.approx([3 / 4, 2 / 3, 1 / 2])
     assert scored.lone.error > scored.like_test.error > 0
-    everywhere = replace(samples, members=np.full(12, 2))
-    assert score_decided(everywhere, predicted).lone is None
+    of_one_class = replace(samples, alone=samples.alone & (labels == 0))
+    assert score_decided(of_one_class, predicted).lone is None
 
 
 def test_two_folds_can_use_a_part_but_not_judge_the_rule() -> None:

@@ -190,7 +190,7 @@ def test_runs_that_know_nothing_are_left_out(submitted: Submitting) -> None:
     assert f"weights of the runs by greedy selection: used, {gain:+.1f} points\n" in printed
     assert "good alone: " in printed
     assert "3 runs were scored" not in printed
-    assert "3 runs were scored on these folds: the score of the best" in submitted("good")[2]
+    assert "3 runs were scored on these folds: if the best is chosen" in submitted("good")[2]
     assert f"weights: good {weights['good']:.2f}, noise" in printed
     assert record["oof"]["bac"] > record["oof"]["plain_bac"]
 

@@ -92,6 +92,6 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         measure_shift(train, test, names, plan.n_folds, plan.seed),
         audit.trust,
     )
-    write_pictures(folders.oof_dir, competition, audit.counts.shown)
     record = {**settings, "audit": findings.record(), "code": code_version()}
     write_folds(folders.oof_dir, competition, Dealt(grouped, audit.group, audit.pairs), record)
+    write_pictures(folders.oof_dir, competition, audit.counts.shown)

@@ -17,16 +17,7 @@ class Findings:
     reference: Reference
     shift: Shift | None
     """None if a part is too small to compare."""
-    trust: Trust | None = None
-    """None in a record of an earlier version."""
-
-    @property
-    def trusted(self) -> bool:
-        """True if labels contradict less than one in a hundred of the pairs that make the groups.
-
-        In a record of an earlier version, which doesn't count pairs: if they contradict no group.
-        """
-        return not self.counts.conflicts if self.trust is None else self.trust.trusted
+    trust: Trust
 
     def record(self) -> dict[str, Any]:
         """Content of "audit" in folds.json: the counts, and beside them the rest."""
@@ -51,6 +42,4 @@ def restore(kind: Any, value: Any) -> Any:
     if not is_dataclass(kind):  # a dataclass or None
         kind = get_args(kind)[0]
     hints = get_type_hints(kind)
-    # Records of earlier versions lack some names, which have defaults.
-    known = {name: hint for name, hint in hints.items() if name in value}
-    return kind(**{name: restore(hint, value[name]) for name, hint in known.items()})
+    return kind(**{name: restore(hint, value[name]) for name, hint in hints.items()})

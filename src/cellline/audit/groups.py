@@ -15,10 +15,14 @@ from cellline.runs.folds import Pairs
 # Share of false pairs from which the overlaps are not believed. On cell-lines it is 0; on digits
 # enlarged to 64 pixels 39 %.
 MOST_FALSE = 0.01
+# Chance that so few false pairs all agree, above which their agreement proves nothing.
+MOST_BY_CHANCE = 0.05
 # A group above either share is named, if it has FEWEST samples. The largest group of cell-lines has
 # 1 % of the samples and 5 % of its class.
 LARGE, LARGE_IN_CLASS, FEWEST = 1 / 20, 1 / 5, 10
-NAMED = 3  # large groups to name, and mixed groups to show
+NAMED = 3  # large groups to name
+# Pictures of a pair of the largest of these, and of mixed groups.
+LARGEST, MIXED = "large.png", ("mixed-1.png", "mixed-2.png", "mixed-3.png")
 
 OverlapMode = Literal["auto", "off"]
 
@@ -151,10 +155,10 @@ def audit_copies(
         conflicts=tuple(tuple(ids[group == ids[row]].tolist()) for row in mixed),
         large=tuple(large.values()),
         shown=(
-            *(Shown("large.png", show(copies, row, ids)) for row in list(large)[:1]),
+            *(Shown(LARGEST, show(copies, row, ids)) for row in list(large)[:1]),
             *(
-                Shown(f"mixed-{number}.png", show(copies, row, ids, labels))
-                for number, row in enumerate(mixed[:NAMED].tolist(), 1)
+                Shown(name, show(copies, row, ids, labels))
+                for name, row in zip(MIXED, mixed.tolist(), strict=False)
             ),
         ),
     )
@@ -174,8 +178,9 @@ def choose_overlaps(
         for strictness in range(STRICTEST + 1):
             chosen = copies.keep(copies.strictness >= strictness)
             kept = count_mixed(chosen.overlaps, labels)
-            if strictness and not kept.pairs:
-                break  # labels can't tell if those of test samples are true
+            # False pairs would all agree by chance too often to prove anything.
+            if strictness and (1 - found.mixed / found.pairs) ** kept.pairs > MOST_BY_CHANCE:
+                break
             if kept.false_share < MOST_FALSE:
                 fewest, label = count_groups(chosen, labels)
                 if fewest >= n_folds or fewest == count_groups(nothing, labels)[0]:

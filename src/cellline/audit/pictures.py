@@ -7,17 +7,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cellline.audit.groups import Shown
+from cellline.audit.groups import LARGEST, MIXED, Shown
 from cellline.data.colours import false_colour
 from cellline.data.competition import Competition
 from cellline.host.files import write_bytes
 
 FOLDER = "audit"  # in the folder of folds.csv
+NAMES = (LARGEST, *MIXED)
 SIDE = 256  # pixels, at least: a sample of 28 is hard to see
 
 
 def write_pictures(oof_dir: Path, competition: Competition, pairs: Sequence[Shown]) -> None:
-    """Write each pair of training samples, side by side, as a PNG in `FOLDER`."""
+    """Write each pair of training samples, side by side, as a PNG in `FOLDER`.
+
+    Those of folds that were dealt before are deleted.
+    """
+    for name in NAMES:
+        (oof_dir / FOLDER / name).unlink(missing_ok=True)
     for pair in pairs:
         rows = np.searchsorted(competition.train_ids, np.array(pair.ids))
         images = [false_colour(image) for image in competition.train_images[rows]]

@@ -46,10 +46,10 @@ def describe_input(competition: Competition) -> str:
 
 def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
     """Samples found to show one picture, and a Caution if their labels differ."""
-    lines = [f"no two of {n_train} training samples were found to show one picture"]
+    lines = [f"no two of {n_train} training samples were found to show the same picture"]
     if counts.groups:
         lines = [
-            f"{counts.groups} groups of samples that show one picture were found; they hold "
+            f"groups of samples that show the same picture were found: {counts.groups}; they hold "
             f"{counts.grouped_samples} of {n_train} training samples: {counts.copies} have an "
             f"exact copy, {counts.overlapping} overlap with another"
         ]
@@ -61,7 +61,7 @@ def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
             "on these a leaderboard is kinder than a score on folds that keep groups together",
         ]
     else:
-        lines.append(f"none of {n_test} test samples was found to show one of their pictures")
+        lines.append(f"no test sample (of {n_test}) was found to share a picture with them")
     if counts.conflicts:
         named = "; ".join(
             ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
@@ -104,16 +104,14 @@ def describe_large(counts: Counts, folds: Folds) -> list[str]:
     return [Caution(f"groups are large: {named}{name_pictures(counts, 'large')}{without}")]
 
 
-def describe_trust(trust: Trust | None, folds: Folds) -> list[str]:
+def describe_trust(trust: Trust, folds: Folds) -> list[str]:
     """The evidence for the overlaps, and a Caution if they were left out."""
-    if trust is None:
-        return []
     if trust.mode == "off":
         return ["overlaps were not looked for (--overlaps off): groups are exact copies only"]
     found = trust.found
     doubt = (
-        f"about {percent(found.false_share)} of {found.pairs} overlaps are false: labels differ "
-        f"in {found.mixed}"
+        f"labels differ in {found.mixed} of {found.pairs} overlaps, so about "
+        f"{percent(found.false_share)} of them are false, or labels are wrong"
     )
     if trust.few is not None:
         label, groups = trust.few
@@ -129,8 +127,8 @@ def describe_trust(trust: Trust | None, folds: Folds) -> list[str]:
     if trust.strictness is None:
         return [
             Caution(
-                f"overlaps are left out, groups are exact copies only: {doubt}, and no stricter "
-                "test tells true ones from false"
+                f"overlaps are left out, groups are exact copies only: {doubt}; if labels are "
+                "wrong, samples of one picture are in several folds and the score is too high"
             )
         ]
     lines = [
@@ -140,8 +138,8 @@ def describe_trust(trust: Trust | None, folds: Folds) -> list[str]:
     if trust.strictness:
         lines.insert(
             0,
-            f"{doubt}; only the {trust.kept.pairs} that pass a stricter test are kept, and labels "
-            f"differ in {trust.kept.mixed}",
+            f"{doubt}; only the {trust.kept.pairs} that pass a stricter test are kept, in which "
+            f"labels differ in {trust.kept.mixed}; the test omits some true ones",
         )
     return lines
 
@@ -213,8 +211,9 @@ def describe_folds(folds: Folds) -> list[str]:
         more = " ..." if len(missing) > CONFLICTS else ""
         lines.append(
             Caution(
-                f"folds lack a class ({len(missing)}): {', '.join(missing[:CONFLICTS])}{more}; "
-                "fewer folds (--folds) may have all"
+                f"some folds have no sample of a class ({len(missing)}): "
+                f"{', '.join(missing[:CONFLICTS])}{more}; with fewer folds (--folds), each may "
+                "have all classes"
             )
         )
     sizes = np.bincount(folds.fold, minlength=folds.n_folds)
@@ -223,7 +222,7 @@ def describe_folds(folds: Folds) -> list[str]:
         lines.append(
             Caution(
                 f"folds are unequal: they have {sizes.min()} to {sizes.max()} samples, and the "
-                f"largest group has {largest}; scores of single folds differ for that alone"
+                f"largest group has {largest}; scores of single folds differ for that reason alone"
             )
         )
     return lines

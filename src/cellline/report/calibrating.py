@@ -21,7 +21,7 @@ LOOK = (
     "Dots on the diagonal keep their word: of all samples given 80 %, 80 % are right. Below it the "
     "network is too sure of itself. A dot's area is its share of the samples. The expected "
     "calibration error is their mean distance from the diagonal. Scatter adds to it, most where "
-    "groups are few: with these groups, perfectly calibrated probabilities show the last figure."
+    "groups are few."
 )
 
 
@@ -36,15 +36,15 @@ def calibration_section(run: Run) -> Section:
         stages["calibrated"] = ("Each fold by a fit on the others.", fitted.prob)
         gain = log_loss_gain(run.oof.labels, run.oof.prob, fitted.prob, run.oof.bootstrap)
         gains = [
-            f"Calibration lowers log loss by {gain.value:.3f} [{gain.low:.3f}, {gain.high:.3f}]"
-            f"{'' if gain.low > 0 else ': it may not help'}."
+            f"Calibration changes log loss by {-gain.value:+.3f} [{-gain.high:.3f}, "
+            f"{-gain.low:.3f}] (less is better)."
         ]
     figures = []
     for name, (note, prob) in stages.items():
         drawing = draw_reliability(name.replace(" ", "-"), binned(run.oof.labels, prob).sum(axis=0))
         error = with_interval(calibration_error(run.oof.labels, prob, run.oof.bootstrap))
         chance = percent(error_by_chance(run.oof.labels, prob, run.oof.group))
-        title = f"{name.capitalize()}: calibration error {error}; {chance} if perfect"
+        title = f"{name.capitalize()}: calibration error {error} ({chance} expected if perfect)"
         figures.append(Figure(title, note, drawing))
     blocks: list[Block] = [
         Columns(figures),

@@ -14,6 +14,7 @@ from cellline.runs.run import Run, Tuning, new_run, open_run, open_runs, read_re
 from cellline.scoring.comparison import Comparison, compare_predictions
 from cellline.scoring.leaderboard import PUBLIC_SHARE, Leaderboard, simulate_leaderboard
 from cellline.scoring.metrics import Recall, mean_recall, percent, points, with_interval
+from cellline.submitting.decision import hold_out
 
 # Between a run's name and the seed, in the names of the same recipe's other runs.
 SEED = "-seed"
@@ -115,10 +116,7 @@ class RunComparison:
                 "a smaller difference: keep the cheaper"
             )
         if found.is_clear:
-            return (
-                f"{b} is {how} than {a} with these seeds: {gain}; another seed of {a} may differ "
-                "as much"
-            )
+            return f"{b} is {how} than {a} with these seeds: {gain}"
         needed = f"about {found.needed:,.0f}" if found.needed < 1000 else "more than 1,000"
         return (
             f"{a} and {b} can't be told apart: {gain}; to show so small a difference takes "
@@ -140,9 +138,11 @@ class RunComparison:
         """Expected scores on the leaderboard, and which submission would be ahead."""
         board = self.leaderboard
         width = max(len(a), len(b))
-        lines = [
-            f"{name:<{width}}  expected: {describe_expected(board, index)}"
-            for index, name in enumerate((a, b))
+        seed = ", of the first seed" if len(self.sides[0].runs) > 1 else ""
+        lines = [f"expected on the leaderboard, each sample decided by itself{seed}:"]
+        lines += [
+            f"{name:<{width}}  public {with_interval(public)}, private {with_interval(private)}"
+            for name, public, private in zip((a, b), board.public, board.private, strict=True)
         ]
         public, private = (
             f"{100 * share:.0f} %" for share in (board.ahead_public, board.ahead_private)
@@ -173,6 +173,8 @@ class RunComparison:
         for index, (name, difference, is_marked) in enumerate(
             zip(margin, self.comparison.recalls, self.comparison.marked, strict=True)
         ):
+            if np.isnan(difference.value):
+                continue  # the compared folds have no sample of the class
             means = (np.mean([own[index].value for own in side.recalls]) for side in self.sides)
             shown = "".join(f"  {percent(float(mean)):>{column}}" for mean in means)
             lines.append(f"{name}{shown}  {points(difference)}{' *' if is_marked else ''}")
@@ -182,12 +184,6 @@ class RunComparison:
             else f"no class differs by more than chance explains among {len(names)}"
         )
         return lines
-
-
-def describe_expected(board: Leaderboard, index: int) -> str:
-    """Expected public and private scores of a run, with their 95 % intervals."""
-    public, private = board.public[index], board.private[index]
-    return f"public {with_interval(public)}, private {with_interval(private)}"
 
 
 def compare_runs(
@@ -223,7 +219,7 @@ def compare_runs(
             first.labels,
             np.stack([of[0].predicted for of in oofs]),
             first.group,
-            len(first.folds.competition.test_ids),
+            hold_out([first]).rate,
             public_share,
         ),
     )
@@ -235,7 +231,7 @@ def open_seeds(firsts: Sequence[Run], seeds: int) -> list[list[Run]]:
     Those of run `a`, whose seed is 0, are `a-seed1`, `a-seed2` and so on. Raises UserError with the
     commands that train those that are missing, and if other settings than the seed differ.
     """
-    sides = []
+    sides: list[list[Run]] = []
     commands: list[str] = []
     for first in firsts:
         side = [first]
@@ -256,6 +252,8 @@ def open_seeds(firsts: Sequence[Run], seeds: int) -> list[list[Run]]:
                     "seeds (--seeds)"
                 )
             side.append(other)
+        if shared := {run.name for run in side} & {run.name for other in sides for run in other}:
+            raise UserError(f"{', '.join(sorted(shared))} is on both sides: compare other runs")
         sides.append(side)
     if commands:
         raise UserError(

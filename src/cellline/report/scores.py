@@ -55,7 +55,7 @@ def scores_section(run: Run, scores: Scores, expected: Expected, public_share: f
         f"changes BAC by {points(gain)} points, {verdict}."
     )
     board = simulate_leaderboard(
-        oof.labels, expected.predicted[None], oof.group, len(run.competition.test_ids), public_share
+        oof.labels, expected.predicted[None], oof.group, expected.rate, public_share
     )
     leaderboard = (
         f"Expected on the leaderboard: public {with_interval(board.public[0])}, private "
@@ -78,7 +78,7 @@ def show_kinds(expected: Expected) -> Table:
     }
     return Table(
         "Samples that show one picture, such as overlapping crops, are often easier. In the first "
-        "row they share pictures as often as in the test set; the last two rows say more about "
+        "row pictures of each size are as frequent as in the test set; the last two say more about "
         "new pictures. No sample here is related to one that its network was trained on, as far "
         "as the audit found. As decided: by the rule of a submission of this run alone.",
         ("BAC", *columns),
@@ -162,7 +162,7 @@ def show_matrix(run: Run, counts: np.ndarray) -> Matrix:
         "A row is a class, a column a prediction; the fuller a cell's colour, the larger its share "
         "of the class. Full cells off the diagonal are the pairs to work on.",
         run.class_names,
-        [[(int(n), n / row.sum()) for n in row] for row in counts],
+        [[(int(n), n / max(row.sum(), 1)) for n in row] for row in counts],
     )
 
 
@@ -184,7 +184,8 @@ def show_pairs(run: Run, counts: np.ndarray) -> Table:
 
 def hardest_pairs(counts: np.ndarray) -> list[tuple[int, int, float]]:
     """Class, predicted class and lost recall of confusions, by the recall that they cost."""
-    lost = counts / counts.sum(axis=1, keepdims=True)
+    # A class may be absent from the finished folds.
+    lost = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(lost, 0)
     order = np.argsort(-lost, axis=None, kind="stable")[: np.count_nonzero(lost)]
     pairs = np.stack(np.unravel_index(order, lost.shape), axis=1)

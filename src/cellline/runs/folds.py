@@ -160,6 +160,10 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
         )
     if record.get("ignore_groups"):  # an option of earlier versions
         raise UserError(f"{path} tears copies and overlaps apart: deal other folds (--oof-dir)")
+    if "pairs_digest" not in record:
+        raise UserError(
+            f"{path} was dealt by an earlier version, which wrote no {PAIRS}: run `folds` to add it"
+        )
     if not are_as_written(oof_dir, record):
         raise UserError(
             f"{path} and {pairs_path} are not as they were dealt: run `folds` to restore them"
@@ -203,8 +207,8 @@ def describe_choice(oof_dir: Path, folds: Folds, n_runs: int = 1) -> list[str]:
     if n_scored <= n_runs:
         return []
     return [
-        f"{n_scored} runs were scored on these folds: the score of the best of them is a little "
-        "too high, because it was chosen"
+        f"{n_scored} runs were scored on these folds: if the best is chosen by its score, that "
+        "score is a little too high"
     ]
 
 

@@ -46,7 +46,7 @@ def compare_predictions(
     probs_b: Sequence[np.ndarray],
     bootstrap: Bootstrap,
 ) -> Comparison:
-    """Compare probabilities [n, class] for labels [n], every class among them, on the same draws.
+    """Compare probabilities [n, class] for labels [n] on the same draws.
 
     Each side has one array for each of its seeds; the difference is that of the means over seeds.
     Pairing cancels what both find easy or hard, so the difference is known better than either
@@ -58,7 +58,9 @@ def compare_predictions(
     from scipy.special import stdtrit
 
     n_classes, n_seeds = probs_a[0].shape[1], len(probs_a)
-    is_class = np.eye(n_classes)[labels]
+    # A class that the samples lack has no column until the end.
+    there, column = np.unique(labels, return_inverse=True)
+    is_class = np.eye(len(there))[column]
     right = [np.stack([prob.argmax(1) == labels for prob in side]) for side in (probs_a, probs_b)]
     gain = right[1].mean(axis=0) - right[0].mean(axis=0)
     # Columns of scores: balanced accuracy, then the recall of each class.
@@ -67,7 +69,7 @@ def compare_predictions(
         draws = with_mean(sums[:, 0] / sums[:, 1])
     scores = [with_mean(of @ is_class / is_class.sum(axis=0)) for of in right]
     value = scores[1].mean(axis=0) - scores[0].mean(axis=0)
-    variance, freedom = np.nanvar(draws, axis=0), np.full(1 + n_classes, np.inf)
+    variance, freedom = np.nanvar(draws, axis=0), np.full(1 + len(there), np.inf)
     if n_seeds > 1:
         of_seeds = np.stack([of.var(axis=0, ddof=1) / n_seeds for of in scores])
         variance += of_seeds.sum(axis=0)
@@ -83,10 +85,14 @@ def compare_predictions(
         half = stdtrit(freedom.clip(max=1e9), 1 - tail) * np.sqrt(variance)
         return np.stack([value - half, value + half])
 
-    columns = np.stack([value, *ends(0.025), np.sqrt(variance)], axis=1).tolist()
-    bac, *by_class = (Estimate(*row) for row in columns)
+    columns = np.stack([value, *ends(0.025), np.sqrt(variance)], axis=1)
+    by_class = np.full((n_classes, 4), np.nan)
+    by_class[there] = columns[1:]
     low, high = ends(0.025 / n_classes)[:, 1:]
-    return Comparison(bac, tuple(by_class), tuple(((low > 0) | (high < 0)).tolist()))
+    marked = np.zeros(n_classes, bool)
+    marked[there] = (low > 0) | (high < 0)
+    recalls = tuple(Estimate(*row) for row in by_class.tolist())
+    return Comparison(Estimate(*columns[0].tolist()), recalls, tuple(marked.tolist()))
 
 
 def with_mean(by_class: np.ndarray) -> np.ndarray:

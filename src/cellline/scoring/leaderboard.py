@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellline.errors import UserError
-from cellline.scoring.metrics import Estimate, bac_of_recalls, balanced_accuracy, estimate
+from cellline.scoring.metrics import Estimate, bac_of_recalls, estimate
 
 # A common share; a competition's leaderboard page states its own.
 PUBLIC_SHARE = 0.3
@@ -32,14 +32,15 @@ def simulate_leaderboard(
     labels: np.ndarray,
     predicted: np.ndarray,
     group: np.ndarray,
-    n_test: int,
+    rate: np.ndarray,
     public_share: float = PUBLIC_SHARE,
 ) -> Leaderboard:
-    """Score runs on test sets of about `n_test` samples, drawn by groups from out-of-fold samples.
+    """Score runs on test sets that are drawn by groups from out-of-fold samples.
 
-    `labels` and `group` are [n], `predicted` [run, n]. A test set has as many groups, thinned at
-    random to its size, and its samples are split at random. What the out-of-fold score itself
-    doesn't know is included: each test set is drawn from a bootstrap draw of the groups. Raises
+    `labels` and `group` are [n], `predicted` [run, n]; `rate` [n] is how often a sample is in a
+    test set on average. A test set has as many groups, thinned at random to these rates, and its
+    samples are split at random. What the out-of-fold score itself doesn't know is included: each
+    test set is drawn from a bootstrap draw of the groups. Raises
     UserError unless `public_share` is between 0 and 1.
     """
     if not 0 < public_share < 1:
@@ -52,8 +53,8 @@ def simulate_leaderboard(
     _, number = np.unique(group, return_inverse=True)
     n_groups = int(number.max()) + 1
     generator = np.random.default_rng(0)
-    copies = -(-n_test // len(labels))
-    kept = n_test / len(labels) / copies
+    copies = int(np.ceil(rate.max()))
+    kept = rate / copies
     draws = np.empty((DRAWS, 2, len(predicted)))
     for start in range(0, DRAWS, BLOCK):
         even = np.full(n_groups, 1 / n_groups)
@@ -68,8 +69,8 @@ def simulate_leaderboard(
             draws[start : start + BLOCK, part] = bac_of_recalls(recalls)
     public, private = (
         tuple(
-            estimate(balanced_accuracy(labels, own), of)
-            for own, of in zip(predicted, part.T, strict=True)
+            estimate(bac_of_recalls(rate @ of_run / (rate @ is_class)), of)
+            for of_run, of in zip(right, part.T, strict=True)
         )
         for part in np.moveaxis(draws, 1, 0)
     )

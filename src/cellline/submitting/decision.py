@@ -18,7 +18,7 @@ from cellline.audit.copies import connect
 from cellline.audit.findings import read_findings
 from cellline.runs.folds import Folds
 from cellline.runs.predictions import OutOfFold, common_samples
-from cellline.scoring.metrics import Bootstrap, Estimate, score_bac
+from cellline.scoring.metrics import Bootstrap, Estimate, bac_of_recalls, score_bac
 from cellline.submitting.blend import blend, select_runs
 from cellline.submitting.calibration import Correction, Decided, fit_correction
 from cellline.submitting.pooling import count_members, count_pooled, match_test, pool, thin
@@ -48,8 +48,19 @@ class HeldOut:
     """[n], see `thin`: the unit that pooling decides together"""
     members: np.ndarray
     """int64 [n]: training samples in the sample's group, itself included"""
+    alone: np.ndarray
+    """bool [n]: samples without relatives, in the test set as well"""
     weight: np.ndarray
     """float64 [n], see `match_test`: what a sample counts where the score is for the test set"""
+
+    n_test: int
+    """Number of test samples."""
+
+    @property
+    def rate(self) -> np.ndarray:
+        """How often, float64 [n], each sample is in a test set like the real one."""
+        rate: np.ndarray = self.weight * self.n_test / self.weight.sum()
+        return rate
 
     def at(self, rows: np.ndarray) -> "HeldOut":
         """The predictions of some rows."""
@@ -60,7 +71,9 @@ class HeldOut:
             group=self.group[rows],
             picture=self.picture[rows],
             members=self.members[rows],
+            alone=self.alone[rows],
             weight=self.weight[rows],
+            n_test=self.n_test,
         )
 
 
@@ -68,27 +81,30 @@ def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
     """Several runs' out-of-fold predictions for the samples that every run has predicted."""
     first, *others = common_samples(runs)
     folds = first.folds
-    picture = thin(folds.group, len(folds.competition.test_ids))
+    group = connect_pictures(folds)
+    n = len(folds.fold)
+    picture = thin(folds.group, len(folds.competition.test_ids))[first.rows]
+    weight = match_test(picture, group[n:])
     # Pictures that labels contradict would be decided together, and wrongly.
-    if count_pooled(picture) and not read_findings(folds.record).trusted:
-        picture = np.arange(len(picture))
-    of_test = find_test_pictures(folds)
+    if count_pooled(picture) and not read_findings(folds.record).trust.trusted:
+        picture = first.rows
     return HeldOut(
         prob=np.stack([first.prob, *(run.prob for run in others)]),
         labels=first.labels,
         fold=first.fold,
         group=first.group,
-        picture=picture[first.rows],
+        picture=picture,
         members=count_members(folds.group)[first.rows],
-        weight=match_test(picture, of_test)[first.rows],
+        alone=(count_members(group) == 1)[first.rows],
+        weight=weight,
+        n_test=len(group) - n,
     )
 
 
-def find_test_pictures(folds: Folds) -> np.ndarray:
-    """The picture, int64 [m], of each test sample: those that the audit's pairs connect."""
-    n, n_test = len(folds.fold), len(folds.competition.test_ids)
+def connect_pictures(folds: Folds) -> np.ndarray:
+    """The picture, int64 [n + m], of each training and test sample: what the pairs connect."""
     edges = np.concatenate([folds.pairs.copies, folds.pairs.overlaps])
-    pictures: np.ndarray = connect(n + n_test, edges)[n:]
+    pictures: np.ndarray = connect(len(folds.fold) + len(folds.competition.test_ids), edges)
     return pictures
 
 
@@ -204,8 +220,7 @@ def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap)
 
     def gain(sums: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            recalls = sums[:, 1:] / sums[:, :1]
-        before, after = np.nanmean(recalls, axis=2).T
+            before, after = bac_of_recalls(sums[:, 1:] / sums[:, :1]).T
         difference: np.ndarray = after - before
         return difference
 
@@ -221,7 +236,7 @@ class Scored:
     by_picture: Estimate
     """For pictures: each group counts once, however many samples it has."""
     lone: Estimate | None
-    """For samples that share their picture with no other; None if there are none."""
+    """For samples that share their picture with no other; None if a class has none."""
 
 
 def score_decided(samples: HeldOut, predicted: np.ndarray) -> Scored:
@@ -231,8 +246,8 @@ def score_decided(samples: HeldOut, predicted: np.ndarray) -> Scored:
     def bac(weight: np.ndarray) -> Estimate:
         return score_bac(samples.labels, predicted, samples.group, n_classes, weight)
 
-    lone = (samples.members == 1).astype(float)
-    of_lone = bac(lone) if lone.any() else None
+    has_all = np.isin(samples.labels, samples.labels[samples.alone]).all()
+    of_lone = bac(samples.alone.astype(float)) if has_all else None
     return Scored(bac(samples.weight), bac(1 / samples.members), of_lone)
 
 
@@ -251,6 +266,8 @@ class Expected:
     """For each run by itself, decided like `scored`, as `Scored.like_test`."""
     predicted: np.ndarray
     """int64 [n]: the decisions that `scored` is about."""
+    rate: np.ndarray
+    """float64 [n]: how often each sample is in a test set like this one."""
 
     @property
     def scored(self) -> Scored:
@@ -277,4 +294,5 @@ def expect(samples: HeldOut) -> Expected:
         score_decided(samples, plain.predicted),
         tuple(scored.like_test for scored in single),
         predicted,
+        samples.rate,
     )

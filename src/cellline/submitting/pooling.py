@@ -42,13 +42,14 @@ def match_test(picture: np.ndarray, of_test: np.ndarray) -> np.ndarray:
 
     Crops of a picture that has many may be easier or harder, pooled or not, so pictures of 1, 2,
     3 to 4, 5 to 8 samples and so on get the share that they have in the test set. A size that no
-    sample here has counts as the next smaller one, or else the smallest.
+    sample here has counts as the next smaller one, or else the smallest. Every sample keeps a
+    twentieth of its weight, so that no class or fold is without any.
     """
     own, wanted = (np.ceil(np.log2(count_members(of))) for of in (picture, of_test))
     there, kind, count = np.unique(own, return_inverse=True, return_counts=True)
     nearest = np.maximum(np.searchsorted(there, wanted, side="right") - 1, 0)
     share = np.bincount(nearest, minlength=len(there)) / len(of_test)
-    return np.asarray((share * len(picture) / count)[kind])
+    return np.asarray(0.95 * (share * len(picture) / count)[kind] + 0.05)
 
 
 def pool(prob: np.ndarray, picture: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from cellline.host.progress import say
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, open_runs
 from cellline.submitting.decision import (
+    connect_pictures,
     expect,
-    find_test_pictures,
     fit_rule,
     hold_out,
     plain_rule,
@@ -59,7 +59,7 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
         oof = record_expected(expected, len(samples.labels))
         lines = describe_members(expected, named)
         if rule.pooled:
-            picture = find_test_pictures(folds)
+            picture = connect_pictures(folds)[len(folds.fold) :]
             lines += describe_pooling(samples, picture)
         lines += describe_expected(expected, samples, folds)
         lines += describe_choice(config.folders.oof_dir, folds, len(runs))

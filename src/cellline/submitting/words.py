@@ -16,7 +16,7 @@ from cellline.submitting.decision import (
     HeldOut,
     PartTrial,
     Rule,
-    find_test_pictures,
+    connect_pictures,
 )
 from cellline.submitting.pooling import count_members, count_pooled
 
@@ -49,7 +49,7 @@ def explain(trial: PartTrial) -> str:
     chosen = "; this gain decided its use, so it is a little too high" if trial.used else ""
     return (
         f"{used}: on folds that it was not fitted on, it changes BAC by {points(trial.gain)} "
-        f"points, {than} than two standard errors of {100 * trial.gain.error:.2f}{chosen}"
+        f"points, {than} than two standard errors (2 x {100 * trial.gain.error:.2f}){chosen}"
     )
 
 
@@ -76,23 +76,24 @@ def describe_expected(expected: Expected, samples: HeldOut, folds: Folds) -> lis
     """Lines on the expected scores from out-of-fold samples; that of this test set first."""
     scored, n_train = expected.scored, len(folds.fold)
     what = "" if expected.of_rule else ", nothing pooled or corrected (judging that takes 3 folds)"
+    of_test = connect_pictures(folds)[n_train:]
+    # The first row of a group with a training sample is one.
+    related = int(np.sum(of_test < n_train))
+    where = "test samples that are not related to training samples" if related else "this test set"
     lines = [
-        f"expect BAC {with_interval(scored.like_test)} on this test set: OOF, "
+        f"expect BAC {with_interval(scored.like_test)} on {where}: OOF, "
         f"{len(samples.labels)} of {n_train} training samples{what}"
     ]
     if (samples.members > 1).any():
-        lone = with_interval(scored.lone) if scored.lone else "there are none"
+        lone = with_interval(scored.lone) if scored.lone else "some class has none"
         lines.append(
-            "  in it, samples share pictures as often as in the test set; each picture counted "
+            "  weighted so that pictures are as large as in the test set; each picture counted "
             f"once: {with_interval(scored.by_picture)}; samples that are alone in theirs: {lone}"
         )
-    of_test = find_test_pictures(folds)
-    # The first row of a group with a training sample is one.
-    related = int(np.sum(of_test < n_train))
     if related:
         lines.append(
-            f"  expect more on the {related} of {len(of_test)} test samples that are related to "
-            "training samples: no network was scored on such"
+            f"  expect more on the {related} of {len(of_test)} that are related: no network was "
+            "scored on such"
         )
     return lines
 
@@ -119,8 +120,14 @@ def describe_members(expected: Expected, runs: Sequence[str]) -> list[str]:
     single = dict(zip(runs, expected.single, strict=True))
     lines = [f"{run} alone: {with_interval(score)}" for run, score in single.items()]
     best = max(single, key=lambda run: single[run].value)
-    if single[best].value > expected.scored.like_test.value:
-        lines.append(Caution(f"{best} alone scores more than this blend: submit it by itself"))
+    gain = single[best].value - expected.scored.like_test.value
+    if gain > 0:
+        lines.append(
+            Caution(
+                f"{best} alone scores {100 * gain:.1f} points more than this blend, though the "
+                f"best of {len(runs)} is a little flattered: consider submitting it by itself"
+            )
+        )
     return lines
 
 
