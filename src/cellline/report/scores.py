@@ -80,7 +80,9 @@ def show_kinds(expected: Expected) -> Table:
         "Samples that show one picture, such as overlapping crops, are often easier. In the first "
         "row pictures of each size are as frequent as in the test set; the last two say more about "
         "new pictures. No sample here is related to one that its network was trained on, as far "
-        "as the audit found. As decided: by the rule of a submission of this run alone.",
+        "as the audit found."
+        + " As decided: by the rule of a submission of this run alone."
+        * (len(columns) > 1),
         ("BAC", *columns),
         [
             (name, *(with_interval(of) if of else "none" for of in found))
