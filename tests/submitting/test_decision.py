@@ -42,7 +42,9 @@ def draw(
     powers = np.exp(logits)
     prob = (powers / powers.sum(axis=2, keepdims=True)).astype(np.float32)
     members, alone, weight = np.full(n, 2), rows < 0, np.ones(n)
-    return HeldOut(prob, labels, group % 3, group, rows, members, alone, weight, n_test=30)
+    return HeldOut(
+        prob, labels, group % 3, group, rows, members, alone, weight, of_test=np.arange(30)
+    )
 
 
 def trials(samples: HeldOut) -> dict[Part, PartTrial]:

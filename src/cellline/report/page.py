@@ -42,7 +42,7 @@ def write_report(
     page = compose(run, expected, study, public_share)
     with one_writer(run.folder, "writing the report", wait=10):
         write_bytes(path, page.encode())
-    for line in describe_expected(expected, samples, run.folds):
+    for line in describe_expected(expected, samples, len(run.folds.fold)):
         say(line)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
     return path

@@ -92,6 +92,12 @@ class Bootstrap:
         value = statistic(values.sum(axis=0, keepdims=True))[0]
         return estimate(value, statistic(self.sums(values)))
 
+    def mean(self, values: np.ndarray) -> Estimate:
+        """The mean of values [n]."""
+        # Draws of groups differ in their number of samples.
+        counted = np.stack([values, np.ones(len(values))], axis=1)
+        return self.estimate(lambda sums: sums[:, 0] / sums[:, 1], counted)
+
 
 def tally(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
     """Each sample's class, its class if it is right, and its predicted class, bool [n, 3, class].
@@ -265,17 +271,12 @@ def score(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Scores:
     cells = tally(labels, predicted, prob.shape[1])
     whole, draws = cells.sum(axis=0), bootstrap.sums(cells)
 
-    def mean(values: np.ndarray) -> Estimate:
-        # Draws of groups differ in their number of samples.
-        counted = np.stack([values, np.ones(len(values))], axis=1)
-        return bootstrap.estimate(lambda sums: sums[:, 0] / sums[:, 1], counted)
-
     by_class = score_recalls(labels, predicted, bootstrap.group, prob.shape[1])
     return Scores(
         mean_recall(by_class),
-        mean(predicted == labels),
+        bootstrap.mean(predicted == labels),
         estimate(macro_f1_of(whole), macro_f1_of(draws)),
-        mean(surprise(labels, prob)),
+        bootstrap.mean(surprise(labels, prob)),
         by_class,
     )
 

@@ -53,13 +53,14 @@ class HeldOut:
     weight: np.ndarray
     """float64 [n], see `match_test`: what a sample counts where the score is for the test set"""
 
-    n_test: int
-    """Number of test samples."""
+    of_test: np.ndarray
+    """int64 [m]: the picture of each test sample; below the number of training samples if it has
+    one of them, see `connect_pictures`"""
 
     @property
     def rate(self) -> np.ndarray:
         """How often, float64 [n], each sample is in a test set like the real one."""
-        rate: np.ndarray = self.weight * self.n_test / self.weight.sum()
+        rate: np.ndarray = self.weight * len(self.of_test) / self.weight.sum()
         return rate
 
     def at(self, rows: np.ndarray) -> "HeldOut":
@@ -73,7 +74,7 @@ class HeldOut:
             members=self.members[rows],
             alone=self.alone[rows],
             weight=self.weight[rows],
-            n_test=self.n_test,
+            of_test=self.of_test,
         )
 
 
@@ -97,7 +98,7 @@ def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
         members=count_members(folds.group)[first.rows],
         alone=(count_members(group) == 1)[first.rows],
         weight=weight,
-        n_test=len(group) - n,
+        of_test=group[n:],
     )
 
 

@@ -12,13 +12,7 @@ from cellline.host.device import choose_device
 from cellline.host.progress import say
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, open_runs
-from cellline.submitting.decision import (
-    connect_pictures,
-    expect,
-    fit_rule,
-    hold_out,
-    plain_rule,
-)
+from cellline.submitting.decision import expect, fit_rule, hold_out, plain_rule
 from cellline.submitting.inference import predict_run
 from cellline.submitting.pooling import count_pooled
 from cellline.submitting.submission import (
@@ -59,9 +53,9 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
         oof = record_expected(expected, len(samples.labels))
         lines = describe_members(expected, named)
         if rule.pooled:
-            picture = connect_pictures(folds)[len(folds.fold) :]
-            lines += describe_pooling(samples, picture)
-        lines += describe_expected(expected, samples, folds)
+            picture = samples.of_test
+            lines += describe_pooling(samples)
+        lines += describe_expected(expected, samples, len(folds.fold))
         lines += describe_choice(config.folders.oof_dir, folds, len(runs))
     else:
         rule, oof = plain_rule(len(runs)), None

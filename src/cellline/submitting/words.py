@@ -9,14 +9,12 @@ import numpy as np
 from cellline.data.competition import Competition
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
-from cellline.runs.folds import Folds
 from cellline.scoring.metrics import percent, points, with_interval
 from cellline.submitting.decision import (
     Expected,
     HeldOut,
     PartTrial,
     Rule,
-    connect_pictures,
 )
 from cellline.submitting.pooling import count_members, count_pooled
 
@@ -72,11 +70,10 @@ def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
     return lines
 
 
-def describe_expected(expected: Expected, samples: HeldOut, folds: Folds) -> list[str]:
-    """Lines on the expected scores from out-of-fold samples; that of this test set first."""
-    scored, n_train = expected.scored, len(folds.fold)
+def describe_expected(expected: Expected, samples: HeldOut, n_train: int) -> list[str]:
+    """Lines on the scores that out-of-fold samples, of `n_train`, promise; the test set's first."""
+    scored, of_test = expected.scored, samples.of_test
     what = "" if expected.of_rule else ", nothing pooled or corrected (judging that takes 3 folds)"
-    of_test = connect_pictures(folds)[n_train:]
     # The first row of a group with a training sample is one.
     related = int(np.sum(of_test < n_train))
     where = "test samples that are not related to training samples" if related else "this test set"
@@ -98,12 +95,12 @@ def describe_expected(expected: Expected, samples: HeldOut, folds: Folds) -> lis
     return lines
 
 
-def describe_pooling(samples: HeldOut, of_test: np.ndarray) -> list[str]:
-    """How many test samples share a picture [m], and a Caution if fewer do than are scored so."""
-    n_pooled = count_pooled(of_test)
+def describe_pooling(samples: HeldOut) -> list[str]:
+    """How many test samples share a picture, and a Caution if fewer do than are scored so."""
+    n_pooled, n_test = count_pooled(samples.of_test), len(samples.of_test)
     scored = samples.weight @ (count_members(samples.picture) > 1) / samples.weight.sum()
-    lines = [f"{n_pooled} of {len(of_test)} test samples are pooled with others of their picture"]
-    if n_pooled / len(of_test) < scored - 0.01:
+    lines = [f"{n_pooled} of {n_test} test samples are pooled with others of their picture"]
+    if n_pooled / n_test < scored - 0.01:
         lines.append(
             Caution(
                 f"{percent(scored)} are in the score below: too few training samples are alone in "
