@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.config import DEFAULT_LR, Training
+from cellline.config import DEFAULT_LR, Reading, Training
 from cellline.data.competition import Competition
 from cellline.host.device import Device
 from cellline.runs.folds import NO_PAIRS, Folds
@@ -59,8 +59,10 @@ class Case:
         images = noise + (20 * labels).astype(np.uint8)[:, None, None, None]
         ids = np.arange(n)
         competition = Competition(
-            id_column="file_id",
-            label_column="cell_line",
+            reading=Reading(id_column="file_id", label_column="cell_line"),
+            metric="balanced_accuracy",
+            output="label",
+            template_columns=("file_id", "cell_line"),
             classes=tuple(f"class {index}" for index in range(N_CLASSES)),
             channels=("blue", "red", "yellow"),
             train_ids=ids,

@@ -1,12 +1,12 @@
 """make folds: check the input, decode it once, find copies, deal samples into folds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cellline.audit.dealing import Plan, make_folds
 from cellline.audit.groups import OverlapMode
 from cellline.audit.words import describe_dealt
 from cellline.cli import make_command, run_verb
-from cellline.config import Config
+from cellline.config import Config, Reading
 from cellline.host.progress import say
 
 
@@ -16,15 +16,15 @@ class FoldsConfig(Config):
 
     folds: int = Plan.n_folds
     """Number of folds (K)."""
-    channels: tuple[str, ...] = Plan.channels
-    """Endings of the image files' names, in the network's order; "" for <id>.png."""
+    reading: Reading = field(default_factory=Reading)
     overlaps: OverlapMode = Plan.overlaps
     """auto: keep overlapping crops in one fold, unless labels refute them; off: only copies."""
 
 
 def main(config: FoldsConfig) -> None:
     """Check the input, decode it once, find copies, and deal the samples into folds."""
-    plan = Plan(config.channels, config.folds, config.training.seed, config.overlaps)
+    training = config.training
+    plan = Plan(config.reading, config.folds, training.seed, config.overlaps, training.image_size)
     for line in describe_dealt(make_folds(config.folders, plan)):
         say(line)
     say(f"next, train every fold:\n  {make_command('train', config)}")

@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 from postgres import Server, postgresql_server
 
-from cellline.config import Augmentation, Machine, Training
+from cellline.config import Augmentation, Machine, Reading, Training
 from cellline.data.competition import Competition
 from cellline.demo.drawing import Drawing, draw_competition
 from cellline.host.device import Device, choose_device
@@ -64,8 +64,10 @@ def competition() -> Competition:
         return (noise + 60 * kinds[:, None, None, None]).astype(np.uint8)
 
     return Competition(
-        id_column="file_id",
-        label_column="cell_line",
+        reading=Reading(id_column="file_id", label_column="cell_line"),
+        metric="balanced_accuracy",
+        output="label",
+        template_columns=("file_id", "cell_line"),
         classes=CLASSES,
         channels=("blue", "red", "yellow"),
         train_ids=np.arange(1, 49) * 3,

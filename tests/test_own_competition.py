@@ -18,7 +18,7 @@ from test_pipeline import ROOT, make, read
 
 from cellline.audit.dealing import Plan, make_folds
 from cellline.audit.words import describe_dealt
-from cellline.config import Config, Folders
+from cellline.config import Config, Folders, Reading
 from cellline.data.competition import load_competition
 from cellline.report.comparing import compare_runs
 from cellline.runs.folds import read_folds_record
@@ -165,7 +165,9 @@ def test_colour_pictures_are_split_as_the_page_says() -> None:
     run_snippet(SPLIT_COLOURS)
     Path("input/y_train.csv").write_text("id,kind\nleaf.0,a\nleaf.1,b\n")
     Path("input/sample_submission.csv").write_text("id,kind\nleaf.2,a\nleaf.3,a\n")
-    loaded = load_competition(Path("input"), Path("cache"), ("red", "green", "blue"))
+    loaded = load_competition(
+        Path("input"), Path("cache"), Reading(channels=("red", "green", "blue"))
+    )
     images = np.concatenate([loaded.train_images, loaded.test_images])
     assert images.shape == (4, 3, 9, 12)
     np.testing.assert_allclose(images.mean(axis=(2, 3)), colours, atol=3)

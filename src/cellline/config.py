@@ -16,6 +16,57 @@ DEFAULT_LR = 1e-3
 DEFAULT_BATCH_SIZE = 64
 
 
+MetricName = Literal[
+    "balanced_accuracy",
+    "accuracy",
+    "macro_f1",
+    "log_loss",
+    "roc_auc",
+    "quadratic_kappa",
+    "map5",
+]
+Output = Literal["label", "probability", "probabilities", "top5"]
+Resize = Literal["squash", "crop", "pad"]
+Symmetry = Literal["d4", "flips", "mirror", "none"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the input folder is read. What is not set is worked out from the files.
+
+    `oof/folds.json` records the result, so that later verbs need none of these settings.
+    """
+
+    labels: str | None = None
+    """Table of the training labels, or the folder that has a folder for each class."""
+    id_column: str | None = None
+    """Column of the ids or file names in the table of labels."""
+    label_column: str | None = None
+    """Column of the labels."""
+    train_images: str | None = None
+    """Folder or archive with the training images."""
+    test_images: str | None = None
+    """Folder or archive with the test images."""
+    template: str | None = None
+    """Table to fill in; it names the test samples and the columns of the submission."""
+    channels: tuple[str, ...] = ()
+    """Endings of the image files' names, in the network's order; "" for one file a sample."""
+    resize: Resize = "squash"
+    """Images of several sizes are stored as squares: squash keeps all of the image, crop the shape
+    of its middle, pad both, with a black border."""
+    metric: MetricName | None = None
+    """The competition's metric."""
+    output: Output | None = None
+    """Content of the submission: a label, the probability of one class or of each, or five labels,
+    likeliest first."""
+    positive: str | None = None
+    """The class whose probability is submitted, if only one is."""
+    group_column: tuple[str, ...] = ()
+    """Columns whose equal values, such as a patient's, keep samples in one fold."""
+    folds_column: str | None = None
+    """Column of folds that were dealt elsewhere."""
+
+
 @dataclass(frozen=True)
 class Folders:
     """The folders that are read and written."""
@@ -77,6 +128,12 @@ class Training:
     """Share of the steps with a linear rise of the learning rate; a cosine to zero follows."""
     averaging: float = 0.1
     """Length of the moving average of the weights, as a share of all steps."""
+    class_weights: Literal["auto", "balanced", "none"] = "auto"
+    """balanced: every class counts as much in the loss; auto: as the metric wants."""
+    symmetry: Symmetry = "d4"
+    """Views in which an image is as likely as it is: flips and quarter turns (d4), flips, mirror
+    (left and right), or none. Right for microscopes and telescopes: d4; for most photographs:
+    mirror; for text, digits and X-rays: none."""
     seed: int = 0
     """Seed of the folds and of everything random in training."""
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -162,7 +162,7 @@ def test_a_full_disk_is_an_error_that_names_the_folder() -> None:
 @pytest.mark.skipif(not SMALL.is_dir(), reason="needs the real samples in shared/")
 def test_real_pairs_agree_in_their_labels() -> None:
     """The search ignores labels, and two samples agree by chance in one of seven cases."""
-    competition = load_competition(SMALL, Path("cache"), ("blue", "red", "yellow"))
+    competition = load_competition(SMALL, Path("cache"))
     copies = find_copies(competition.train_images)
     assert len(copies.exact) > 10
     assert len(copies.overlaps) > 10

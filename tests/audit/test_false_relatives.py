@@ -15,7 +15,7 @@ from cellline.audit.findings import read_findings
 from cellline.audit.groups import choose_overlaps
 from cellline.audit.splitting import check_groups, deal_folds, find_missing
 from cellline.audit.words import describe_dealt
-from cellline.config import Folders
+from cellline.config import Folders, Reading
 from cellline.errors import Caution
 from cellline.runs.folds import Folds
 
@@ -167,7 +167,7 @@ def deal(drawn: Drawn, overlaps: str = "auto") -> Folds:
     for name, rows in tables.items():
         with Path(f"input/{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("id", "kind"), *rows])
-    return make_folds(Folders(), Plan(("",), n_folds=5, overlaps=overlaps))  # type: ignore[arg-type]
+    return make_folds(Folders(), Plan(Reading(channels=("",)), n_folds=5, overlaps=overlaps))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_input import CHANNELS, Input, make_input, png, refusal
 
+from cellline.config import Reading
 from cellline.data import competition
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
@@ -69,14 +70,14 @@ def test_zero_padding_means_nothing(given: Input, tmp_path: Path, cache_dir: Pat
 
 def test_other_channels(tmp_path: Path, cache_dir: Path) -> None:
     given = make_input(tmp_path / "input", ("er", "nucleus_2"))
-    loaded = load_competition(given.write(), cache_dir, ("er", "nucleus_2"))
+    loaded = load_competition(given.write(), cache_dir, Reading(channels=("er", "nucleus_2")))
     assert loaded.channels == ("er", "nucleus_2")
     np.testing.assert_array_equal(loaded.test_images[0], given.pixels[5])
 
 
 def test_channel_order_is_the_arrays(given: Input, cache_dir: Path) -> None:
     one = load_competition(given.write(), cache_dir)
-    two = load_competition(given.folder, cache_dir, ("yellow", "red", "blue"))
+    two = load_competition(given.folder, cache_dir, Reading(channels=("yellow", "red", "blue")))
     np.testing.assert_array_equal(one.train_images[:, ::-1], two.train_images)
     assert one.digest != two.digest
 
@@ -285,7 +286,7 @@ def test_links_are_not_followed(given: Input, cache_dir: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("channels", [(), ("red", "red")])
+@pytest.mark.parametrize("channels", [("red", "red")])
 def test_channels_must_differ(given: Input, cache_dir: Path, channels: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="--channels"):
-        load_competition(given.write(), cache_dir, channels)
+        load_competition(given.write(), cache_dir, Reading(channels=channels))

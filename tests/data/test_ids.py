@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from test_competition import assert_same
 from tiny_input import Input, make_input, png, refusal, table
 
+from cellline.config import Reading
 from cellline.data.competition import load_competition
 from cellline.data.ids import LONGEST_ID, find_rows, number_samples, parse_text
 from cellline.data.images import ImageNames
@@ -42,7 +43,7 @@ def named(tmp_path: Path) -> Input:
 
 
 def test_text_ids(named: Input, cache_dir: Path) -> None:
-    loaded = load_competition(named.write(), cache_dir, CHANNELS)
+    loaded = load_competition(named.write(), cache_dir, Reading(channels=CHANNELS))
     assert loaded.train_ids.tolist() == sorted(LABELS)
     assert [loaded.classes[k] for k in loaded.labels] == [LABELS[i] for i in sorted(LABELS)]
     assert loaded.test_ids.tolist() == sorted(TEST_IDS)
@@ -54,7 +55,7 @@ def test_text_ids(named: Input, cache_dir: Path) -> None:
         assert ids.dtype.kind == "U"
         np.testing.assert_array_equal(images, np.stack([named.pixels[i] for i in ids.tolist()]))
     # A second start reads them from the cache.
-    assert_same(load_competition(named.folder, cache_dir, CHANNELS), loaded)
+    assert_same(load_competition(named.folder, cache_dir, Reading(channels=CHANNELS)), loaded)
 
 
 def test_one_id_in_the_template_makes_all_of_them_text(given: Input, cache_dir: Path) -> None:
@@ -74,12 +75,12 @@ def test_composed_and_decomposed_letters_are_one(named: Input, cache_dir: Path) 
     apart = {unicodedata.normalize("NFD", name): data for name, data in images.items()}
     assert apart.keys() != images.keys()
     named.images["train"] = apart
-    loaded = load_competition(named.write(".tar"), cache_dir, CHANNELS)
+    loaded = load_competition(named.write(".tar"), cache_dir, Reading(channels=CHANNELS))
     assert loaded.train_ids.tolist() == sorted(LABELS)
     twice = unicodedata.normalize("NFD", "Zürich_細胞")
     named.y_train += table([(twice, "RT4")]).partition(b"\n")[2]
     with pytest.raises(UserError, match="1 id duplicate: Zürich_細胞"):
-        load_competition(named.write(".tar"), cache_dir, CHANNELS)
+        load_competition(named.write(".tar"), cache_dir, Reading(channels=CHANNELS))
 
 
 def test_files_that_belong_to_no_text_id(named: Input, cache_dir: Path) -> None:
@@ -96,11 +97,11 @@ def test_images_without_a_channel_in_their_names(tmp_path: Path, cache_dir: Path
     given = make_input(tmp_path / "input", ("x",), LABELS, TEST_IDS)
     for split, images in given.images.items():
         given.images[split] = {name.replace("_x.png", ".png"): d for name, d in images.items()}
-    loaded = load_competition(given.write(".tar"), cache_dir, ("",))
+    loaded = load_competition(given.write(".tar"), cache_dir, Reading(channels=("",)))
     pixels = np.stack([given.pixels[i] for i in loaded.train_ids.tolist()])
     np.testing.assert_array_equal(loaded.train_images, pixels)
     with pytest.raises(UserError, match=r'set --channels \(--channels "" for files <id>\.png\)'):
-        load_competition(given.folder, cache_dir, ("x",))
+        load_competition(given.folder, cache_dir, Reading(channels=("x",)))
 
 
 def test_the_longest_channel_that_fits_is_meant() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cellline.config import Reading
 from cellline.data.competition import load_competition
 from cellline.errors import UserError
 
@@ -115,7 +116,7 @@ def refusal(folder: Path, cache_dir: Path, channels: Sequence[str] = CHANNELS) -
     """Load what must be refused; return the message's lines, having seen that nothing is left."""
     before = listing(folder)
     with pytest.raises(UserError) as raised:
-        load_competition(folder, cache_dir, channels)
+        load_competition(folder, cache_dir, Reading(channels=channels))
     assert listing(folder) == before
     assert set(cache_dir.glob("*")) <= {cache_dir / ".lock"}
     lines = str(raised.value).splitlines()

@@ -43,7 +43,7 @@ def test_layout_is_the_competitions(folder: Path) -> None:
 
 
 def test_planted_copies_and_overlaps_are_what_the_audit_finds(folder: Path) -> None:
-    competition = load_competition(folder, Path("cache"), ("blue", "red", "yellow"))
+    competition = load_competition(folder, Path("cache"))
     audit = audit_copies(competition, Path(), n_folds=5)
     plan = plan_samples(DRAWING)
     fields = np.array([sample.field for sample in plan.values()])

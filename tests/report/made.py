@@ -9,7 +9,7 @@ from cellline.audit.findings import Findings
 from cellline.audit.groups import Agreement, Counts, Trust
 from cellline.audit.reference import Leak, Reference
 from cellline.audit.shift import Shift
-from cellline.config import Config, Training
+from cellline.config import Config, Reading, Training
 from cellline.data.competition import Competition
 from cellline.runs.folds import NO_PAIRS, Folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
@@ -30,8 +30,10 @@ def make_folds(
     images = generator.integers(0, 256, (samples, *shape), dtype=np.uint8)
     images[1::2] = images[::2]
     competition = Competition(
-        id_column="id",
-        label_column="kind",
+        reading=Reading(id_column="id", label_column="kind"),
+        metric="balanced_accuracy",
+        output="label",
+        template_columns=("id", "kind"),
         classes=tuple(classes),
         channels=tuple(f"channel {k}" for k in range(shape[0])),
         train_ids=row + 1,

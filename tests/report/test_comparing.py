@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellline.config import Config, Folders, Training
+from cellline.config import Config, Folders, Reading, Training
 from cellline.data.competition import load_competition
 from cellline.errors import Caution, UserError
 from cellline.host.files import write_json
@@ -22,7 +22,7 @@ def config(drawn: Path, training: Training) -> Config:
     """The drawn competition, ten samples a class, dealt into three folds."""
     folders = Folders(drawn, cache_dir=drawn.parent / "cache")
     channels = ("blue", "red", "yellow")
-    competition = load_competition(folders.input_dir, folders.cache_dir, channels)
+    competition = load_competition(folders.input_dir, folders.cache_dir, Reading(channels=channels))
     fold = np.empty(90, dtype=np.int64)
     fold[np.argsort(competition.labels, kind="stable")] = np.arange(90) % 3
     record = {

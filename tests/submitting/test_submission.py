@@ -13,6 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from odd_labels import LABELS
 
+from cellline.config import Reading
 from cellline.data.competition import Competition
 from cellline.data.ids import parse_number, parse_text
 from cellline.errors import UserError
@@ -30,8 +31,10 @@ LABEL = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
 def of_test(ids: np.ndarray, template: Sequence[str], classes: Sequence[str]) -> Competition:
     """A competition with these test samples."""
     return Competition(
-        id_column="well",
-        label_column="state",
+        reading=Reading(id_column="well", label_column="state"),
+        metric="balanced_accuracy",
+        output="label",
+        template_columns=("well", "state"),
         classes=tuple(classes),
         channels=("gray",),
         train_ids=np.array(["x"]),
@@ -48,7 +51,7 @@ def of_test(ids: np.ndarray, template: Sequence[str], classes: Sequence[str]) ->
 
 def test_ids_order_and_header_are_the_templates(competition: Competition) -> None:
     predicted = np.arange(9) % 3
-    data = render_submission(replace(competition, label_column="line"), predicted)
+    data = render_submission(replace(competition, template_columns=("file_id", "line")), predicted)
     rows = data.decode().splitlines()
     assert rows[0] == "file_id,line"
     assert [row.split(",")[0] for row in rows[1:]] == list(competition.template)

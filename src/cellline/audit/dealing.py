@@ -1,6 +1,6 @@
 """Dealing folds: from the input folder to audited folds on disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cellline.audit.findings import Findings
 from cellline.audit.groups import OverlapMode, audit_copies
@@ -10,7 +10,7 @@ from cellline.audit.shift import measure_shift
 from cellline.audit.splitting import check_groups, deal_folds
 from cellline.audit.statistics import Part, measure_statistics, name_statistics
 from cellline.audit.words import describe_input
-from cellline.config import Folders
+from cellline.config import Folders, Reading
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.host.locking import one_writer
@@ -25,6 +25,7 @@ from cellline.runs.folds import (
     find_dependents,
     read_folds,
     read_folds_record,
+    record_reading,
     would_change,
     write_folds,
 )
@@ -34,12 +35,13 @@ from cellline.runs.folds import (
 class Plan:
     """Settings that, with the input, determine the folds."""
 
-    channels: tuple[str, ...] = ("blue", "red", "yellow")
-    """Endings of the image files' names, in the network's order; "" for <id>.png."""
+    reading: Reading = field(default_factory=Reading)
     n_folds: int = 5
     seed: int = 0
     overlaps: OverlapMode = "auto"
     """auto: overlaps make groups as well, unless labels refute them; off: only exact copies do."""
+    image_size: int | None = None
+    """Side in pixels that training will see, see `Training.image_size`."""
 
 
 def make_folds(folders: Folders, plan: Plan) -> Folds:
@@ -49,7 +51,9 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
     """
     if plan.n_folds < 2:
         raise UserError(f"--folds {plan.n_folds}: at least 2 are needed")
-    competition = load_competition(folders.input_dir, folders.cache_dir, plan.channels)
+    competition = load_competition(
+        folders.input_dir, folders.cache_dir, plan.reading, plan.image_size
+    )
     say(describe_input(competition))
     with one_writer(folders.oof_dir, "dealing folds"):
         deal(folders, competition, plan)
@@ -62,7 +66,9 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         "n_folds": plan.n_folds,
         "seed": plan.seed,
         "classes": list(competition.classes),
-        "channels": list(plan.channels),
+        "channels": list(competition.channels),
+        "reading": record_reading(competition.reading),
+        "image_size": plan.image_size,
         "input_digest": competition.digest,
         "overlaps": plan.overlaps,
     }

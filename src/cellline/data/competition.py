@@ -1,12 +1,13 @@
 """The competition's input folder: its four files, matched by id, checked, decoded once."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from cellline.config import MetricName, Output, Reading
 from cellline.data.cache import DecodedSplit, open_images
 from cellline.data.files import FORMS
 from cellline.data.images import ImageNames, SplitReader
@@ -28,8 +29,12 @@ _LIKE_MISSING = ("na", "n/a", "none", "null")
 class Competition:
     """The labelled and the unlabelled samples of one competition."""
 
-    id_column: str
-    label_column: str
+    reading: Reading
+    """How the files were read: settings, and what was worked out."""
+    metric: MetricName
+    output: Output
+    template_columns: tuple[str, ...]
+    """Header of a submission; empty without a template."""
     classes: tuple[str, ...]
     """Sorted as text."""
     channels: tuple[str, ...]
@@ -41,21 +46,39 @@ class Competition:
     test_ids: np.ndarray
     """The test samples' ids, of the same kind [m], ascending."""
     template: tuple[str, ...]
-    """The test ids as written in sample_submission.csv, in its order."""
+    """The test ids as written in the template, in its order; empty without one."""
     train_images: np.ndarray
     """uint8 memory map [n, channel, height, width], read-only."""
     test_images: np.ndarray
     """uint8 memory map [m, channel, height, width], read-only."""
     digest: str
-    """Digest of images, ids and labels: what predictions were made from."""
+    """Digest of training images, ids and labels: what predictions were made from."""
     test_digest: str
     """Digest of the test images alone: ids, channels, pixels."""
     warnings: tuple[Caution, ...]
     """Findings that may be mistakes."""
+    own_group: np.ndarray | None = None
+    """int64 [n + m]: group of each training and test sample by the user's columns; samples without
+    one have a number of their own."""
+    own_fold: np.ndarray | None = None
+    """int64 [n]: the user's folds, 0 to K - 1."""
+
+    @property
+    def id_column(self) -> str:
+        """Name of the ids' column."""
+        return self.reading.id_column or "id"
+
+    @property
+    def label_column(self) -> str:
+        """Name of the labels' column."""
+        return self.reading.label_column or "label"
 
 
 def load_competition(
-    input_dir: Path, cache_dir: Path, channels: Sequence[str] = ("blue", "red", "yellow")
+    input_dir: Path,
+    cache_dir: Path,
+    reading: Reading | None = None,
+    image_size: int | None = None,
 ) -> Competition:
     """Check the input folder as a whole and open its images, decoded on the first start.
 
@@ -67,7 +90,8 @@ def load_competition(
 
     Raises UserError with every problem found, one line each, and leaves nothing in `cache_dir`.
     """
-    channels = tuple(channels)
+    reading = reading or Reading()
+    channels = reading.channels or ("blue", "red", "yellow")
     if not channels or len(set(channels)) < len(channels):
         raise UserError(f"--channels must name one channel or more, each once: {channels}")
     problems = Problems(input_dir)
@@ -99,11 +123,11 @@ def load_competition(
         reader.match(images[reader.split].ids.tolist())
     problems.check()
     assert labels is not None and template is not None  # or there was a problem
-    return _competition(channels, images, labels, template)
+    return _competition(replace(reading, channels=channels), images, labels, template)
 
 
 def _competition(
-    channels: tuple[str, ...],
+    reading: Reading,
     images: Mapping[str, DecodedSplit],
     labels: LabelTable,
     template: LabelTable,
@@ -126,17 +150,19 @@ def _competition(
     warnings += describe_alike(LABELS, given)
     warnings += describe_placeholder(TEMPLATE, template.labels, classes)
     return Competition(
-        id_column=template.columns[0],
-        label_column=template.columns[1],
+        reading=replace(reading, id_column=template.columns[0], label_column=template.columns[1]),
+        metric=reading.metric or "balanced_accuracy",
+        output=reading.output or "label",
+        template_columns=tuple(template.columns),
         classes=classes,
-        channels=channels,
+        channels=reading.channels,
         train_ids=train.ids,
         labels=np.array([index[label] for label in given], dtype=np.int64),
         test_ids=test.ids,
         template=tuple(written for written, _ in template.rows.values()),
         train_images=train.pixels,
         test_images=test.pixels,
-        digest=digest_text(train.digest, test.digest, json.dumps(given)),
+        digest=digest_text(train.digest, json.dumps(given)),
         test_digest=test.digest,
         warnings=tuple(map(Caution, warnings)),
     )

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cellline.config import Folders
+from cellline.config import Folders, Reading
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.host.files import (
@@ -141,10 +141,32 @@ def read_folds_record(oof_dir: Path) -> dict[str, Any]:
     return read_json(path)
 
 
+def record_reading(reading: Reading) -> dict[str, Any]:
+    """The settings as JSON has them."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(reading).items()
+    }
+
+
+def read_reading(record: Mapping[str, Any]) -> Reading:
+    """How folds.json says that the input was read."""
+    reading = record["reading"]
+    lists = {key: tuple(value) for key, value in reading.items() if isinstance(value, list)}
+    return Reading(**{**reading, **lists})
+
+
 def open_folds(folders: Folders) -> Folds:
     """The competition's folds. Raises UserError for bad input and for missing or old folds."""
-    channels = read_folds_record(folders.oof_dir)["channels"]
-    competition = load_competition(folders.input_dir, folders.cache_dir, channels)
+    record = read_folds_record(folders.oof_dir)
+    if "reading" not in record:
+        raise UserError(
+            f"{folders.oof_dir / FOLDS} was dealt by an earlier version: deal new folds into "
+            "another folder (--oof-dir)"
+        )
+    competition = load_competition(
+        folders.input_dir, folders.cache_dir, read_reading(record), record["image_size"]
+    )
     return read_folds(folders.oof_dir, competition)
 
 

@@ -40,14 +40,13 @@ def render_submission(competition: Competition, predicted: np.ndarray) -> bytes:
     """
     rows = find_rows(competition.template, competition.test_ids)
     labels = [competition.classes[label] for label in predicted[rows].tolist()]
-    header = (competition.id_column, competition.label_column)
-    return render_csv(header, zip(competition.template, labels, strict=True))
+    return render_csv(competition.template_columns, zip(competition.template, labels, strict=True))
 
 
 def validate_submission(data: bytes, competition: Competition) -> None:
     """Raise ValueError unless a CSV matches the competition's template."""
     rows = parse_csv(data)
-    if list(rows) != [competition.id_column, competition.label_column]:
+    if list(rows) != list(competition.template_columns):
         raise ValueError(f"header {list(rows)} is not the template's")
     if rows.iloc[:, 0].tolist() != list(competition.template):
         raise ValueError("the ids are not the template's, in its order")
