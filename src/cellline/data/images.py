@@ -1,8 +1,7 @@
 """Images by name: which sample and channel a file shows, decoded into one array per split."""
 
-import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -11,9 +10,10 @@ import numpy as np
 
 from cellline.data.decoding import AGAIN, MAX_BYTES, TOO_LARGE, Size, decode_image
 from cellline.data.files import Member, UnreadableError, explained, members
-from cellline.data.ids import Id, parse_id
+from cellline.data.ids import Id
+from cellline.data.layout import Rows
+from cellline.data.naming import ImageNames, is_image
 from cellline.data.problems import Fault, Problems
-from cellline.data.tables import TEMPLATE, LabelTable
 from cellline.host.processors import map_in_order
 from cellline.host.progress import progress_bar
 
@@ -27,41 +27,8 @@ THREADED = 8 << 10
 _LINK = Fault("file", "not regular (a link, device or pipe)")
 _TWICE = Fault("image", "stored twice")
 _TEXT = (
-    f"Not all ids in {TEMPLATE} are whole numbers, so ids are compared as text, including case and "
-    "leading zeros."
+    "Not all ids are whole numbers, so they are compared as text, including case and leading zeros."
 )
-
-
-class ImageNames:
-    """The names `<id>_<channel>.png` of the images of one competition.
-
-    The channel "" stands for names without one, `<id>.png`. A text id may have underscores: the
-    channel is the longest one that ends the name.
-    """
-
-    def __init__(self, channels: Sequence[str], *, numeric: bool) -> None:
-        self.channels = tuple(channels)
-        self.numeric = numeric
-        self.pattern = "<id>.png" if self.channels == ("",) else "<id>_<channel>.png"
-        shown = ", ".join(channel or repr("") for channel in channels)
-        self.stray = Fault(
-            "file",
-            f"not named {self.pattern} (channels: {shown})",
-            'If the channels have other names, set --channels (--channels "" for files <id>.png).',
-        )
-        endings = [f"_{channel}.png" if channel else ".png" for channel in channels]
-        composed = enumerate(unicodedata.normalize("NFC", ending) for ending in endings)
-        self._endings = sorted(composed, key=lambda at: -len(at[1]))
-
-    def parse(self, name: str) -> tuple[Id, int] | None:
-        """Return the id and the channel's index; None for another name."""
-        name = unicodedata.normalize("NFC", name)
-        for index, ending in self._endings:
-            if name.endswith(ending):
-                sample = parse_id(name.removesuffix(ending), numeric=self.numeric)
-                if sample is not None:
-                    return sample, index
-        return None
 
 
 def name_channel(channel: str) -> str:
@@ -85,16 +52,20 @@ class SplitReader:
         self,
         split: str,
         path: Path,
-        table: LabelTable | None,
+        table: Rows,
         names: ImageNames,
         problems: Problems,
     ) -> None:
+        """Read from `path`, within the input folder, the images of a table's ids.
+
+        Images of the other ids that `names` knows are left to another reader.
+        """
         self.split = split
         self.path = path
         self.names = names
         self._table = table
         self._problems = problems
-        self._rows = {sample: row for row, sample in enumerate(sorted(table.rows if table else ()))}
+        self._rows = {sample: row for row, sample in enumerate(sorted(table.ids))}
         self._seen: dict[Id, int] = defaultdict(int)  # id -> a bit for each of its channels
         self._blank: dict[str, list[Id]] = defaultdict(list)
 
@@ -108,12 +79,11 @@ class SplitReader:
 
     def match(self, ids: Collection[Id]) -> None:
         """Note the ids of images without a row in the table, and the reverse."""
-        if self._table is not None:
-            advice = "" if self.names.numeric else _TEXT
-            rowless = Fault("sample", f"without a row in {self._table.name}", advice)
-            imageless = Fault("row", f"without images in {self.path.name}", advice)
-            self._count(rowless, set(ids) - self._rows.keys())
-            self._problems.count(self._table.name, imageless, self._rows.keys() - set(ids))
+        advice = "" if self.names.numeric else _TEXT
+        rowless = Fault("sample", f"without a row in {self._table.name}", advice)
+        imageless = Fault("row", f"without images in {self.path.name}", advice)
+        self._count(rowless, set(ids) - self._rows.keys())
+        self._problems.count(self._table.name, imageless, self._rows.keys() - set(ids))
 
     def decode(self, file: BinaryIO, size: Size | None) -> Size | None:
         """Decode all images into an empty `.npy` file, in ascending order of ids.
@@ -156,8 +126,10 @@ class SplitReader:
     def _encoded(self) -> Iterator[_Encoded]:
         """Yield the images that have a place of their own, and then note what is missing."""
         try:
-            for member in members(self.path, f"images_{self.split}"):
+            for member in members(self.path):
                 image = self._read(member)
+                if image is None:
+                    continue
                 if isinstance(image, Fault):
                     self._count(image, [member.name])
                 else:
@@ -167,13 +139,17 @@ class SplitReader:
         else:
             self._note_missing()
 
-    def _read(self, member: Member) -> _Encoded | Fault:
-        parsed = self.names.parse(member.name)
+    def _read(self, member: Member) -> _Encoded | Fault | None:
         if not member.regular:
             return _LINK
+        if not is_image(member.name):
+            return None
+        parsed = self.names.parse(member.name)
         if parsed is None:
             return self.names.stray
         sample, channel = parsed
+        if sample not in self._rows and sample in self.names.ids:
+            return None
         if self._seen[sample] >> channel & 1:
             return _TWICE
         self._seen[sample] |= 1 << channel

@@ -39,6 +39,10 @@ class Problems:
         if which:
             self._found[where, fault] += which
 
+    def count_noted(self) -> int:
+        """Number of different problems so far."""
+        return len(self._found)
+
     def check(self) -> None:
         """Raise UserError if there is a problem; its lines are sorted, the advice follows."""
         if not self._found:
