@@ -81,28 +81,22 @@ def members(place: Path) -> Iterator[Member]:
     """Yield the files of a folder, archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`) or folder within it.
 
     They come in stored order, with their names within `place`, without a leading folder that is
-    named like the place itself. A member can be read once, until the next one is taken. Archives in
-    a folder are read, too, as if unpacked into a folder of their name. Dot files and `__MACOSX`,
-    which operating systems leave behind, are skipped. Raises UnreadableError where a folder or
-    archive can't be read any further, or exceeds a limit.
+    named like the folder or archive itself. A member can be read once, until the next one is taken.
+    Archives in a folder are read, too, as if unpacked into a folder of their name. Dot files and
+    `__MACOSX`, which operating systems leave behind, are skipped. Raises UnreadableError where a
+    folder or archive can't be read any further, or exceeds a limit.
     """
     source, inside = find_source(place)
-    within, same = f"{inside}/" if inside else "", f"{place.name.partition('.')[0]}/"
+    within, same = f"{inside}/" if inside else "", f"{source.name.partition('.')[0]}/"
     with explained():
-        find = (
-            _in_folder
-            if source.is_dir()
-            else _in_zip
-            if source.suffix.lower() == ".zip"
-            else _in_tar
-        )
+        packed = _in_zip if source.suffix.lower() == ".zip" else _in_tar
+        find = _in_folder if source.is_dir() else packed
         for count, member in enumerate(find(source)):
             if count == MAX_ENTRIES:
                 raise UnreadableError(f"it holds more than {MAX_ENTRIES:,} files")
-            name = member.name.removeprefix("./")
-            if name.startswith(within) and not _LITTER.search(name):
-                name = name.removeprefix(within).removeprefix(same)
-                yield Member(brief(name), *member[1:])
+            name = member.name.removeprefix("./").removeprefix(same)
+            if name.startswith(within) and not _LITTER.search(member.name):
+                yield Member(brief(name.removeprefix(within)), *member[1:])
 
 
 def open_file(path: Path, *, follow_link: bool = True) -> BufferedReader:

@@ -22,14 +22,15 @@ from cellline.host.names import has_control
 
 _TEMPLATE_NAME = re.compile(r"submi|template", re.IGNORECASE)
 # Words in the paths of a split's files.
-_WORDS = {
-    "train": re.compile(r"(?<![a-z])train(ing)?(?![a-z])", re.IGNORECASE),
-    "test": re.compile(r"(?<![a-z])test(ing)?(?![a-z])", re.IGNORECASE),
-}
-_NOT_CLASSES = re.compile(r"(?<![a-z])(train|test|val|valid|images?)[a-z]*(?![a-z])", re.IGNORECASE)
+_WORDS = {split: re.compile(rf"(?<![a-z]){split}", re.IGNORECASE) for split in ("train", "test")}
+# Names of folders that hold a split, or images of all classes.
+_NOT_A_CLASS = re.compile(
+    r"(.*[^a-z])?((train|test)(ing)?(set)?|val(id(ation)?)?|images?|imgs?)([^a-z].*)?",
+    re.IGNORECASE,
+)
 _LABEL_NAMES = ("label", "labels", "class", "target", "category")
 # Archives that can't be read.
-_UNPACK = re.compile(r"\.(7z|rar|tar\.(bz2|xz|zst))$", re.IGNORECASE)
+_UNPACK = re.compile(r"\.(7z|rar|tar\.(bz2|xz|zst)|\d{3})$", re.IGNORECASE)
 # A column holds the ids if so many of its fields name an image; a folder holds a split's images if
 # it has so many of those found; and so on, where a few exceptions are mistakes to report.
 MOST = 0.5
@@ -277,6 +278,13 @@ class Finder:
                     for name in others
                     if len(table.distinct[name] & set(outputs)) > MOST * len(table.distinct[name])
                 ]
+            # The column that has the template's placeholders among its labels.
+            for output in outputs:
+                words = {word for text in template.distinct[output] for word in text.split()}
+                words |= template.distinct[output]
+                likely = [name for name in others if words & table.distinct[name]]
+                if len(likely) == 1:
+                    return [(likely[0],)]
         binary = [name for name in others if table.distinct[name] == {"0", "1"}]
         if len(binary) == len(others) > 1:
             return [tuple(others)]
@@ -400,7 +408,7 @@ class Finder:
         folders = [
             path
             for path, names in below.items()
-            if len(names) > 1 and (path == wanted or not any(map(_NOT_CLASSES.search, names)))
+            if len(names) > 1 and (path == wanted or not any(map(_NOT_A_CLASS.fullmatch, names)))
         ]
         named = [path for path, names in flat.items() if tells_labels(names)]
         for found in (folders, named):
@@ -408,10 +416,11 @@ class Finder:
             found = [path for path in found if _WORDS["train"].search(path)] or [
                 path for path in found if not _WORDS["test"].search(path)
             ]
-            if len(found) > 1:
+            top = [path for path in found if all(is_below(path, other) for other in found)]
+            if found and not top:
                 self.doubt("labels", found, "--labels")
             if found:
-                return found[0] if len(found) == 1 else None
+                return top[0] if top else None
         return None
 
     def match(self, ids: Collection[Id], *, numeric: bool) -> dict[str, set[Id]]:
@@ -476,6 +485,11 @@ class Finder:
         return whole[0] if whole else commonpath(chosen) or "."
 
 
+def is_below(top: str, path: str) -> bool:
+    """Tell if a path is another one or below it."""
+    return top in (".", path) or path.startswith(f"{top}/")
+
+
 def tells_labels(names: Collection[str]) -> bool:
     """Tell if nearly all names of files begin with one of a few labels, such as `cat.17.jpg`."""
     prefixes = Counter(filter(None, map(find_prefix, names)))
@@ -506,8 +520,6 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
         placeholders = template.column(outputs[0]) if len(outputs) == 1 else [""] * len(ids)
         pairs = list(zip(ids, placeholders, strict=True))
         test, _ = make_rows(template.name, pairs, problems, numeric=numeric)
-        both = train.ids.keys() & test.ids.keys()
-        problems.count(template.name, Fault("id", f"in {name} as well"), both)
         if reading.label_column is None and len(outputs) == 1:
             reading = replace(reading, label_column=outputs[0])
     reading = replace(
@@ -516,6 +528,9 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
         train_images=finder.find_images("train", train.ids.keys(), numeric=numeric),
         test_images=finder.find_images("test", test.ids.keys(), numeric=numeric) if test else "",
     )
+    if test is not None and reading.train_images == reading.test_images:
+        both = train.ids.keys() & test.ids.keys()
+        problems.count(test.name, Fault("id", f"in {name} as well"), both)
     if not reading.channels and reading.train_images is not None:
         names = finder.listing.below(reading.train_images)
         channels = find_channels(names, train.ids.keys(), numeric=numeric)
