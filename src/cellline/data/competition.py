@@ -118,7 +118,7 @@ def load_competition(
             problems.note(stem, f"there as {' and '.join(found)}", "Keep one of them.")
         else:
             problems.note(stem, "missing", _EXPECTED)
-    images = open_images(cache_dir, readers, problems)
+    images = open_images(cache_dir, readers, problems, image_size, reading.resize)
     for reader in readers:
         reader.match(images[reader.split].ids.tolist())
     problems.check()
@@ -155,7 +155,7 @@ def _competition(
         output=reading.output or "label",
         template_columns=tuple(template.columns),
         classes=classes,
-        channels=reading.channels,
+        channels=train.channels,
         train_ids=train.ids,
         labels=np.array([index[label] for label in given], dtype=np.int64),
         test_ids=test.ids,
