@@ -207,7 +207,7 @@ def test_interrupted_decoding_leaves_nothing(
     given: Input, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> object:
-        assert len(leftovers(cache_dir)) == 1
+        assert len(leftovers(cache_dir)) == 2
         raise KeyboardInterrupt
 
     threads = threading.active_count()

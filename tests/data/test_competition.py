@@ -166,6 +166,7 @@ GOOD = png(np.full((8, 6), 9, np.uint8))
 FLIPPED = bytearray(GOOD)
 FLIPPED[-6] ^= 1  # in the checksum of the last chunk
 
+DAMAGED = "damaged, truncated or not PNG, JPEG, TIFF, BMP or WebP"
 AGAIN = "Download or copy the damaged files again."
 NAMES = "not named <id>_<channel>.png (channels: blue, red, yellow)"
 UNKNOWN = 'If the channels have other names, set --channels (--channels "" for files <id>.png).'
@@ -175,30 +176,21 @@ FAULTS: dict[str, Change] = {
     "images_train: 2 samples without channel red: 1, 17": in_images(
         "train", _00017_red=None, _00001_red=None
     ),
-    "images_train: 3 images damaged, truncated or not PNG: 00001_blue.png, 00001_red.png, "
-    "00017_red.png": in_images(
+    f"images_train: 3 images {DAMAGED}: 00001_blue.png, 00001_red.png, 00017_red.png": in_images(
         "train", _00017_red=GOOD[:-20], _00001_blue=b"GIF89a", _00001_red=bytes(FLIPPED)
     ),
-    "images_train: 1 image not 8-bit grayscale but 1-bit: 00001_red.png": in_images(
-        "train", _00001_red=png(np.zeros((8, 6), np.uint8), "1")
-    ),
-    "images_test: 1 image not 6 x 8 pixels like the first: 00901_red.png (8 x 6)": in_images(
+    "images_test: 1 image not 6 x 8 pixels like the first: 00901_red.png": in_images(
         "test", _00901_red=png(np.zeros((6, 8), np.uint8))
     ),
     f"images_train: 3 files {NAMES}: {'9' * 20}_red.png, notes.png, x_red.png": (
         in_images("train", notes=b"", _x_red=GOOD, **{"9" * 20 + "_red": GOOD})
     ),
-    "images_train: 1 sample without a row in y_train.csv: 7": in_images(
-        "train", **{"sub/7_red": GOOD}
-    ),
+    "images_train: 1 sample without a row in y_train.csv: 7": in_images("train", _7_red=GOOD),
     f"images_test: 2 files {NAMES}: 00005_green.png, 00901_green.png": rename(
         "test", "_red", "_green"
     ),
     "images_train: 1 image stored twice: 17_red.png": in_images("train", _17_red=GOOD),
     "y_train.csv: 1 row without images in images_train: 17": rename("train", "00017", "00018"),
-    "sample_submission.csv: 1 id in y_train.csv as well: 17": in_csv(
-        "sample_submission", b"901,", b"901,RT4\n0017,"
-    ),
     "y_train.csv: 2 ids in several rows with different labels: 17, 30": in_csv(
         "y_train", b"17,RT4", b"17,RT4\n00017,nan\n30,RT4"
     ),
@@ -232,7 +224,7 @@ def test_all_faults_are_reported_at_once(given: Input, cache_dir: Path) -> None:
     in_csv("sample_submission", b"901", b"902")(given)
     assert refusal(given.write(".tar"), cache_dir) == [
         "  images_test.tar: 1 sample without a row in sample_submission.csv: 901",
-        "  images_train.tar: 1 image damaged, truncated or not PNG: 00030_red.png",
+        f"  images_train.tar: 1 image {DAMAGED}: 00030_red.png",
         "  images_train.tar: 1 sample without channel red: 17",
         f"  images_train.tar: 7 files {NAMES}: x0.png, x1.png, x2.png, x3.png, x4.png and 2 more",
         "  sample_submission.csv: 1 row without images in images_test.tar: 902",

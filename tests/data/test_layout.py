@@ -235,6 +235,15 @@ def test_train_and_test_may_number_their_images_alike() -> None:
     assert brightness(loaded) == [0, 1, 2, 3, 4, 5]
 
 
+def test_no_sample_is_in_both_parts_of_one_folder() -> None:
+    files = {
+        "train.csv": TABLE,
+        "sample_submission.csv": TEST + csv("d,x"),
+        **images("images/{}.jpg", ["a", "b", "c", "d", "e", "f"]),
+    }
+    assert "sample_submission.csv: 1 id in train.csv as well: d" in refused(files)
+
+
 def test_labels_in_file_names() -> None:
     files = {
         **images("train/{}.jpg", ["cat.0", "cat.1", "dog.0", "dog.1"]),
@@ -347,13 +356,13 @@ WRONG: dict[str, Change] = {
     "sample_submission.csv: 2 rows without images in test: k, l": (
         lambda files: files.update({"sample_submission.csv": TEST + csv("k,x", "l,x")})
     ),
-    "labels are numbers with decimals: '0.5', '1.25'": (
+    "train.csv: labels are numbers with decimals: '0.5', '1.25'": (
         lambda files: files.update({"train.csv": TABLE.replace("x", "0.5").replace("y", "1.25")})
     ),
     "train.csv: 2 ids without a label (empty or nan): a, b": (
         lambda files: files.update({"train.csv": csv("name,kind", "a,NaN", "b,", "c,x", "d,y")})
     ),
-    "labels are several classes at once: 'x y'": (
+    "train.csv: labels are several classes at once: 'x y'": (
         lambda files: files.update({"train.csv": csv("name,kind", "a,x y", "b,y", "c,x", "d,y")})
     ),
     "train.csv: 2 ids not of exactly one class: 'a', 'd'": (
@@ -364,7 +373,7 @@ WRONG: dict[str, Change] = {
             }
         )
     ),
-    "1 classes without a column: 'y'": (
+    "sample_submission.csv: without a column for 1 of the classes: 'y'": (
         lambda files: files.update(
             {"sample_submission.csv": csv("name,x,z", "e,0.5,0.5", "f,0.5,0.5")}
         )
@@ -403,6 +412,6 @@ def test_a_template_that_matches_nothing() -> None:
 
 def test_a_column_of_the_template_that_training_lacks() -> None:
     files = {**USUAL, "sample_submission.csv": csv("name,x,y,z", "e,0,0,0", "f,0,0,0")}
-    [warning] = load(files).warnings
+    *_, warning = load(files).warnings
     assert "no training sample" in warning
     assert "'z'" in warning

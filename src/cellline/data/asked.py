@@ -47,18 +47,17 @@ def find_asked(layout: Layout, classes: Sequence[str], problems: Problems) -> Re
     metric = reading.metric or _USUAL[output]
     reading = replace(reading, output=output, metric=metric)
     name = reading.template or "template"
-    if output == "probabilities" and layout.test is not None:
-        lacking = [of for of in classes if of not in outputs]
-        if lacking:
-            shown = ", ".join(map(quote, lacking[:NAMED]))
-            problems.note(name, f"{len(lacking)} classes without a column: {shown}")
-    elif len(outputs) > 1:
+    lacking = [of for of in classes if of not in outputs]
+    if len(outputs) > 1 and (output != "probabilities" or len(lacking) == len(classes)):
         shown = brief(", ".join(outputs))
         problems.note(
             name,
             f"neither one column to fill in nor one for each class: {shown}",
             "If another table is the template, name it with --template.",
         )
+    elif output == "probabilities" and lacking and layout.test is not None:
+        shown = ", ".join(map(quote, lacking[:NAMED])) + ", ..." * (len(lacking) > NAMED)
+        problems.note(name, f"without a column for {len(lacking)} of the classes: {shown}")
     if output == "label" and layout.test is not None and metric in ("roc_auc", "log_loss", "map5"):
         problems.note(
             name,

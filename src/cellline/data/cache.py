@@ -9,14 +9,17 @@ delete all of them at any time; the program never does.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from cellline.config import Resize
+from cellline.data.decoding import Form, Scale, Size
 from cellline.data.files import UnreadableError, explained, fingerprint
 from cellline.data.ids import Id, to_array
 from cellline.data.images import SplitReader
@@ -24,6 +27,7 @@ from cellline.data.problems import Problems
 from cellline.errors import UserError
 from cellline.host.files import atomic, digest_file, digest_text, read_json, write_json
 from cellline.host.locking import one_writer
+from cellline.host.progress import say
 
 # For another process that decodes, perhaps the same images: the challenge's take some seconds.
 WAIT_SECONDS = 60
@@ -33,42 +37,56 @@ WAIT_SECONDS = 60
 class DecodedSplit:
     """One split's decoded images."""
 
+    channels: tuple[str, ...]
+    """Of the pixels: as the files' names have them, or what one file a sample holds."""
     ids: np.ndarray
     """int64 or text [n], ascending."""
     pixels: np.ndarray
     """uint8 memory map [n, channel, height, width], read-only."""
     blank: Mapping[str, Sequence[Id]]
     """Channel -> ids of the samples whose image is all zero."""
+    scales: Mapping[str, Scale]
+    """Channel -> what its 16-bit values were scaled by; the same for all splits."""
     digest: str
     """Digest of the channels' names, the ids and the pixels."""
 
 
 def open_images(
-    cache_dir: Path, readers: Sequence[SplitReader], problems: Problems
+    cache_dir: Path,
+    readers: Sequence[SplitReader],
+    problems: Problems,
+    image_size: int | None = None,
+    resize: Resize = "squash",
 ) -> dict[str, DecodedSplit]:
     """Open the images of all splits by name, decoded first if this is the first start.
+
+    The training split comes first: 16-bit values are scaled by its images. Images of one size, no
+    side longer than twice `image_size`, are stored as they are; all others are resized to squares
+    of that side. Without `image_size`, they must have one size.
 
     Raises UserError for `problems`, those known before and those of the images, and then keeps
     nothing; also if another process keeps decoding into `cache_dir`.
     """
-    key = _find_key(readers)
+    form = Form(readers[0].names.channels if readers else (), image_size, resize)
+    key = _find_key(readers, form)
     images = _open(cache_dir, key)
     if images is None:
         with one_writer(cache_dir, "decoding images", wait=WAIT_SECONDS):
             # Perhaps the process that was waited for has decoded them.
-            images = _open(cache_dir, key) or _decode(cache_dir, key, readers, problems)
+            images = _open(cache_dir, key) or _decode(cache_dir, key, form, readers, problems)
     return images
 
 
-def _find_key(readers: Sequence[SplitReader]) -> str:
-    """Return what changes when any of the images' files does, without reading them."""
-    names = [[reader.names.channels, reader.names.numeric] for reader in readers]
+def _find_key(readers: Sequence[SplitReader], form: Form) -> str:
+    """Return what changes when a file of the images or a setting does, without reading them."""
+    names = [[reader.split, reader.names.numeric, reader.ids] for reader in readers]
+    settings = [form.files, form.side, form.resize]
     try:
         with explained():
             listed = [fingerprint(reader.path) for reader in readers]
     except UnreadableError:
         listed = []  # to read it is a problem
-    return digest_text(json.dumps([names, listed]))[:16]
+    return digest_text(json.dumps([settings, names, listed]))[:16]
 
 
 def _open(cache_dir: Path, key: str) -> dict[str, DecodedSplit] | None:
@@ -90,26 +108,55 @@ def _map(cache_dir: Path, key: str, record: Mapping[str, Any]) -> dict[str, Deco
         pixels = np.load(cache_dir / f"{key}-{split}.npy", mmap_mode="r")
         described = json.dumps([part["channels"], part["ids"], part["blank"]])
         digest = digest_text(described, part["sha256"])
-        opened[split] = DecodedSplit(ids, pixels, part["blank"], digest)
+        scales = {channel: Scale(*scale) for channel, scale in part["scales"].items()}
+        opened[split] = DecodedSplit(
+            tuple(part["channels"]), ids, pixels, part["blank"], scales, digest
+        )
     return opened
 
 
 def _decode(
-    cache_dir: Path, key: str, readers: Sequence[SplitReader], problems: Problems
+    cache_dir: Path, key: str, start: Form, readers: Sequence[SplitReader], problems: Problems
 ) -> dict[str, DecodedSplit]:
-    size = None
     with ExitStack() as stack:  # a problem removes the files that were begun
+        paths = [cache_dir / f"{key}-{reader.split}.npy" for reader in readers]
+        form = _decode_all(readers, [stack.enter_context(atomic(path)) for path in paths], start)
         for reader in readers:
-            file = stack.enter_context(atomic(cache_dir / f"{key}-{reader.split}.npy"))
-            size = reader.decode(file, size)
-        if _find_key(readers) != key:  # or else the arrays may mix old and new images
-            changed = " or ".join(reader.path.name for reader in readers)
+            reader.report()
+        if _find_key(readers, start) != key:  # or else the arrays may mix old and new images
+            changed = " or ".join(reader.name for reader in readers)
             advice = "Start again when no program writes there."
             problems.note(changed, "changed while it was read", advice)
         problems.check()
+    _say_sizes(form, set().union(*(reader.sizes for reader in readers)))
     record = {}
-    for reader in readers:
-        digest = digest_file(cache_dir / f"{key}-{reader.split}.npy")
-        record[reader.split] = {**reader.describe(), "sha256": digest}
+    for reader, path in zip(readers, paths, strict=True):
+        record[reader.split] = {**reader.describe(form), "sha256": digest_file(path)}
     write_json(cache_dir / f"{key}.json", record)
     return _map(cache_dir, key, record)
+
+
+def _decode_all(readers: Sequence[SplitReader], files: Sequence[BinaryIO], form: Form) -> Form:
+    """Decode all splits in one form, which is returned.
+
+    Each attempt ends at the first image that needs another form: resized, in colour, or with its
+    16 bits scaled. An ordinary set's form is that of its first image.
+    """
+    while True:
+        for reader, file in zip(readers, files, strict=True):
+            needed = reader.decode(file, form)
+            if needed != form:
+                break
+        else:
+            return form
+        form = needed
+        if form.deep and not form.scales:
+            form = replace(form, scales=readers[0].survey(form))
+
+
+def _say_sizes(form: Form, sizes: set[Size]) -> None:
+    """Say that images were resized."""
+    if form.size is not None and sizes - {form.size}:
+        smallest, largest = (pick(sizes, key=math.prod) for pick in (min, max))
+        told = "images of {} x {} to {} x {} pixels are resized to {} x {} (--resize {})"
+        say(told.format(*smallest, *largest, *form.size, form.resize))

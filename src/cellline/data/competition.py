@@ -116,7 +116,7 @@ def load_competition(
     if layout.folds:
         without = Fault("sample", f"without a fold in {reading.folds_column}")
         problems.count(layout.train.name, without, layout.train.ids.keys() - layout.folds.keys())
-    images = open_images(cache_dir, readers, problems)
+    images = open_images(cache_dir, readers, problems, image_size, reading.resize)
     for reader in readers:
         reader.match(images[reader.split].ids.tolist())
     problems.check()
@@ -137,7 +137,7 @@ def load_competition(
         output=reading.output,
         template_columns=layout.template_columns,
         classes=classes,
-        channels=names.channels,
+        channels=train.channels,
         train_ids=train.ids,
         labels=np.array([index[label] for label in given], dtype=np.int64),
         test_ids=test.ids,

@@ -272,12 +272,14 @@ class Finder:
             outputs = self.find_outputs(template)
             if outputs and set(outputs) <= set(others):
                 return [outputs]
-            if len(outputs) > 1:
-                return [
-                    (name,)
-                    for name in others
-                    if len(table.distinct[name] & set(outputs)) > MOST * len(table.distinct[name])
-                ]
+            of_classes = [
+                (name,)
+                for name in others
+                if len(outputs) > 1
+                and len(table.distinct[name] & set(outputs)) >= MOST * len(table.distinct[name]) > 0
+            ]
+            if of_classes:
+                return of_classes
             # The column that has the template's placeholders among its labels.
             for output in outputs:
                 words = {word for text in template.distinct[output] for word in text.split()}

@@ -30,6 +30,11 @@ class Problems:
         self._input_dir = input_dir
         self._found: dict[tuple[str, Fault], list[int | str]] = defaultdict(list)
 
+    def name(self, path: Path) -> str:
+        """Name a file or folder within the input folder, for a message."""
+        within = path.relative_to(self._input_dir).as_posix()
+        return "the input folder" if within == "." else within
+
     def note(self, where: str, what: str, advice: str = "") -> None:
         """Note a problem of `where`, a file or folder in the input folder, as a whole."""
         self._found[where, Fault("", what, advice)] = []
