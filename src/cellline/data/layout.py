@@ -272,7 +272,7 @@ class Finder:
             outputs = self.find_outputs(template)
             if outputs and set(outputs) <= set(others):
                 return [outputs]
-            of_classes = [
+            of_classes: list[tuple[str, ...]] = [
                 (name,)
                 for name in others
                 if len(outputs) > 1
