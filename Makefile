@@ -7,7 +7,7 @@ OOF ?= oof
 SUBMISSIONS ?= submissions
 RUN ?= densenet161
 ARGS ?=
-FOLDS ?= 5
+FOLDS ?=
 TRIALS ?= 20
 TUNE_EPOCHS ?= 4
 
@@ -26,6 +26,7 @@ READY_DEV := $(VENV)/installed-dev
 endif
 
 COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" --run "$(RUN)" $(RECIPE_OPTION)
+FOLDS_OPTION = $(if $(FOLDS),--folds $(FOLDS))
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
@@ -76,7 +77,7 @@ help:
 	@echo 'Example: make train FOLD=0 RUN=large ARGS="--epochs 30 --image-size 128"'
 
 folds: $(READY)
-	@$(PY) src/folds.py $(COMMON) --folds $(FOLDS) $(ARGS)
+	@$(PY) src/folds.py $(COMMON) $(FOLDS_OPTION) $(ARGS)
 
 tune: $(READY)
 	@$(PY) src/tune.py $(COMMON) $(FOLD_OPTION) $(STORAGE_OPTION) --trials $(TRIALS) --tune-epochs $(TUNE_EPOCHS) $(ARGS)

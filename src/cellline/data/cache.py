@@ -80,7 +80,7 @@ def open_images(
 
 def _find_key(readers: Sequence[SplitReader], form: Form) -> str:
     """Return what changes when a file of the images or a setting does, without reading them."""
-    names = [[reader.split, reader.names.numeric] for reader in readers]
+    names = [[reader.split, reader.names.numeric, reader.ids] for reader in readers]
     settings = [form.files, form.side, form.resize]
     try:
         with explained():
@@ -127,7 +127,7 @@ def _decode(
         for reader in readers:
             reader.report()
         if _find_key(readers, start) != key:  # or else the arrays may mix old and new images
-            changed = " or ".join(reader.path.name for reader in readers)
+            changed = " or ".join(reader.name for reader in readers)
             advice = "Start again when no program writes there."
             problems.note(changed, "changed while it was read", advice)
         problems.check()

@@ -1,26 +1,25 @@
-"""The competition's input folder: its four files, matched by id, checked, decoded once."""
+"""A competition as its input folder holds it: matched by id, checked, decoded once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cellline.config import MetricName, Output, Reading
+from cellline.data.asked import describe_unknown, find_asked, sort_classes
 from cellline.data.cache import DecodedSplit, open_images
-from cellline.data.files import FORMS
-from cellline.data.images import ImageNames, SplitReader
+from cellline.data.groups import group_samples, number_folds
+from cellline.data.ids import to_array
+from cellline.data.images import SplitReader
+from cellline.data.layout import EXPECTED, Layout, find_layout
 from cellline.data.lookalikes import describe_alike, describe_placeholder
+from cellline.data.naming import ImageNames
 from cellline.data.problems import Fault, Problems, describe_fault
-from cellline.data.tables import LABELS, TEMPLATE, LabelTable, read_labels, read_template
 from cellline.errors import Caution, UserError
 from cellline.host.files import digest_text
 
-_EXPECTED = (
-    f"Expected there, as the competition offers them: images_train and images_test (each a folder, "
-    f".tar, .tar.gz or .zip), {LABELS} and {TEMPLATE}."
-)
 # Words that may name a class, and that programs write for a missing label.
 _LIKE_MISSING = ("na", "n/a", "none", "null")
 
@@ -82,87 +81,101 @@ def load_competition(
 ) -> Competition:
     """Check the input folder as a whole and open its images, decoded on the first start.
 
-    `input_dir` holds `images_train` and `images_test` (each a folder, `.tar`, `.tar.gz`, `.tgz` or
-    `.zip`) with 8-bit grayscale PNG images `<id>_<channel>.png` of one size (for the channel ""
-    `<id>.png`), `y_train.csv` and `sample_submission.csv`. If all ids of the latter are whole
-    numbers, ids match by value, so `17` matches `00017`; else they are text and must match exactly.
-    The folder is never written to. The decoded arrays are kept in `cache_dir`.
+    `reading` says how the folder is read; what it leaves open is worked out from the files, see
+    layout.py. If all ids of the template are whole numbers, ids match by value, so `17` matches
+    `00017`; else they are text and must match exactly, but for the endings of image files. The
+    folder is never written to. The decoded arrays are kept in `cache_dir`: as they are, if all
+    images have one size that `image_size` suits, else as squares with this side.
 
     Raises UserError with every problem found, one line each, and leaves nothing in `cache_dir`.
     """
     reading = reading or Reading()
-    channels = reading.channels or ("blue", "red", "yellow")
-    if not channels or len(set(channels)) < len(channels):
-        raise UserError(f"--channels must name one channel or more, each once: {channels}")
+    if len(set(reading.channels)) < len(reading.channels):
+        raise UserError(f"--channels must name each channel once: {reading.channels}")
     problems = Problems(input_dir)
     try:
-        there = {path.name for path in input_dir.iterdir()}
+        layout = find_layout(input_dir, reading, problems)
     except OSError as error:
         why = f"The input folder {input_dir} can't be read: {error.strerror}."
-        raise UserError(f"{why}\n{_EXPECTED}") from error
-    template = read_template(input_dir / TEMPLATE, problems)
-    labels = read_labels(input_dir / LABELS, template, problems)
-    if labels is not None and template is not None:
-        both = labels.rows.keys() & template.rows.keys()
-        problems.count(TEMPLATE, Fault("id", f"in {LABELS} as well"), both)
-    # Without ids in the template, those of the labels tell what kind the images' are.
-    known = next((table for table in (template, labels) if table and table.rows), None)
-    names = ImageNames(channels, numeric=known is None or known.numeric)
-    readers = []
-    for split, table in (("train", labels), ("test", template)):
-        stem = f"images_{split}"
-        found = [f"{stem}{form}" for form in FORMS if f"{stem}{form}" in there]
-        if len(found) == 1:
-            readers.append(SplitReader(split, input_dir / found[0], table, names, problems))
-        elif found:
-            problems.note(stem, f"there as {' and '.join(found)}", "Keep one of them.")
-        else:
-            problems.note(stem, "missing", _EXPECTED)
+        raise UserError(f"{why}\n{EXPECTED}") from error
+    if layout is None:
+        problems.check()
+        raise AssertionError  # or there was a problem
+    classes = sort_classes(layout, problems)
+    reading = find_asked(layout, classes, problems)
+    parts = [("train", reading.train_images, layout.train)]
+    if layout.test is not None:
+        parts.append(("test", reading.test_images, layout.test))
+    known = frozenset().union(*(rows.ids for _, _, rows in parts))
+    names = ImageNames(reading.channels or ("",), numeric=layout.numeric, ids=known)
+    readers = [
+        SplitReader(split, input_dir / place, rows, names, problems)
+        for split, place, rows in parts
+        if place is not None
+    ]
+    if layout.folds:
+        without = Fault("sample", f"without a fold in {reading.folds_column}")
+        problems.count(layout.train.name, without, layout.train.ids.keys() - layout.folds.keys())
     images = open_images(cache_dir, readers, problems, image_size, reading.resize)
     for reader in readers:
         reader.match(images[reader.split].ids.tolist())
     problems.check()
-    assert labels is not None and template is not None  # or there was a problem
-    return _competition(replace(reading, channels=channels), images, labels, template)
-
-
-def _competition(
-    reading: Reading,
-    images: Mapping[str, DecodedSplit],
-    labels: LabelTable,
-    template: LabelTable,
-) -> Competition:
-    train, test = images["train"], images["test"]
-    given = [labels.rows[sample][1] for sample in train.ids.tolist()]
-    classes = tuple(sorted(set(given)))
+    train = images["train"]
+    given = [layout.train.labels[sample] for sample in train.ids.tolist()]
     index = {label: at for at, label in enumerate(classes)}
-    warnings = [
-        f"images_{split}: {describe_fault(Fault(f'{channel} image'.lstrip(), 'all zero'), ids)}"
-        for split, decoded in images.items()
-        for channel, ids in decoded.blank.items()
-    ]
-    warnings += [
-        f"{LABELS}: {given.count(label)} x the class {label!r}; if that stands for a missing "
-        "label, remove these samples together with their images"
-        for label in classes
-        if label.lower() in _LIKE_MISSING
-    ]
-    warnings += describe_alike(LABELS, given)
-    warnings += describe_placeholder(TEMPLATE, template.labels, classes)
+    test = images.get("test") or replace(
+        train,
+        ids=to_array([], numeric=layout.numeric),
+        pixels=train.pixels[:0],
+        blank={},
+        digest="",
+    )
+    assert reading.metric is not None and reading.output is not None
     return Competition(
-        reading=replace(reading, id_column=template.columns[0], label_column=template.columns[1]),
-        metric=reading.metric or "balanced_accuracy",
-        output=reading.output or "label",
-        template_columns=tuple(template.columns),
+        reading=reading,
+        metric=reading.metric,
+        output=reading.output,
+        template_columns=layout.template_columns,
         classes=classes,
         channels=train.channels,
         train_ids=train.ids,
         labels=np.array([index[label] for label in given], dtype=np.int64),
         test_ids=test.ids,
-        template=tuple(written for written, _ in template.rows.values()),
+        template=tuple(layout.test.ids.values()) if layout.test is not None else (),
         train_images=train.pixels,
         test_images=test.pixels,
         digest=digest_text(train.digest, json.dumps(given)),
         test_digest=test.digest,
-        warnings=tuple(map(Caution, warnings)),
+        warnings=tuple(find_warnings(layout, reading, {"train": train, "test": test}, classes)),
+        own_group=group_samples(layout.groups, [*train.ids.tolist(), *test.ids.tolist()]),
+        own_fold=number_folds(layout.folds, train.ids.tolist()),
     )
+
+
+def find_warnings(
+    layout: Layout,
+    reading: Reading,
+    images: Mapping[str, DecodedSplit],
+    classes: Sequence[str],
+) -> Iterator[Caution]:
+    """What may be a mistake, and need not be."""
+    places = {"train": reading.train_images, "test": reading.test_images}
+    for split, decoded in images.items():
+        for channel, ids in decoded.blank.items():
+            fault = Fault(f"{channel} image".lstrip(), "all zero")
+            yield Caution(f"{places[split]}: {describe_fault(fault, ids)}")
+    name, labels = layout.train.name, list(layout.train.labels.values())
+    for label in classes:
+        if label.lower() in _LIKE_MISSING:
+            yield Caution(
+                f"{name}: {labels.count(label)} x the class {label!r}; if that stands for a "
+                "missing label, remove these samples together with their images"
+            )
+    if layout.repeated:
+        yield Caution(
+            f"{name}: {layout.repeated} rows repeat a sample with the same label; it counts once"
+        )
+    yield from describe_alike(name, labels)
+    if layout.test is not None and reading.output == "label":
+        yield from describe_placeholder(layout.test.name, layout.test.placeholders, classes)
+    yield from describe_unknown(layout, reading, classes)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from cellline.data.problems import brief
 from cellline.host.files import DAMAGE
 
-FORMS = ("", ".tar", ".tar.gz", ".tgz", ".zip")
+PACKED = (".tar", ".tar.gz", ".tgz", ".zip")  # endings of archives' names
 
 MAX_ENTRIES = 1_000_000  # the challenge has 28,896 images
 # PNG images hardly shrink. The most that is found, copies of one tiny image, each in a kilobyte of
@@ -64,21 +64,39 @@ def explained() -> Iterator[None]:
         raise UnreadableError(why or "damaged or truncated") from error
 
 
-def members(source: Path, folder: str) -> Iterator[Member]:
-    """Yield the files of a folder, `.tar`, `.tar.gz`, `.tgz` or `.zip`, in stored order.
+def is_packed(name: str) -> bool:
+    """Tell by its name if a file is an archive that can be read."""
+    return name.lower().endswith(PACKED)
 
-    A member can be read once, until the next one is taken. The files may sit under a folder named
-    `folder` or not. Dot files and `__MACOSX`, which operating systems leave behind, are skipped.
-    Raises UnreadableError where a folder or archive can't be read any further, or exceeds a limit.
+
+def find_source(place: Path) -> tuple[Path, str]:
+    """Return the folder or archive that a path leads to, and the rest of it within an archive."""
+    for above in (place, *place.parents):
+        if is_packed(above.name) and not above.is_dir():
+            return above, place.relative_to(above).as_posix().removeprefix(".")
+    return place, ""
+
+
+def members(place: Path) -> Iterator[Member]:
+    """Yield the files of a folder, archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`) or folder within it.
+
+    They come in stored order, with their names within `place`, without a leading folder that is
+    named like the folder or archive itself. A member can be read once, until the next one is taken.
+    Archives in a folder are read, too, as if unpacked into a folder of their name. Dot files and
+    `__MACOSX`, which operating systems leave behind, are skipped. Raises UnreadableError where a
+    folder or archive can't be read any further, or exceeds a limit.
     """
+    source, inside = find_source(place)
+    within, same = f"{inside}/" if inside else "", f"{source.name.partition('.')[0]}/"
     with explained():
-        find = _in_folder if source.is_dir() else _in_zip if source.suffix == ".zip" else _in_tar
+        packed = _in_zip if source.suffix.lower() == ".zip" else _in_tar
+        find = _in_folder if source.is_dir() else packed
         for count, member in enumerate(find(source)):
             if count == MAX_ENTRIES:
                 raise UnreadableError(f"it holds more than {MAX_ENTRIES:,} files")
-            if not _LITTER.search(member.name):
-                name = member.name.removeprefix("./").removeprefix(f"{folder}/")
-                yield Member(brief(name), *member[1:])
+            name = member.name.removeprefix("./").removeprefix(same)
+            if name.startswith(within) and not _LITTER.search(member.name):
+                yield Member(brief(name.removeprefix(within)), *member[1:])
 
 
 def open_file(path: Path, *, follow_link: bool = True) -> BufferedReader:
@@ -100,7 +118,7 @@ def fingerprint(source: Path) -> list[tuple[str, int, int, int, int]]:
     As in git's index, the inode's change time reveals a file that was replaced by one of the same
     size and modification time. Raises OSError where it can't be listed.
     """
-    source = source.resolve()
+    source = find_source(source)[0].resolve()
     entries = _walk(source) if source.is_dir() else iter([source])
     found = ((os.fspath(entry), entry.stat(follow_symlinks=False)) for entry in entries)
     return sorted(
@@ -126,7 +144,11 @@ def _in_folder(folder: Path) -> Iterator[Member]:
         status = entry.stat(follow_symlinks=False)
         name = entry.path.removeprefix(f"{folder}/")
         regular = stat.S_ISREG(status.st_mode)
-        yield Member(name, status.st_size, regular, partial(_read_file, Path(entry.path)))
+        if regular and is_packed(name):
+            for member in members(Path(entry.path)):
+                yield member._replace(name=f"{name}/{member.name}")
+        else:
+            yield Member(name, status.st_size, regular, partial(_read_file, Path(entry.path)))
 
 
 def _read_file(path: Path, count: int) -> bytes:
@@ -170,7 +192,7 @@ class _Limited:
 
 def _in_tar(source: Path) -> Iterator[Member]:
     with open_file(source) as raw:
-        plain = raw if source.suffix == ".tar" else gzip.GzipFile(fileobj=raw)
+        plain = raw if source.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=raw)
         file = _Limited(plain, _limit(raw))
         with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
             while (info := archive.next()) is not None:

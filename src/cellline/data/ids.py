@@ -28,14 +28,16 @@ def parse_number(text: str) -> int | None:
 
 
 def parse_text(text: str) -> str | None:
-    """Return a text as it is compared with others; None if no file name can contain it.
+    """Return a text as it is compared with others; None if no path of a file can contain it.
 
-    It can't begin with a dot either: archivers leave such files behind.
+    No part of it, between slashes, can begin with a dot: archivers leave such files behind.
     """
     name = unicodedata.normalize("NFC", text)
-    if not 0 < len(name) <= LONGEST_ID or name != name.strip() or name[0] == ".":
+    if not 0 < len(name) <= LONGEST_ID or has_control(name):
         return None
-    return None if "/" in name or has_control(name) else name
+    parts = name.split("/")
+    fine = all(part == part.strip() and part[:1] not in ("", ".") for part in parts)
+    return name if fine else None
 
 
 def parse_id(text: str, *, numeric: bool) -> Id | None:

@@ -2,9 +2,8 @@
 
 import math
 import time
-import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,9 +24,10 @@ from cellline.data.decoding import (
     find_scale,
 )
 from cellline.data.files import Member, UnreadableError, explained, members
-from cellline.data.ids import Id, parse_id
+from cellline.data.ids import Id
+from cellline.data.layout import Rows
+from cellline.data.naming import ImageNames, is_image
 from cellline.data.problems import Fault, Problems
-from cellline.data.tables import TEMPLATE, LabelTable
 from cellline.host.processors import map_in_order
 from cellline.host.progress import duration, progress_bar, say
 
@@ -49,41 +49,8 @@ LARGE_MEGABYTES = 100
 _LINK = Fault("file", "not regular (a link, device or pipe)")
 _TWICE = Fault("image", "stored twice")
 _TEXT = (
-    f"Not all ids in {TEMPLATE} are whole numbers, so ids are compared as text, including case and "
-    "leading zeros."
+    "Not all ids are whole numbers, so they are compared as text, including case and leading zeros."
 )
-
-
-class ImageNames:
-    """The names `<id>_<channel>.png` of the images of one competition.
-
-    The channel "" stands for names without one, `<id>.png`. A text id may have underscores: the
-    channel is the longest one that ends the name.
-    """
-
-    def __init__(self, channels: Sequence[str], *, numeric: bool) -> None:
-        self.channels = tuple(channels)
-        self.numeric = numeric
-        self.pattern = "<id>.png" if self.channels == ("",) else "<id>_<channel>.png"
-        shown = ", ".join(channel or repr("") for channel in channels)
-        self.stray = Fault(
-            "file",
-            f"not named {self.pattern} (channels: {shown})",
-            'If the channels have other names, set --channels (--channels "" for files <id>.png).',
-        )
-        endings = [f"_{channel}.png" if channel else ".png" for channel in channels]
-        composed = enumerate(unicodedata.normalize("NFC", ending) for ending in endings)
-        self._endings = sorted(composed, key=lambda at: -len(at[1]))
-
-    def parse(self, name: str) -> tuple[Id, int] | None:
-        """Return the id and the channel's index; None for another name."""
-        name = unicodedata.normalize("NFC", name)
-        for index, ending in self._endings:
-            if name.endswith(ending):
-                sample = parse_id(name.removesuffix(ending), numeric=self.numeric)
-                if sample is not None:
-                    return sample, index
-        return None
 
 
 def name_channel(channel: str) -> str:
@@ -110,21 +77,28 @@ class SplitReader:
         self,
         split: str,
         path: Path,
-        table: LabelTable | None,
+        table: Rows,
         names: ImageNames,
         problems: Problems,
     ) -> None:
+        """Read from `path`, within the input folder, the images of a table's ids.
+
+        Images of the other ids that `names` knows are left to another reader.
+        """
         self.split = split
         self.path = path
+        self.name = problems.name(path)
         self.names = names
         self.sizes = set()
         self._table = table
         self._problems = problems
-        self._rows = {sample: row for row, sample in enumerate(sorted(table.rows if table else ()))}
+        self._rows = {sample: row for row, sample in enumerate(sorted(table.ids))}
         self._seen: dict[Id, int] = defaultdict(int)  # id -> a bit for each of its channels
         self._blank: dict[str, list[Id]] = defaultdict(list)
         self._faults: dict[Fault, list[Id]] = defaultdict(list)  # -> names of files
         self._broken = ""  # why not all could be read
+        self._strangers: dict[str, set[Id]] = defaultdict(set)  # folder -> ids that no table has
+        self._folders: set[str] = set()  # those with images of the table
 
     def describe(self, form: Form) -> dict[str, Any]:
         """Return what JSON holds beside the decoded images."""
@@ -140,18 +114,22 @@ class SplitReader:
         }
 
     @property
+    def ids(self) -> list[Id]:
+        """The ids that the table names, ascending."""
+        return list(self._rows)
+
+    @property
     def expected(self) -> int:
         """Number of the image files that the table asks for."""
         return len(self._rows) * len(self.names.channels)
 
     def match(self, ids: Collection[Id]) -> None:
         """Note the ids of images without a row in the table, and the reverse."""
-        if self._table is not None:
-            advice = "" if self.names.numeric else _TEXT
-            rowless = Fault("sample", f"without a row in {self._table.name}", advice)
-            imageless = Fault("row", f"without images in {self.path.name}", advice)
-            self._count(rowless, set(ids) - self._rows.keys())
-            self._problems.count(self._table.name, imageless, self._rows.keys() - set(ids))
+        advice = "" if self.names.numeric else _TEXT
+        rowless = Fault("sample", f"without a row in {self._table.name}", advice)
+        imageless = Fault("row", f"without images in {self.name}", advice)
+        self._count(rowless, set(ids) - self._rows.keys())
+        self._problems.count(self._table.name, imageless, self._rows.keys() - set(ids))
 
     def decode(self, file: BinaryIO, form: Form) -> Form:
         """Decode all images into a `.npy` file, in ascending order of ids.
@@ -170,7 +148,7 @@ class SplitReader:
                         return found
                     if isinstance(found, Fault):
                         self._faults[found].append(image.name)
-                    elif image.sample in self._rows:
+                    else:
                         self.sizes.add(found.size)
                         self._write(file, begin, form, image, found.pixels)
                 advance(len(chunk))
@@ -196,7 +174,7 @@ class SplitReader:
         for fault, names in self._faults.items():
             self._count(fault, names)
         if self._broken:  # what comes after it can't be called missing
-            self._problems.note(self.path.name, f"can't be read: {self._broken}", AGAIN)
+            self._problems.note(self.name, f"can't be read: {self._broken}", AGAIN)
         else:
             self._note_missing()
 
@@ -206,6 +184,8 @@ class SplitReader:
         self._blank.clear()
         self.sizes.clear()
         self._faults.clear()
+        self._strangers.clear()
+        self._folders.clear()
         self._broken = ""
         chunks = self._chunks(form)
         first = next(chunks)
@@ -227,8 +207,10 @@ class SplitReader:
     def _encoded(self) -> Iterator[_Encoded]:
         """Yield the images that have a place of their own."""
         try:
-            for member in members(self.path, f"images_{self.split}"):
+            for member in members(self.path):
                 image = self._read(member)
+                if image is None:
+                    continue
                 if isinstance(image, Fault):
                     self._faults[image].append(member.name)
                 else:
@@ -236,13 +218,21 @@ class SplitReader:
         except UnreadableError as error:
             self._broken = str(error)
 
-    def _read(self, member: Member) -> _Encoded | Fault:
-        parsed = self.names.parse(member.name)
+    def _read(self, member: Member) -> _Encoded | Fault | None:
         if not member.regular:
             return _LINK
+        if not is_image(member.name):
+            return None
+        parsed = self.names.parse(member.name)
         if parsed is None:
             return self.names.stray
         sample, channel = parsed
+        folder = member.name.rpartition("/")[0]
+        if sample not in self._rows:
+            if sample not in self.names.ids:
+                self._strangers[folder].add(sample)
+            return None
+        self._folders.add(folder)
         if self._seen[sample] >> channel & 1:
             return _TWICE
         self._seen[sample] |= 1 << channel
@@ -282,28 +272,34 @@ class SplitReader:
         if seconds >= LONG_SECONDS or megabytes >= LARGE_MEGABYTES:
             shape = " x ".join(map(str, form.shape))
             say(
-                f"{self.path.name}: decoding {self.expected:,} images once, to {shape} a sample: "
+                f"{self.name}: decoding {self.expected:,} images once, to {shape} a sample: "
                 f"{megabytes:,.0f} MB in {folder}, about {duration(seconds)}"
             )
 
     def _note_missing(self) -> None:
-        if not self._seen:
+        if not self._seen and not self._strangers:
             what = f"no images, expected files named {self.names.pattern}"
-            self._problems.note(self.path.name, what)
+            self._problems.note(self.name, what)
         for index, channel in enumerate(map(name_channel, self.names.channels)):
             lacking = [sample for sample, there in self._seen.items() if not there >> index & 1]
             self._count(Fault("sample", f"without channel {channel}"), lacking)
-        self.match(self._seen)
+        # Folders that have no image of the table are about something else, unless none has.
+        strangers = [
+            ids
+            for folder, ids in self._strangers.items()
+            if folder in self._folders or not self._folders
+        ]
+        self.match(set(self._seen).union(*strangers))
 
     def _count(self, fault: Fault, which: Collection[Id]) -> None:
-        self._problems.count(self.path.name, fault, which)
+        self._problems.count(self.name, fault, which)
 
     def _count_chunk(
         self, form: Form, chunk: list[_Encoded]
     ) -> tuple[list[_Encoded], dict[int, np.ndarray]]:
         counts: dict[int, np.ndarray] = {}
         for image in chunk:
-            values = count_values(image.data) if image.sample in self._rows else []
+            values = count_values(image.data)
             if not isinstance(values, Fault):  # `decode` reports it
                 for page, each in enumerate(values):
                     channel = page if form.one_file else image.channel

@@ -30,6 +30,11 @@ class Problems:
         self._input_dir = input_dir
         self._found: dict[tuple[str, Fault], list[int | str]] = defaultdict(list)
 
+    def name(self, path: Path) -> str:
+        """Name a file or folder within the input folder, for a message."""
+        within = path.relative_to(self._input_dir).as_posix()
+        return "the input folder" if within == "." else within
+
     def note(self, where: str, what: str, advice: str = "") -> None:
         """Note a problem of `where`, a file or folder in the input folder, as a whole."""
         self._found[where, Fault("", what, advice)] = []
@@ -38,6 +43,10 @@ class Problems:
         """Note a fault of these ids or names in `where`, if any, beside those noted before."""
         if which:
             self._found[where, fault] += which
+
+    def count_noted(self) -> int:
+        """Number of different problems so far."""
+        return len(self._found)
 
     def check(self) -> None:
         """Raise UserError if there is a problem; its lines are sorted, the advice follows."""

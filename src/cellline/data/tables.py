@@ -1,192 +1,125 @@
-"""The competition's two CSV files: labels, and the template of a submission.
+"""The competition's CSV files, as they are written.
 
-Labels stay as written, except for surrounding spaces: markup and formulas are labels like others.
-Empty labels, nan, and characters that control a terminal or a CSV are refused.
+Fields stay as they are, except for surrounding spaces: markup and formulas are labels like others.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 
-from cellline.data.files import MAX_ENTRIES, open_file
-from cellline.data.ids import LONGEST_ID, Id, parse_id, parse_number, parse_text
-from cellline.data.problems import Fault, Problems, brief
+from cellline.data.files import MAX_ENTRIES, Member, UnreadableError, explained, open_file
+from cellline.data.ids import parse_number
+from cellline.data.problems import brief
 from cellline.errors import first_line
 from cellline.host.names import has_control
 
-LABELS = "y_train.csv"
-TEMPLATE = "sample_submission.csv"
-EXAMPLE = "file_id,cell_line"
-
 MAX_BYTES = 64 << 20  # for MAX_ENTRIES rows; in memory they take several times as much
-MAX_HEADER = 16 << 10  # characters
+MAX_HEADER = 256 << 10  # characters; some competitions have a column for each of 5,000 classes
+SEPARATORS = ",;\t"
 
 # Spellings of a missing value, which no class has as its name. Words such as NA, None and null may
 # name a class; Competition warns of them.
-_MISSING = ("", "nan", "<na>")
-
-_NOT_A_NUMBER = Fault(
-    "id",
-    "not whole and non-negative",
-    f"Ids are whole numbers if all in {TEMPLATE} are, else text.",
-)
-_NOT_A_NAME = Fault(
-    "id",
-    "not usable in a file's name",
-    f"An id has 1 to {LONGEST_ID} characters, no dot first, and no slash, control character "
-    "or invisible character.",
-)
-_REPEATED = Fault("id", "duplicate")
-_UNLABELLED = Fault(
-    "id",
-    "without a label (empty or nan)",
-    "Give every sample a label, or remove it together with its images.",
-)
-_CONTROL = Fault("id", "with control or invisible characters in the label")
+MISSING = ("", "nan", "<na>")
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """A CSV of ids and labels."""
+class TableError(Exception):
+    """A table can't be used; the text says why, `advice` what to do."""
+
+    def __init__(self, why: str, advice: str = "") -> None:
+        super().__init__(why)
+        self.advice = advice
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A CSV with a header."""
 
     name: str
-    """The file's name."""
-    columns: Sequence[str]
-    """The header's names of the ids and of the labels."""
-    numeric: bool
-    """True if the ids are whole numbers, False if they are text."""
-    rows: dict[Id, tuple[str, str]]
-    """Id -> the id and the label as in the file; its first row of each valid id, in its order."""
+    """Path within the input folder."""
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
 
-    @property
-    def labels(self) -> set[str]:
-        """Every label or placeholder that is not empty or nan."""
-        return {label for _, label in self.rows.values() if label.lower() not in _MISSING}
+    def column(self, name: str) -> list[str]:
+        """The fields of a column, by row."""
+        at = self.columns.index(name)
+        return [row[at] for row in self.rows]
 
-
-def read_template(path: Path, problems: Problems) -> LabelTable | None:
-    """Read `sample_submission.csv`: a column of ids, then one of labels, which are placeholders.
-
-    Ids are whole numbers if all of these are, else text. None if the file is unusable.
-    """
-    if (rows := _read_rows(path, problems)) is None:
-        return None
-    header = rows[0]
-    named = len(set(header) - {""}) == len(header) == 2 and not any(map(has_control, header))
-    if not named or parse_number(header[0]) is not None:
-        what = (
-            f"wrong header: found {_quote(','.join(header))}, expected the names of two columns, "
-            f"first the ids', then the labels', such as {EXAMPLE!r}"
-        )
-        problems.note(path.name, what)
-        return None
-    return _make_table(path.name, rows, header, None, problems)
+    @cached_property
+    def distinct(self) -> dict[str, set[str]]:
+        """The different fields of each column that are not missing."""
+        return {
+            name: {field for field in self.column(name) if field.lower() not in MISSING}
+            for name in self.columns
+        }
 
 
-def read_labels(path: Path, template: LabelTable | None, problems: Problems) -> LabelTable | None:
-    """Read `y_train.csv`, whose two columns are named like the template's, in any order.
-
-    Its ids are of the template's kind. Without a template the first column holds the ids, and they
-    determine their kind, so that the rest is still checked. None if the file is unusable.
-    """
-    if (rows := _read_rows(path, problems)) is None:
-        return None
-    header = rows[0]
-    columns = template.columns if template else header
-    if len(columns) != 2 or sorted(header) != sorted(columns):
-        named = f"{_quote(','.join(columns))} as in {TEMPLATE}" if template else repr(EXAMPLE)
-        what = f"wrong header: found {_quote(','.join(header))}, expected {named}"
-        problems.note(path.name, what)
-        return None
-    numeric = template.numeric if template and template.rows else None
-    table = _make_table(path.name, rows, columns, numeric, problems)
-    labels = {sample: label for sample, (_, label) in table.rows.items()}
-    unlabelled = [sample for sample, label in labels.items() if label.lower() in _MISSING]
-    problems.count(path.name, _UNLABELLED, unlabelled)
-    controlling = [sample for sample, label in labels.items() if has_control(label)]
-    problems.count(path.name, _CONTROL, controlling)
-    classes = sorted(set(labels.values()) - {""})
-    if labels and len(classes) < 2:
-        found = ", ".join(map(_quote, classes)) or "none"
-        problems.note(path.name, f"fewer than two classes: found {found}")
-    return table
-
-
-def _read_rows(path: Path, problems: Problems) -> list[list[str]] | None:
-    """Return the rows of a CSV that are not blank, the header first; None if it is unusable."""
-    advice = ""
+def read_table(path: Path, name: str) -> Table:
+    """Read a CSV in UTF-8, separated by commas, semicolons or tabs. Raises TableError."""
     try:
         with open_file(path) as file:
-            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
-                raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
-            return _parse(file.read(size).decode("utf-8-sig"))
+            return parse_table(file.read(check_size(os.fstat(file.fileno()).st_size)), name)
     except FileNotFoundError:
-        what = "missing"
+        raise TableError("missing") from None
     except OSError as error:
-        what = f"can't be read: {error.strerror}"
-    except UnicodeDecodeError:
-        what, advice = "not UTF-8 text", "Save it as CSV in the encoding UTF-8."
-    except ValueError as error:  # pandas' errors are of this kind
-        why = first_line(error).removeprefix("Error tokenizing data. C error: ")
-        what = f"not a table: {brief(why)}"
-    problems.note(path.name, what, advice)
-    return None
+        raise TableError(f"can't be read: {error.strerror}") from error
 
 
-def _parse(text: str) -> list[list[str]]:
-    """Return the rows of a CSV, without padding and blank ones. Raises ValueError."""
+def read_packed(member: Member, name: str) -> Table:
+    """Read a CSV in an archive, as `read_table` does."""
+    try:
+        with explained():
+            return parse_table(member.read(check_size(member.size)), name)
+    except UnreadableError as error:
+        raise TableError(f"can't be read: {error}") from error
+
+
+def check_size(size: int) -> int:
+    """Return the size of a table in bytes. Raises TableError if it is too large."""
+    if size > MAX_BYTES:
+        raise TableError(f"not a table: it has more than {MAX_BYTES >> 20} MiB")
+    return size
+
+
+def parse_table(data: bytes, name: str) -> Table:
+    """Parse a CSV; rows that are blank are left out. Raises TableError."""
     # Imported where it is used: it takes 0.4 s, and not every verb reads a table.
     import pandas as pd
 
-    read = partial(pd.read_csv, header=None, dtype=str, na_filter=False, skipinitialspace=True)
     try:
-        # The first row determines the number of columns: two, or the header is wrong.
-        frame = read(StringIO(text[:MAX_HEADER]), nrows=1)
-        if frame.shape[1] == 2:
-            frame = read(StringIO(text), nrows=MAX_ENTRIES + 2)
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"empty, expected a header such as {EXAMPLE!r}") from None
-    if len(frame) > MAX_ENTRIES + 1:
-        raise ValueError(f"it has more than {MAX_ENTRIES:,} rows")
-    header, *rows = ([field.strip() for field in row] for row in frame.to_numpy().tolist())
-    return [header, *filter(any, rows)]
-
-
-def _make_table(
-    name: str,
-    rows: Sequence[Sequence[str]],
-    columns: Sequence[str],
-    numeric: bool | None,
-    problems: Problems,
-) -> LabelTable:
-    """Make a table of rows, the header first; `columns` are the names of its ids and labels."""
-    id_at, label_at = map(rows[0].index, columns)
-    written = [row[id_at] for row in rows[1:]]
-    if numeric is None:
-        # A text that is an id of neither kind doesn't determine the kind.
-        numeric = all(
-            parse_number(text) is not None or parse_text(text) is None for text in written
+        text = data.decode("utf-8-sig")
+        head, end, _ = text.lstrip()[:MAX_HEADER].partition("\n")
+        if not end and len(head) == MAX_HEADER:
+            raise TableError(f"not a table: its first line has more than {MAX_HEADER:,} characters")
+        read = partial(
+            pd.read_csv,
+            sep=max(SEPARATORS, key=head.count),
+            header=None,
+            dtype=str,
+            na_filter=False,
+            skipinitialspace=True,
         )
-    table: dict[Id, tuple[str, str]] = {}
-    not_ids, repeated = [], set()
-    for row in rows[1:]:
-        sample = parse_id(row[id_at], numeric=numeric)
-        if sample is None:
-            not_ids.append(_quote(row[id_at]))
-        elif sample in table:
-            repeated.add(sample)
-        else:
-            table[sample] = row[id_at], row[label_at]
-    if len(rows) == 1:
-        problems.note(name, "no rows below the header")
-    problems.count(name, _NOT_A_NUMBER if numeric else _NOT_A_NAME, not_ids)
-    problems.count(name, _REPEATED, repeated)
-    return LabelTable(name, columns, numeric, table)
+        frame = read(StringIO(text), nrows=MAX_ENTRIES + 2)
+    except UnicodeDecodeError:
+        raise TableError("not UTF-8 text", "Save it as CSV in the encoding UTF-8.") from None
+    except pd.errors.EmptyDataError:
+        raise TableError("not a table: empty, expected a header and rows") from None
+    except ValueError as error:  # pandas' errors are of this kind
+        why = first_line(error).removeprefix("Error tokenizing data. C error: ")
+        raise TableError(f"not a table: {brief(why)}") from error
+    if len(frame) > MAX_ENTRIES + 1:
+        raise TableError(f"not a table: it has more than {MAX_ENTRIES:,} rows")
+    header, *rows = ([field.strip() for field in row] for row in frame.to_numpy().tolist())
+    # pandas writes rows' numbers into a first column without a name.
+    different = len(set(header)) == len(header) and "" not in header[1:]
+    if not different or any(map(has_control, header)) or parse_number(header[0]) is not None:
+        found = quote(",".join(header))
+        raise TableError(f"wrong header: found {found}, expected a different name for each column")
+    return Table(name, tuple(header), [row for row in rows if any(row)])
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     """Quote an untrusted text, escaped and on one line."""
     return brief(repr(text))

@@ -1,0 +1,100 @@
+"""Names of image files: the sample and the channel that a file shows."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from cellline.data.ids import Id, parse_id
+from cellline.data.problems import Fault
+
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp")
+_SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
+
+# An ending of file names is a channel if so large a share of the samples has a file of it.
+CHANNEL_SHARE = 0.5
+
+
+def is_image(name: str) -> bool:
+    """Tell by its name if a file is an image."""
+    return _SUFFIX.search(name) is not None
+
+
+def drop_suffix(name: str) -> str:
+    """Return a name without an image's suffix."""
+    return _SUFFIX.sub("", name)
+
+
+class ImageNames:
+    """The names `<id>_<channel>.png`, or of other formats, of the images of one competition.
+
+    The channel "" stands for names without one, `<id>.png`. A text id may have underscores: the
+    channel is the longest one that ends the name. An id may begin in the folders above the file, as
+    `cat/17` does; the longest of `ids` that ends the path is meant.
+    """
+
+    def __init__(
+        self, channels: Sequence[str], *, numeric: bool, ids: Collection[Id] = frozenset()
+    ) -> None:
+        self.channels = tuple(channels)
+        self.numeric = numeric
+        self.ids = ids
+        self.pattern = "<id>.png" if self.channels == ("",) else "<id>_<channel>.png"
+        shown = ", ".join(channel or repr("") for channel in channels)
+        self.stray = Fault(
+            "file",
+            f"not named {self.pattern} (channels: {shown})",
+            'If the channels have other names, set --channels (--channels "" for files <id>.png).',
+        )
+        endings = [f"_{channel}" if channel else "" for channel in channels]
+        composed = enumerate(unicodedata.normalize("NFC", ending) for ending in endings)
+        self._endings = sorted(composed, key=lambda at: -len(at[1]))
+
+    def parse(self, name: str) -> tuple[Id, int] | None:
+        """Return the id and the channel's index; None for another name."""
+        if not is_image(name):
+            return None
+        stem = drop_suffix(unicodedata.normalize("NFC", name))
+        for index, ending in self._endings:
+            if stem.endswith(ending):
+                sample = self._find(stem.removesuffix(ending))
+                if sample is not None:
+                    return sample, index
+        return None
+
+    def _find(self, path: str) -> Id | None:
+        parts = path.split("/")
+        for start in range(len(parts)):
+            sample = parse_id("/".join(parts[start:]), numeric=self.numeric)
+            if sample is not None and sample in self.ids:
+                return sample
+        return parse_id(parts[-1], numeric=self.numeric)
+
+
+def find_channels(names: Iterable[str], ids: Collection[Id], *, numeric: bool) -> tuple[str, ...]:
+    """Return the channels, sorted, that the names of images of these ids end in; ("",) for none."""
+    whole = ImageNames(("",), numeric=numeric, ids=ids)
+    of_channel: dict[str, set[Id]] = defaultdict(set)
+    alone = set()
+    for name in names:
+        parsed = whole.parse(name)
+        if parsed is not None and parsed[0] in ids:
+            alone.add(parsed[0])
+            continue
+        stem = drop_suffix(unicodedata.normalize("NFC", name.rpartition("/")[2]))
+        for at in (match.start() for match in re.finditer("_", stem)):
+            sample = parse_id(stem[:at], numeric=numeric)
+            if sample is not None and sample in ids:
+                of_channel[stem[at + 1 :]].add(sample)
+    most = max(map(len, of_channel.values()), default=0)
+    if len(alone) >= most:
+        return ("",)
+    return tuple(
+        sorted(name for name in of_channel if len(of_channel[name]) > CHANNEL_SHARE * most)
+    )
+
+
+def find_prefix(name: str) -> str | None:
+    """Return the label in a name such as `cat.17.jpg`: what stands before the last number."""
+    found = re.fullmatch(r"(.*[^ ._(-])[ ._-]*\(?\d+\)?", drop_suffix(name))
+    return found[1].rstrip("0123456789") or None if found else None

@@ -1,0 +1,417 @@
+"""Layouts of public competitions and of a person's own folders: what is worked out from the files.
+
+Each layout is a handful of tiny drawn images, under the names and columns of the real thing.
+"""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cellline.config import Reading
+from cellline.data.competition import Competition, load_competition
+from cellline.errors import UserError
+
+Files = Mapping[str, bytes | str]
+
+
+def image(number: int, form: str = "JPEG") -> bytes:
+    """An image whose brightness is its number, 12 x 9 pixels."""
+    data = io.BytesIO()
+    Image.fromarray(np.full((9, 12, 3), number, np.uint8)).save(data, form)
+    return data.getvalue()
+
+
+def images(pattern: str, names: range | list[str] | list[int], first: int = 0) -> dict[str, bytes]:
+    """Images at `pattern`, a format string, numbered in their brightness from `first` on."""
+    form = "PNG" if pattern.endswith("png") else "JPEG"
+    return {pattern.format(name): image(first + at, form) for at, name in enumerate(names)}
+
+
+def csv(*rows: str) -> str:
+    return "\n".join(rows) + "\n"
+
+
+def write(files: Files, folder: Path = Path("input")) -> Path:
+    """Write files; a name with an archive in its path is packed into that archive."""
+    packed: dict[Path, dict[str, bytes]] = {}
+    for name, content in files.items():
+        data = content.encode() if isinstance(content, str) else content
+        parts = name.split("/")
+        archive = next((at for at, part in enumerate(parts) if part.endswith((".zip", ".tar"))), -1)
+        if archive >= 0:
+            path = folder / "/".join(parts[: archive + 1])
+            packed.setdefault(path, {})["/".join(parts[archive + 1 :])] = data
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+    for path, content_of in packed.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w") as file:
+                for name, data in content_of.items():
+                    file.writestr(name, data)
+        else:
+            with tarfile.open(path, "w") as file_of:
+                for name, data in content_of.items():
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    file_of.addfile(info, io.BytesIO(data))
+    return folder
+
+
+def load(files: Files, **settings: object) -> Competition:
+    return load_competition(write(files), Path("cache"), Reading(**settings))  # type: ignore[arg-type]
+
+
+def label_of(loaded: Competition) -> dict[object, str]:
+    """Class by id."""
+    pairs = zip(loaded.train_ids.tolist(), loaded.labels, strict=True)
+    return {sample: loaded.classes[label] for sample, label in pairs}
+
+
+def brightness(loaded: Competition) -> list[int]:
+    """Numbers that the images of the training and test set were drawn with, by ascending ids."""
+    both = np.concatenate([loaded.train_images, loaded.test_images])
+    return np.rint(both.mean(axis=(1, 2, 3))).astype(int).tolist()
+
+
+def refused(files: Files, **settings: object) -> str:
+    with pytest.raises(UserError) as raised:
+        load(files, **settings)
+    return str(raised.value)
+
+
+TABLE = csv("name,kind", "a,x", "b,y", "c,x", "d,y")
+TEST = csv("name,kind", "e,x", "f,x")
+TRAIN_IMAGES = images("train/{}.jpg", ["a", "b", "c", "d"])
+TEST_IMAGES = images("test/{}.jpg", ["e", "f"], 4)
+USUAL: Files = {
+    "train.csv": TABLE,
+    "sample_submission.csv": TEST,
+    **TRAIN_IMAGES,
+    **TEST_IMAGES,
+}
+KINDS = {"a": "x", "b": "y", "c": "x", "d": "y"}
+
+# Layouts of the same six samples: the files, and what Reading must say.
+SAME: dict[str, tuple[Files, dict[str, object]]] = {
+    "usual": (USUAL, {"labels": "train.csv", "train_images": "train", "test_images": "test"}),
+    "one folder": (
+        {
+            "train.csv": TABLE,
+            "sample_submission.csv": TEST,
+            **images("images/{}.jpg", ["a", "b", "c", "d", "e", "f"]),
+        },
+        {"train_images": "images", "test_images": "images"},
+    ),
+    "nested": (
+        {f"comp/{name}": data for name, data in USUAL.items()},
+        {"labels": "comp/train.csv", "train_images": "comp/train", "test_images": "comp/test"},
+    ),
+    "one zip of all": (
+        {f"comp.zip/{name}": data for name, data in USUAL.items()},
+        {"labels": "comp.zip/train.csv", "train_images": "comp.zip/train"},
+    ),
+    "zips": (
+        {
+            "train.csv.zip/train.csv": TABLE,
+            "sample_submission.csv.zip/sample_submission.csv": TEST,
+            **images("train.zip/train/{}.jpg", ["a", "b", "c", "d"]),
+            **images("test.tar/{}.jpg", ["e", "f"], 4),
+        },
+        {"train_images": "train.zip", "test_images": "test.tar"},
+    ),
+    "in parts": (
+        {
+            "meta.csv": TABLE,
+            "sample_submission.csv": TEST,
+            **images("images_part_1/{}.jpg", ["a", "b"]),
+            **images("images_part_2.zip/{}.jpg", ["c", "d"], 2),
+            **TEST_IMAGES,
+            **images("extra/{}.jpg", ["notes"]),
+        },
+        {"labels": "meta.csv", "train_images": "."},
+    ),
+    "more columns": (
+        {
+            **USUAL,
+            "train.csv": csv(
+                ",age,name,kind,sex", "0,7,a,x,f", "1,8,b,y,m", "2,7,c,x,f", "3,9,d,y,m"
+            ),
+            "test.csv": csv("name,age", "e,7", "f,8"),
+        },
+        {"id_column": "name", "label_column": "kind"},
+    ),
+    "other names": (
+        {
+            **USUAL,
+            "train.csv": csv("file,class", "a.png,x", "b.png,y", "c.png,x", "d.png,y"),
+            "sample_submission.csv": csv("Id,Predicted", "e,y", "f,x"),
+        },
+        {"id_column": "file", "label_column": "class"},
+    ),
+    "columns of other kinds": (
+        {
+            **USUAL,
+            "train.csv": csv("name,place,kind", "a,p,x", "b,q,y", "c,q,x", "d,p,y"),
+            "sample_submission.csv": csv("name,answer", "e,x", "f,x"),
+        },
+        {"label_column": "kind"},
+    ),
+    "one-hot": (
+        {
+            **USUAL,
+            "train.csv": csv("name,x,y", "a,1,0", "b,0,1", "c,1.0,0.0", "d,0,1"),
+            "sample_submission.csv": csv("name,x,y", "e,0.5,0.5", "f,0.5,0.5"),
+        },
+        {"output": "probabilities", "metric": "log_loss"},
+    ),
+    "a column for each class": (
+        {**USUAL, "sample_submission.csv": csv("name,y,x", "e,0.5,0.5", "f,0.5,0.5")},
+        {"label_column": "kind", "output": "probabilities"},
+    ),
+    "folders": (
+        {
+            **images("train/{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
+            **TEST_IMAGES,
+            "sample_submission.csv": csv("file,kind", "e.jpg,x", "f.jpg,x"),
+        },
+        {"labels": "train", "train_images": "train", "label_column": "kind"},
+    ),
+    "folders in a zip": (
+        {
+            **images("data.zip/data/train/{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
+            **images("data.zip/data/test/{}.jpg", ["e", "f"], 4),
+            "submission_format.csv": csv("file,kind", "e.jpg,x", "f.jpg,x"),
+        },
+        {"labels": "data.zip/train"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_layouts_of_the_same_samples(name: str) -> None:
+    files, expected = SAME[name]
+    loaded = load(files)
+    assert label_of(loaded) == KINDS
+    assert loaded.test_ids.tolist() == ["e", "f"]
+    assert brightness(loaded) == [0, 1, 2, 3, 4, 5]
+    assert {key: getattr(loaded.reading, key) for key in expected} == expected
+    # A later verb starts from what was worked out, and reads no image again.
+    again = load_competition(Path("input"), Path("cache"), loaded.reading)
+    assert again.reading == loaded.reading
+    assert again.digest == loaded.digest
+    assert again.test_digest == loaded.test_digest
+    assert again.template == loaded.template
+
+
+def test_ids_with_folders_in_them() -> None:
+    files = {
+        "train.csv": csv("path,kind", "u/1.jpg,x", "u/2.jpg,y", "v/1.jpg,y", "v/2.jpg,x"),
+        "sample_submission.csv": csv("path,kind", "u/3.jpg,x", "w/1.jpg,x"),
+        **images("photos/{}.jpg", ["u/1", "u/2", "v/1", "v/2", "u/3", "w/1"]),
+    }
+    loaded = load(files)
+    assert label_of(loaded) == {"u/1": "x", "u/2": "y", "v/1": "y", "v/2": "x"}
+    assert loaded.template == ("u/3.jpg", "w/1.jpg")
+    assert brightness(loaded) == [0, 1, 2, 3, 4, 5]
+
+
+def test_train_and_test_may_number_their_images_alike() -> None:
+    files = {
+        "train_labels.csv": csv("name,kind", "1,x", "2,y", "3,x", "4,y"),
+        "sample_submission.csv": csv("name,kind", "1,x", "2,x"),
+        **images("train/{:03d}.png", range(1, 5)),
+        **images("test/{:03d}.png", range(1, 3), 4),
+    }
+    loaded = load(files)
+    assert label_of(loaded) == {1: "x", 2: "y", 3: "x", 4: "y"}
+    assert brightness(loaded) == [0, 1, 2, 3, 4, 5]
+
+
+def test_no_sample_is_in_both_parts_of_one_folder() -> None:
+    files = {
+        "train.csv": TABLE,
+        "sample_submission.csv": TEST + csv("d,x"),
+        **images("images/{}.jpg", ["a", "b", "c", "d", "e", "f"]),
+    }
+    assert "sample_submission.csv: 1 id in train.csv as well: d" in refused(files)
+
+
+def test_labels_in_file_names() -> None:
+    files = {
+        **images("train/{}.jpg", ["cat.0", "cat.1", "dog.0", "dog.1"]),
+        **images("test/{}.jpg", [1, 2], 4),
+        "sample_submission.csv": csv("id,label", "1,0.5", "2,0.5"),
+    }
+    told = refused(files)
+    assert "asks for the probability of one class: 'cat' or 'dog'" in told
+    assert "--positive" in told
+    loaded = load(files, positive="dog")
+    assert label_of(loaded) == {"cat.0": "cat", "cat.1": "cat", "dog.0": "dog", "dog.1": "dog"}
+    assert (loaded.output, loaded.metric) == ("probability", "roc_auc")
+    assert brightness(loaded) == [0, 1, 2, 3, 4, 5]
+
+
+def test_five_labels() -> None:
+    files = {**USUAL, "sample_submission.csv": csv("name,kind", "e,y x", "f,x y")}
+    loaded = load(files)
+    assert (loaded.output, loaded.metric) == ("top5", "map5")
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        ({"labels.csv": TABLE, **images("photos/{}.jpg", ["a", "b", "c", "d"])}, "photos"),
+        ({f"train/{k}/{i}.jpg": image(at) for at, (i, k) in enumerate(KINDS.items())}, "train"),
+        ({f"{k}/{i}.jpg": image(at) for at, (i, k) in enumerate(KINDS.items())}, "."),
+        ({f"{k}/s/{i}.jpg": image(at) for at, (i, k) in enumerate(KINDS.items())}, "."),
+    ],
+    ids=["table", "train", "folders", "folders in folders"],
+)
+def test_no_test_set(files: Files, place: str) -> None:
+    loaded = load(files)
+    assert label_of(loaded) == KINDS
+    assert loaded.reading.train_images == place
+    assert loaded.template == loaded.template_columns == ()
+    assert len(loaded.test_ids) == 0
+    assert loaded.test_images.shape == (0, *loaded.train_images.shape[1:])
+    assert brightness(loaded) == [0, 1, 2, 3]
+
+
+def test_groups_of_the_users_columns() -> None:
+    files = {
+        **USUAL,
+        "train.csv": csv(
+            "name,kind,patient,site", "a,x,1,p", "b,y,1,q", "c,x,,r", "d,y,2,", "a,x,3,"
+        ),
+        "test.csv": csv("name,patient", "e,2", "f,9"),
+    }
+    loaded = load(files, group_column=("patient",))
+    assert loaded.own_group is not None
+    a, b, c, d, e, f = loaded.own_group.tolist()
+    assert a == b
+    assert d == e
+    assert len({a, c, d, f}) == 4
+    more = load(files, group_column=("patient", "site")).own_group
+    assert more is not None
+    assert len(set(more.tolist())) == 4
+    assert "1 rows repeat a sample" in loaded.warnings[-1]
+    assert "'owner': not a column" in refused(files, group_column=("owner",)).replace(
+        "owner:", "'owner':"
+    )
+
+
+def test_folds_of_the_users_column() -> None:
+    files = {**USUAL, "train.csv": csv("name,kind,fold", "a,x,10", "b,y,9", "c,x,10", "d,y,2")}
+    folds = load(files, folds_column="fold").own_fold
+    assert folds is not None
+    assert folds.tolist() == [2, 1, 2, 0]
+    files = {**USUAL, "train.csv": csv("name,kind,fold", "a,x,10", "b,y,", "c,x,10", "d,y,2")}
+    assert "train.csv: 1 sample without a fold in fold: b" in refused(files, folds_column="fold")
+
+
+GRADES = csv("name,kind", "a,10", "b,9", "c,0", "d,9")
+
+
+def test_classes_of_a_metric_of_grades_are_in_their_order() -> None:
+    files = {**USUAL, "train.csv": GRADES, "sample_submission.csv": csv("name,kind", "e,0", "f,0")}
+    assert load(files).classes == ("0", "10", "9")
+    assert load(files, metric="quadratic_kappa").classes == ("0", "9", "10")
+    assert "Quadratic kappa needs" in refused(USUAL, metric="quadratic_kappa")
+
+
+# What is wrong, or in doubt: a change of the usual files, and what must be said.
+Change = Callable[[dict[str, bytes | str]], object]
+WRONG: dict[str, Change] = {
+    "labels: could be more.csv or train.csv\nSay which with --labels.": (
+        lambda files: files.update({"more.csv": TABLE})
+    ),
+    "template: could be sample_submission.csv or submission2.csv\nSay which with --template.": (
+        lambda files: files.update({"submission2.csv": TEST})
+    ),
+    "train images: could be train or train_big\nSay which with --train-images.": (
+        lambda files: files.update(images("train_big/{}.jpg", ["a", "b", "c", "d"]))
+    ),
+    "train.csv: labels: could be column 'p' or column 'q'\nSay which with --label-column.": (
+        lambda files: files.update(
+            {
+                "train.csv": csv("name,p,q", "a,1,x", "b,2,y", "c,1,x", "d,2,y"),
+                "sample_submission.csv": csv("name,kind", "e,?", "f,?"),
+            }
+        )
+    ),
+    "train.csv: 4 rows without images in train: k, l, m, n": (
+        lambda files: files.update({"train.csv": TABLE + csv("k,x", "l,x", "m,y", "n,y")})
+    ),
+    "train: 1 sample without a row in train.csv: z": (
+        lambda files: files.update({"train/z.jpg": image(9)})
+    ),
+    "sample_submission.csv: 2 rows without images in test: k, l": (
+        lambda files: files.update({"sample_submission.csv": TEST + csv("k,x", "l,x")})
+    ),
+    "train.csv: labels are numbers with decimals: '0.5', '1.25'": (
+        lambda files: files.update({"train.csv": TABLE.replace("x", "0.5").replace("y", "1.25")})
+    ),
+    "train.csv: 2 ids without a label (empty or nan): a, b": (
+        lambda files: files.update({"train.csv": csv("name,kind", "a,NaN", "b,", "c,x", "d,y")})
+    ),
+    "train.csv: labels are several classes at once: 'x y'": (
+        lambda files: files.update({"train.csv": csv("name,kind", "a,x y", "b,y", "c,x", "d,y")})
+    ),
+    "train.csv: 2 ids not of exactly one class: 'a', 'd'": (
+        lambda files: files.update(
+            {
+                "train.csv": csv("name,x,y", "a,1,1", "b,0,1", "c,1,0", "d,0,0"),
+                "sample_submission.csv": csv("name,x,y", "e,0.5,0.5", "f,0.5,0.5"),
+            }
+        )
+    ),
+    "sample_submission.csv: without a column for 1 of the classes: 'y'": (
+        lambda files: files.update(
+            {"sample_submission.csv": csv("name,x,z", "e,0.5,0.5", "f,0.5,0.5")}
+        )
+    ),
+    "sample_submission.csv: neither one column to fill in nor one for each class: age, sex": (
+        lambda files: files.update({"sample_submission.csv": csv("name,age,sex", "e,1,f", "f,2,m")})
+    ),
+    "train.csv: every sample has a label of its own": (
+        lambda files: files.update({"train.csv": csv("name,kind", "a,p", "b,q", "c,r", "d,s")})
+    ),
+    "train.7z: an archive of a kind that can't be read": (
+        lambda files: (
+            [files.pop("train.csv"), files.update({"train.7z": b"7z"})]
+            and [files.pop(name) for name in TRAIN_IMAGES]
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("expected", WRONG)
+def test_what_is_wrong_or_in_doubt_is_said(expected: str) -> None:
+    files = dict(USUAL)
+    WRONG[expected](files)
+    line, _, advice = expected.partition("\n")
+    told = refused(files)
+    assert f"  {line}" in told
+    assert advice in told
+
+
+def test_a_template_that_matches_nothing() -> None:
+    files = {**USUAL, "sample_submission.csv": csv("name,kind", "p,x", "q,x")}
+    told = refused(files)
+    assert "sample_submission.csv: 2 rows without images in test: p, q" in told
+    assert "test: 2 samples without a row in sample_submission.csv: e, f" in told
+
+
+def test_a_column_of_the_template_that_training_lacks() -> None:
+    files = {**USUAL, "sample_submission.csv": csv("name,x,y,z", "e,0,0,0", "f,0,0,0")}
+    *_, warning = load(files).warnings
+    assert "no training sample" in warning
+    assert "'z'" in warning
