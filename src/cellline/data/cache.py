@@ -160,6 +160,7 @@ def _decode_all(readers: Sequence[SplitReader], files: Sequence[BinaryIO], form:
 def _say_sizes(form: Form, sizes: set[Size]) -> None:
     """Say that images were resized."""
     if form.size is not None and sizes - {form.size}:
-        smallest, largest = (pick(sizes, key=math.prod) for pick in (min, max))
-        told = "images of {} x {} to {} x {} pixels are resized to {} x {} (--resize {})"
-        say(told.format(*smallest, *largest, *form.size, form.resize))
+        ends = dict.fromkeys((min(sizes, key=math.prod), max(sizes, key=math.prod)))
+        sides = " to ".join(f"{width} x {height}" for width, height in ends)
+        side, _ = form.size
+        say(f"images of {sides} pixels are resized to {side} x {side} (--resize {form.resize})")
