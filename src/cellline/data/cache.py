@@ -10,6 +10,7 @@ delete all of them at any time; the program never does.
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -118,7 +119,9 @@ def _map(cache_dir: Path, key: str, record: Mapping[str, Any]) -> dict[str, Deco
 def _decode(
     cache_dir: Path, key: str, start: Form, readers: Sequence[SplitReader], problems: Problems
 ) -> dict[str, DecodedSplit]:
-    with ExitStack() as stack:  # a problem removes the files that were begun
+    # Pillow warns of broken EXIF, and of damage: an error follows where it matters.
+    with ExitStack() as stack, warnings.catch_warnings(action="ignore"):
+        # A problem removes the files that were begun.
         paths = [cache_dir / f"{key}-{reader.split}.npy" for reader in readers]
         form = _decode_all(readers, [stack.enter_context(atomic(path)) for path in paths], start)
         for reader in readers:
@@ -157,6 +160,7 @@ def _decode_all(readers: Sequence[SplitReader], files: Sequence[BinaryIO], form:
 def _say_sizes(form: Form, sizes: set[Size]) -> None:
     """Say that images were resized."""
     if form.size is not None and sizes - {form.size}:
-        smallest, largest = (pick(sizes, key=math.prod) for pick in (min, max))
-        told = "images of {} x {} to {} x {} pixels are resized to {} x {} (--resize {})"
-        say(told.format(*smallest, *largest, *form.size, form.resize))
+        ends = dict.fromkeys((min(sizes, key=math.prod), max(sizes, key=math.prod)))
+        sides = " to ".join(f"{width} x {height}" for width, height in ends)
+        side, _ = form.size
+        say(f"images of {sides} pixels are resized to {side} x {side} (--resize {form.resize})")

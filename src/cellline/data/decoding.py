@@ -26,6 +26,7 @@ _DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})  # "I": 32 bit
 _COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _MODES = {"F": "floating-point values"}  # other names of Pillow's
 
+DEEP = 1 << 16  # values of 16 bits
 MAX_PIXELS = 64 << 20  # of an image, all pages together: 8192 x 8192, more than a camera has
 MAX_PAGES = 64
 MAX_BYTES = 3 * MAX_PIXELS + (1 << 20)  # of a file: in colour, if nothing compresses
@@ -200,30 +201,36 @@ def _read(data: bytes, work: Callable[[Image.Image, _Content], Result]) -> Resul
 
 
 def _inspect(image: Image.Image) -> _Content | Fault:
-    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-    if pages > MAX_PAGES or image.width * image.height * pages > MAX_PIXELS:
+    mode, size, kind = image.mode, image.size, image.format
+    pages = getattr(image, "n_frames", 1) if kind == "TIFF" else 1
+    if pages > MAX_PAGES or size[0] * size[1] * pages > MAX_PIXELS:
         return TOO_LARGE
-    mode, first = image.mode, image.size
     colour, deep = mode in _COLOUR_MODES, mode in _DEEP_MODES
     if not (colour or deep or mode in _GRAY_MODES):
         return _unusual(_MODES.get(mode, mode))
-    for page in range(pages):
-        if page:
-            image.seek(page)
-        if (image.size, image.mode) != (first, mode) or (colour and pages > 1):
-            return _unusual("pages in colour, or of several sizes or kinds")
-        if mode == "I" and not 0 <= np.asarray(image).min() <= np.asarray(image).max() < 1 << 16:
-            return _unusual("values of more than 16 bits")
-    if pages > 1:
-        image.seek(0)
-    size, orientation = image.size, 1
-    # Pillow turns a TIFF by itself. The check saves time: an image without either isn't turned.
-    if image.format != "TIFF" and ("exif" in image.info or "xmp" in image.info):
-        with suppress(*DAMAGE):  # a camera's broken note is no fault of the pixels
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if (pages > 1 or mode == "I") and (fault := _find_odd_page(image, pages)):
+        return fault
+    # Pillow turns a TIFF by itself. An image without either isn't turned: to look takes time.
+    if kind == "TIFF" or ("exif" not in image.info and "xmp" not in image.info):
+        return _Content(size, pages, colour, deep, turned=False)
+    orientation = 1
+    with suppress(*DAMAGE):  # a camera's broken note is no fault of the pixels
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation in _ON_ITS_SIDE:
         size = size[1], size[0]
-    return _Content(size, pages, colour, deep, orientation in range(2, 9))
+    return _Content(size, pages, colour, deep, turned=orientation in range(2, 9))
+
+
+def _find_odd_page(image: Image.Image, pages: int) -> Fault | None:
+    first = image.mode, image.size
+    for page in range(pages):
+        image.seek(page)
+        if (image.mode, image.size) != first or (pages > 1 and image.mode in _COLOUR_MODES):
+            return _unusual("pages in colour, or of several sizes or kinds")
+        if image.mode == "I" and not 0 <= np.asarray(image).min() <= np.asarray(image).max() < DEEP:
+            return _unusual("values of more than 16 bits")
+    image.seek(0)
+    return None
 
 
 def _unusual(what: str) -> Fault:
@@ -242,6 +249,9 @@ def _pages(image: Image.Image, found: _Content) -> Iterator[Image.Image]:
 
 def _decode(image: Image.Image, found: _Content, form: Form, channel: int) -> Decoded:
     assert form.size is not None
+    gray = image.mode == "L" and found.pages == 1 and not found.turned
+    if gray and found.size == form.size and (not form.one_file or form.channels == GRAY):
+        return Decoded(found.size, image.tobytes())  # the challenge's images, 5 % faster
     if found.size != form.size:  # a JPEG is decoded to 1/2, 1/4 or 1/8, which takes less time
         image.draft(None, _fit_inside(image.size, form.size) if form.resize == "pad" else form.size)
     planes: list[Image.Image] = []
@@ -263,7 +273,7 @@ def _decode(image: Image.Image, found: _Content, form: Form, channel: int) -> De
 def _flatten(image: Image.Image, scale: Scale | None) -> Image.Image:
     """Return an image of 8 bits, gray or colour, multiplied by its alpha if it has one."""
     if scale is not None:
-        values = np.arange(1 << 16)
+        values = np.arange(DEEP)
         table = np.rint((values - scale.low).clip(0) * (255 / (scale.high - scale.low)))
         table = table.clip(0, 255).astype(np.uint8)
         return Image.fromarray(np.concatenate([table[block] for block in _blocks(image)]))
@@ -297,9 +307,9 @@ def _fit_inside(size: Size, square: Size) -> Size:
 
 
 def _count(image: Image.Image) -> np.ndarray:
-    counts = np.zeros(1 << 16, np.int64)
+    counts = np.zeros(DEEP, np.int64)
     for block in _blocks(image):
-        counts += np.bincount(block.ravel(), minlength=1 << 16)
+        counts += np.bincount(block.ravel(), minlength=DEEP)
     return counts
 
 
