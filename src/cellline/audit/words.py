@@ -119,19 +119,18 @@ def describe_torn(torn: Sequence[Id], folds: Folds) -> list[str]:
     """A Caution for training samples with others of their group in another fold."""
     if not torn:
         return []
-    reading = folds.competition.reading
-    kinds = " or ".join(["a copy", "an overlap", *(f"the same {c}" for c in reading.group_column)])
+    same = f", the same {name_columns(folds)}" * bool(name_columns(folds))
     named = ", ".join(map(str, torn[:NAMED])) + (", ..." if len(torn) > NAMED else "")
+    column = folds.competition.reading.folds_column
     why = (
-        f"the folds are those of column {reading.folds_column}; without --folds-column, groups stay "
-        "together"
-        if reading.folds_column
-        else "the new test set connects them; folds in another folder (--oof-dir) keep them together"
+        f"the folds of column {column} part them, other folds (without --folds-column) would not"
+        if column
+        else "the new test set connects them, new folds (another --oof-dir) would not part them"
     )
     return [
         Caution(
-            f"{len(torn)} training samples have {kinds} in another fold: {named}; they make the "
-            f"score too high; {why}"
+            f"{len(torn)} training samples have a relative (copy, overlap{same}) in another fold: "
+            f"{named}; so the score is too high; {why}"
         )
     ]
 
@@ -263,10 +262,9 @@ def describe_folds(folds: Folds) -> list[str]:
         cells = [*counts, counts.sum(), groups[index]]
         lines.append(name + "".join(f"{cell:9d}" for cell in cells))
     plain = name_classes(competition.classes)
-    few = [
-        f"{plain[label]} has {groups[label]}" for label in np.flatnonzero(groups < folds.n_folds)
-    ]
-    if few:
+    small = groups < folds.n_folds
+    if small.any():
+        few = [f"{plain[label]} has {groups[label]}" for label in np.flatnonzero(small)]
         alone = "; a class with one is never both learned and scored" * bool(groups.min() == 1)
         lines.append(
             Caution(
@@ -277,13 +275,15 @@ def describe_folds(folds: Folds) -> list[str]:
     missing = [
         f"{plain[label]} in fold {number}"
         for label, number in find_missing(competition.labels, folds.fold, folds.n_folds)
-        if groups[label] >= folds.n_folds
+        if not small[label]
     ]
     if missing:
+        own = competition.own_fold is not None
+        advice = "" if own else "; with fewer folds (--folds), each may have all classes"
         lines.append(
             Caution(
-                f"some folds have no sample of a class ({len(missing)}): {name_first(missing)}; "
-                "with fewer folds (--folds), each may have all classes"
+                f"some folds have no sample of a class ({len(missing)}): {name_first(missing)}"
+                f"{advice}"
             )
         )
     sizes = np.bincount(folds.fold, minlength=folds.n_folds)
