@@ -43,6 +43,12 @@ def test_classes_are_spread_evenly(group: np.ndarray | None) -> None:
     assert not np.array_equal(fold, deal_folds(labels, group, 5, seed=1))
 
 
+def test_no_fold_is_empty_where_scikit_learn_would_leave_one() -> None:
+    group = np.repeat(np.arange(5), [50, 2, 1, 3, 50])
+    labels = np.array([0, 2, 1, 1, 0])[group]
+    assert set(deal_folds(labels, group, 5, seed=0)) == set(range(5))
+
+
 def test_what_cannot_be_dealt_is_refused() -> None:
     with pytest.raises(UserError, match=r"but there are 2; deal fewer folds \(--folds 2\)"):
         check_groups(np.array([5, 5, 5, 6]), 3)

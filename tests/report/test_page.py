@@ -101,3 +101,18 @@ def test_only_finished_folds_count_as_tuned_on() -> None:
     section = tuning_section(run, None)
     assert not section.cautions
     assert "5 trials of a tuning looked at fold 1" in texts(section)
+
+
+def test_a_run_without_a_test_set_has_a_page() -> None:
+    folds = make_folds()
+    competition, audit = folds.competition, dict(folds.record["audit"])
+    none = replace(
+        competition,
+        test_ids=competition.test_ids[:0],
+        test_images=competition.test_images[:0],
+        template=(),
+    )
+    record = {**folds.record, "audit": {**audit, "shift": None, "test_grouped": 0}}
+    page = page_of(make_run(replace(folds, competition=none, record=record)))
+    assert "Training against test" not in page
+    assert "no test sample" not in page

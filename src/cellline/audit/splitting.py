@@ -56,6 +56,7 @@ def deal_folds(labels: np.ndarray, group: np.ndarray | None, n_folds: int, seed:
             splits = kind(n_folds, shuffle=True, random_state=seed).split(labels, labels, group)
             for number, (_, held_out) in enumerate(splits):
                 fold[held_out] = number
+        # With about as many groups as folds, it can leave a fold empty.
         if len(np.unique(fold)) == n_folds:
             return fold if group is None else fill_folds(labels, group, fold, n_folds)
     return spread(labels, np.arange(len(labels)) if group is None else group, n_folds, seed)
