@@ -174,7 +174,7 @@ def test_the_users_groups_stay_in_one_fold_but_are_no_pictures(patients: Competi
     assert findings.counts.large == ()
     assert findings.own == Own(12, 48, 3)
     told = "\n".join(describe_dealt(folds))
-    assert "patient makes 12 groups of two training samples or more, with 48 of 48" in told
+    assert "groups of two training samples or more by patient: 12; they hold 48 of 48" in told
     assert "3 of 9 test samples are in a group with training samples by patient" in told
     assert "in another fold:" not in told
     samples = hold_out_all(folds)

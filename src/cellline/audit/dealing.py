@@ -110,11 +110,11 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     if dependents and same and written:
         fold, group = read_deal(path, competition)
     elif competition.own_fold is not None:
-        fold, group = competition.own_fold, audit.group
+        fold, group = competition.own_fold, audit.first
     else:
-        check_groups(audit.group, plan.n_folds)
-        fold = deal_folds(competition.labels, audit.group, plan.n_folds, plan.seed)
-        group = audit.group
+        check_groups(audit.first, plan.n_folds)
+        fold = deal_folds(competition.labels, audit.first, plan.n_folds, plan.seed)
+        group = audit.first
     check_training(competition.labels, fold, competition.classes)
     say("measuring how much a leak would inflate the score, comparing training and test samples")
     findings = measure(competition, audit, fold, plan)
@@ -124,18 +124,18 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
 
 
 def measure(competition: Competition, audit: Audit, fold: np.ndarray, plan: Plan) -> Findings:
-    """Measure the leak and the shift, in the words of `Findings`."""
+    """Measure what a leak would add to the score on these folds, and the shift of the test set."""
     labels, shift = competition.labels, None
-    train = Part(measure_statistics(competition.train_images), audit.group)
+    group, test_group = np.split(audit.group, [len(labels)])
+    train = Part(measure_statistics(competition.train_images), group)
     if len(competition.test_ids):
-        test = Part(measure_statistics(competition.test_images), audit.test_group)
+        test = Part(measure_statistics(competition.test_images), test_group)
         names = name_statistics(competition.channels)
         shift = measure_shift(train, test, names, plan.n_folds, plan.seed)
     naive = deal_folds(labels, None, plan.n_folds, plan.seed)
-    related = np.isin(audit.test_group, audit.group)
-    test_share = float(related.mean()) if len(related) else 0.0
+    test_share = float(np.isin(test_group, group).sum() / max(len(test_group), 1))
     reference = measure_reference(train, labels, naive, fold, test_share)
-    torn = competition.train_ids[find_straddling(audit.group, fold)]
+    torn = competition.train_ids[find_straddling(group, fold)]
     return Findings(audit.counts, reference, shift, audit.trust, audit.own, tuple(torn.tolist()))
 
 

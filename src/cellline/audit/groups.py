@@ -128,9 +128,9 @@ class Audit:
     """Pairs of samples that show one picture, counts of them, and groups."""
 
     group: np.ndarray
+    """int64 [n + m]: number of each training and test sample's group, in the order of first ids."""
+    first: np.ndarray
     """int64 or text [n]: the first id in each training sample's group, see `Dealt.group`."""
-    test_group: np.ndarray
-    """Same of test samples: a training id, if the group has one."""
     pairs: Pairs
     counts: Counts
     trust: Trust
@@ -154,9 +154,10 @@ def audit_copies(
         _, first, number = np.unique(competition.own_group, return_index=True, return_inverse=True)
         edges.append(np.stack([first[number], np.arange(len(number))], axis=1))
         own = count_own(number, n)
-    # Training rows come first: the smallest row of a group with a training sample is below n.
     joined = connect(len(copies.group), *edges)
-    group, test_group = np.split(np.concatenate([ids, competition.test_ids])[joined], [n])
+    # A training and a test sample may have the same id, so ids can't name the groups of both.
+    order = np.argsort(np.concatenate([ids, competition.test_ids]), kind="stable")
+    group = np.argsort(order)[joined]
     # From here on pictures, without the user's groups.
     _, sizes = np.unique(copies.group[:n], return_counts=True)
     # Ids ascend with rows.
@@ -183,7 +184,9 @@ def audit_copies(
             ),
         ),
     )
-    return Audit(group, test_group, Pairs(copies.exact, copies.overlaps), counts, trust, own)
+    pairs = Pairs(copies.exact, copies.overlaps)
+    # Training rows come first: the smallest row of a group with a training sample is below n.
+    return Audit(group, ids[joined[:n]], pairs, counts, trust, own)
 
 
 def count_own(number: np.ndarray, n_train: int) -> Own:

@@ -20,7 +20,6 @@ from cellline.scoring.metrics import percent, points, with_interval
 
 NAMED, CONFLICTS = 5, 10  # most statistics, and most groups or classes, that a line names
 UNEQUAL = 1.5  # largest over smallest fold, from which a line says so
-KINDER = "on these a leaderboard is kinder than a score on folds that keep groups together"
 
 
 def describe_dealt(folds: Folds) -> list[str]:
@@ -74,7 +73,7 @@ def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
             f"{counts.test_grouped} of {n_test} test samples were found to show a picture of the "
             f"training set: {counts.test_copies} have an exact copy there, "
             f"{counts.test_overlapping} overlap",
-            KINDER,
+            "on these a leaderboard is kinder than a score on folds that keep groups together",
         ]
     elif n_test:
         lines.append(f"no test sample (of {n_test}) was found to share a picture with them")
@@ -94,19 +93,17 @@ def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
 
 
 def describe_own(own: Own, folds: Folds) -> list[str]:
-    """Samples in the user's groups, which folds keep together as well."""
-    competition = folds.competition
-    columns = name_columns(folds)
+    """Samples in the user's groups."""
+    competition, columns = folds.competition, name_columns(folds)
     lines = [
-        f"{columns} makes {own.groups} groups of two training samples or more, with {own.samples} "
-        f"of {len(competition.train_ids)}; they are joined with those above"
+        f"groups of two training samples or more by {columns}: {own.groups}; they hold "
+        f"{own.samples} of {len(competition.train_ids)}"
     ]
     if own.n_test:
-        lines += [
+        lines.append(
             f"{own.n_test} of {len(competition.test_ids)} test samples are in a group with "
-            f"training samples by {columns}",
-            KINDER,
-        ]
+            f"training samples by {columns}: a leaderboard is kinder on these"
+        )
     return lines
 
 
@@ -223,7 +220,7 @@ def describe_reference(reference: Reference) -> list[str]:
         )
         if reference.test_share:
             lines.append(
-                f"on a test set of which {percent(reference.test_share)} have one in training, it "
+                f"on a test set of which {percent(reference.test_share)} have others in training, it "
                 f"would score {with_interval(leak.expected(reference.test_share))}"
             )
     return lines
