@@ -1,19 +1,25 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from altered import draw_altered
 
+from cellline.audit import dealing
 from cellline.audit.dealing import Plan, make_folds
 from cellline.audit.findings import read_findings
+from cellline.audit.groups import Own
 from cellline.audit.splitting import find_straddling
-from cellline.audit.words import describe_dealt
+from cellline.audit.words import describe_dealt, describe_input
 from cellline.config import Folders
+from cellline.data.competition import Competition
 from cellline.demo.drawing import Drawing
 from cellline.errors import Caution, UserError
 from cellline.host.files import write_json
-from cellline.runs.folds import Folds, open_folds, read_folds_record
+from cellline.runs.folds import Folds, open_folds, read_folds, read_folds_record
+from cellline.runs.predictions import OutOfFold
+from cellline.submitting.decision import HeldOut, hold_out
 
 
 def deal(drawn: Path, oof: Path = Path("oof"), seed: int = 0) -> Folds:
@@ -127,3 +133,168 @@ def test_what_is_planted_is_found_and_named_and_nothing_else(tmp_path: Path, pla
         assert findings.reference.difference.low > 0.05
     else:
         assert all(name.startswith("red") for name in findings.shift.differing)
+
+
+def deal_own(competition: Competition, n_folds: int = 3, seed: int = 0) -> Folds:
+    """Deal folds of a competition that is in memory only."""
+    Path("oof").mkdir(exist_ok=True)
+    dealing.deal(Folders(), competition, Plan(n_folds=n_folds, seed=seed))
+    return read_folds(Path("oof"), competition)
+
+
+def cautions(folds: Folds) -> list[str]:
+    return [line for line in describe_dealt(folds) if isinstance(line, Caution)]
+
+
+def hold_out_all(folds: Folds) -> HeldOut:
+    prob = np.full((len(folds.fold), len(folds.competition.classes)), 1 / 3, np.float32)
+    return hold_out([OutOfFold(folds, np.arange(len(prob)), prob, prob)])
+
+
+@pytest.fixture
+def patients(competition: Competition) -> Competition:
+    """12 patients with four training samples each, of different labels; one pair of copies.
+
+    The copies, rows 0 and 1, are of two patients. Patients 0 to 2 have a test sample, too.
+    """
+    competition.train_images[1] = competition.train_images[0]
+    own = np.concatenate([np.arange(48) % 12, np.arange(3), np.arange(100, 106)])
+    reading = replace(competition.reading, group_column=("patient",))
+    return replace(competition, own_group=own, reading=reading)
+
+
+def test_the_users_groups_stay_in_one_fold_but_are_no_pictures(patients: Competition) -> None:
+    folds = deal_own(patients)
+    assert patients.own_group is not None
+    number = np.maximum(patients.own_group[:48], 1)  # the copies join patients 0 and 1
+    assert len(set(zip(number, folds.group, strict=True))) == len(set(folds.group)) == 11
+    assert not find_straddling(folds.group, folds.fold).any()
+    findings = read_findings(folds.record)
+    assert (findings.counts.groups, findings.counts.conflicts) == (1, ())
+    assert findings.counts.large == ()
+    assert findings.own == Own(12, 48, 3)
+    told = "\n".join(describe_dealt(folds))
+    assert "groups of two training samples or more by patient: 12; they hold 48 of 48" in told
+    assert "3 of 9 test samples are in a group with training samples by patient" in told
+    assert "in another fold:" not in told
+    samples = hold_out_all(folds)
+    np.testing.assert_array_equal(samples.group, folds.group)
+    assert samples.members.tolist() == [2, 2] + [1] * 46
+    assert samples.alone.tolist() == [False, False] + [True] * 46
+
+
+def test_a_users_group_larger_than_a_fold_is_named(competition: Competition) -> None:
+    own = np.concatenate([np.zeros(30, int), np.arange(1, 28)])
+    reading = replace(competition.reading, group_column=("patient", "slide"))
+    folds = deal_own(replace(competition, own_group=own, reading=reading))
+    [told] = [line for line in cautions(folds) if "folds are unequal" in line]
+    assert "the largest group (by copies, overlaps and patient and slide) has 30" in told
+
+
+def test_the_users_folds_are_taken_and_judged(patients: Competition) -> None:
+    reading = replace(patients.reading, folds_column="part")
+    own_fold = np.arange(48) % 4  # all samples of a patient in one
+    given = replace(patients, own_fold=own_fold, reading=reading)
+    folds = deal_own(given)
+    assert folds.n_folds == 4
+    np.testing.assert_array_equal(folds.fold, own_fold)
+    # Copies of patients 0 and 1 connect all samples of both.
+    [told] = [line for line in cautions(folds) if "in another fold" in line]
+    assert "8 training samples have a relative (copy, overlap, the same patient)" in told
+    assert ": 3, 6, 39, 42, 75, ...;" in told
+    assert "the folds of column part" in told
+    begin_run()
+    deal_own(given, n_folds=7, seed=1)  # neither matters
+    moved = replace(given, own_fold=own_fold[::-1].copy())
+    with pytest.raises(UserError, match="night in oof depend on it"):
+        deal_own(moved)
+    shutil.rmtree("oof/night")
+    apart = replace(given, own_fold=(patients.labels > 0).astype(int))
+    with pytest.raises(UserError, match="outside fold 1 all training samples are of class A549"):
+        deal_own(apart)
+
+
+def test_classes_with_fewer_groups_than_folds_are_dealt_with_a_warning(
+    competition: Competition,
+) -> None:
+    labels = np.repeat([0, 1, 2], [45, 2, 1])
+    folds = deal_own(replace(competition, labels=labels), n_folds=5)
+    assert len(set(folds.fold[labels == 1])) == 2
+    [told] = [line for line in cautions(folds) if "classes" in line]
+    assert told.startswith("classes with fewer groups than the 5 folds (2): HeLa has 2, RT4 has 1")
+    assert told.endswith("a class with one is never both learned and scored")
+    # scikit-learn refuses, if every class has fewer samples than folds.
+    folds = deal_own(replace(competition, labels=np.arange(48) % 3), n_folds=17)
+    assert all(len(set(folds.fold[label::3])) == 16 for label in range(3))
+    labels = np.repeat([0, 1], [47, 1])
+    two = replace(competition, labels=labels, classes=("A549", "HeLa"))
+    with pytest.raises(UserError, match="all training samples are of class A549"):
+        deal_own(two)
+
+
+def test_labelled_images_alone_can_be_dealt(competition: Competition) -> None:
+    competition.train_images[1] = competition.train_images[0]
+    none = replace(
+        competition,
+        test_ids=competition.test_ids[:0],
+        test_images=competition.test_images[:0],
+        template=(),
+        template_columns=(),
+    )
+    folds = deal_own(none)
+    told = [describe_input(none), *describe_dealt(folds)]
+    assert "and no test set; 3 channels" in told[0]
+    assert [line for line in told[1:] if "test" in line and "in a test" not in line] == [
+        "there is no test set"
+    ]
+    assert read_findings(folds.record).shift is None
+    samples = hold_out_all(folds)
+    assert samples.members.tolist() == [2, 2] + [1] * 46
+    assert samples.picture[0] == samples.picture[1] != samples.picture[2]
+    np.testing.assert_array_equal(samples.rate, 1)
+
+
+def test_a_new_test_set_leaves_trained_folds_valid(patients: Competition) -> None:
+    first = deal_own(patients)
+    begin_run()
+    kept = Path("oof/folds.csv").read_bytes()
+    # A test image of patient 0 is a copy of another patient's, in another fold.
+    row = int(np.flatnonzero(first.fold != first.fold[0])[0])
+    images = patients.test_images.copy()
+    images[0] = patients.train_images[row]
+    new = replace(patients, test_images=images, test_digest="9" * 64)
+    with pytest.raises(UserError, match=r"test images have changed .* run `folds` again"):
+        read_folds(Path("oof"), new)
+    trainable = read_folds(Path("oof"), new, for_training=True)
+    np.testing.assert_array_equal(trainable.fold, first.fold)
+    renewed = deal_own(new)
+    assert Path("oof/folds.csv").read_bytes() == kept
+    assert renewed.digest == first.digest
+    assert [row, 48] in renewed.pairs.copies.tolist()
+    assert read_findings(renewed.record).counts.test_copies == 1
+    [told] = [line for line in cautions(renewed) if "in another fold" in line]
+    assert "the new test set connects them" in told
+    shutil.rmtree("oof/night")
+    # Nothing depends on the folds any more.
+    again = deal_own(replace(new, test_digest="8" * 64))
+    assert again.digest != first.digest
+    assert not [line for line in cautions(again) if "in another fold" in line]
+
+
+def test_what_does_not_move_folds_is_only_recorded(patients: Competition) -> None:
+    first = deal_own(patients)
+    begin_run()
+    kept = read_all(Path("oof"))
+    reading = replace(patients.reading, metric="log_loss", template="other.csv")
+    scored = replace(patients, metric="log_loss", output="probabilities", reading=reading)
+    folds = deal_own(scored)
+    assert (folds.record["metric"], folds.record["output"]) == ("log_loss", "probabilities")
+    assert folds.record["reading"]["template"] == "other.csv"
+    changed = {path.name for path, data in read_all(Path("oof")).items() if data != kept[path]}
+    assert changed == {"folds.json"}
+    assert folds.digest == first.digest
+    # Another numbering of the same patients is no change, other patients are.
+    assert patients.own_group is not None
+    deal_own(replace(scored, own_group=patients.own_group * 2))
+    with pytest.raises(UserError, match="night in oof depend on it"):
+        deal_own(replace(scored, own_group=np.arange(57) // 4))

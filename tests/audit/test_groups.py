@@ -24,8 +24,8 @@ def describe(audit: Audit) -> list[str]:
 
 def test_nothing_is_found_where_nothing_is(clean: Competition) -> None:
     audit = audit_copies(clean, Path(), n_folds=3)
-    np.testing.assert_array_equal(audit.group, clean.train_ids)
-    np.testing.assert_array_equal(audit.test_group, clean.test_ids)
+    np.testing.assert_array_equal(audit.first, clean.train_ids)
+    assert len(np.unique(audit.group)) == 57
     assert audit.counts == Counts(0, 0, 0, 0, 0, 0, 0, ())
     assert not any(isinstance(line, Caution) or "kinder" in line for line in describe(audit))
 
@@ -38,12 +38,17 @@ def test_copies_are_counted_and_grouped(clean: Competition) -> None:
     clean.test_images[1] = clean.test_images[2]
     clean.test_images[4] = images[20]
     audit = audit_copies(clean, Path(), n_folds=3)
-    assert set(audit.group[[3, 7, 9]]) == {clean.train_ids[3]}
-    # A test sample is in the group of its training sample, or in one of test samples alone.
-    expected = clean.test_ids.copy()
-    expected[[0, 1, 2]] = clean.train_ids[3], clean.test_ids[1], clean.test_ids[1]
-    expected[4] = clean.train_ids[20]
-    np.testing.assert_array_equal(audit.test_group, expected)
+    assert set(audit.first[[3, 7, 9]]) == {clean.train_ids[3]}
+    # Ids ascend, those of test samples after those of training: each group has its first row.
+    expected = np.arange(57)
+    expected[[7, 9, 48 + 0]] = 3
+    expected[48 + 2] = 48 + 1
+    expected[48 + 4] = 20
+    np.testing.assert_array_equal(audit.group, expected)
+    same_ids = replace(clean, test_ids=clean.train_ids[:9])
+    again = audit_copies(same_ids, Path(), n_folds=3)
+    together = expected[:, None] == expected
+    np.testing.assert_array_equal(again.group[:, None] == again.group, together)
     assert audit.counts == Counts(1, 3, 3, 0, 2, 0, 2, ())
     assert any("leaderboard is kinder" in line for line in describe(audit))
 

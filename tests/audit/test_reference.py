@@ -44,8 +44,8 @@ def test_a_leak_is_found_where_copies_are_all_that_helps(labels: np.ndarray) -> 
     assert found.same_by_groups.leaked.value < 0.5
     lines = describe_reference(found)
     assert lines[0].startswith("a split that ignores copies would flatter")
-    assert f"{found.leak.n_leaked} samples with a copy or overlap in another fold" in lines[1]
-    assert "50.0 % have one in training" in lines[2]
+    assert f"{found.leak.n_leaked} samples with others of their group in another fold" in lines[1]
+    assert "50.0 % have others in training" in lines[2]
 
 
 def test_no_leak_is_found_where_groups_share_nothing(labels: np.ndarray) -> None:

@@ -66,7 +66,7 @@ def test_too_few_samples_tell_nothing() -> None:
     test = Part(draw(4, 1), np.array([50, 50, 51, 51]))
     found = measure_shift(train, test, NAMES, 3, 0)
     assert found is None
-    assert describe_shift(found)[0].startswith("the test set is too small")
+    assert describe_shift(found)[0].startswith("there are too few groups")
 
 
 @settings(max_examples=30)

@@ -3,22 +3,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellline.audit.splitting import check_groups, deal_folds, find_missing, find_straddling
+from cellline.audit.splitting import (
+    check_groups,
+    check_training,
+    deal_folds,
+    find_missing,
+    find_straddling,
+)
 from cellline.errors import UserError
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(st.data())
 def test_folds_never_split_a_group_and_have_each_class(data: st.DataObject) -> None:
+    """As far as a class has groups, which may be fewer than the folds."""
     n_folds = data.draw(st.integers(2, 5))
-    groups_of_class = data.draw(st.lists(st.integers(5, 15), min_size=2, max_size=4))
+    groups_of_class = data.draw(
+        st.lists(st.integers(1, 15), min_size=2, max_size=4).filter(lambda of: sum(of) >= n_folds)
+    )
     label_of_group = np.repeat(np.arange(len(groups_of_class)), groups_of_class)
     n = len(label_of_group)
     sizes = data.draw(st.lists(st.sampled_from([1, 2, 6, 50]), min_size=n, max_size=n))
     group = np.repeat(np.arange(n) * 7, sizes)
-    fold = deal_folds(label_of_group[group // 7], group, n_folds, data.draw(st.integers(0, 9)))
-    assert set(fold) <= set(range(n_folds))
-    assert find_missing(label_of_group[group // 7], fold, n_folds) == []
+    labels = label_of_group[group // 7]
+    fold = deal_folds(labels, group, n_folds, data.draw(st.integers(0, 9)))
+    assert set(fold) == set(range(n_folds))
+    for label, groups in enumerate(groups_of_class):
+        assert len(set(fold[labels == label])) == min(groups, n_folds)
     for name in np.unique(group):
         assert len(set(fold[group == name])) == 1
 
@@ -32,13 +43,20 @@ def test_classes_are_spread_evenly(group: np.ndarray | None) -> None:
     assert not np.array_equal(fold, deal_folds(labels, group, 5, seed=1))
 
 
-def test_a_class_with_too_few_groups_is_named() -> None:
-    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    group = np.array([1, 2, 3, 4, 5, 5, 5, 6])
-    with pytest.raises(UserError, match=r"RT4 has 2; deal fewer folds \(--folds 2\)"):
-        check_groups(labels, group, ("HeLa", "RT4"), 3)
+def test_no_fold_is_empty_where_scikit_learn_would_leave_one() -> None:
+    group = np.repeat(np.arange(5), [50, 2, 1, 3, 50])
+    labels = np.array([0, 2, 1, 1, 0])[group]
+    assert set(deal_folds(labels, group, 5, seed=0)) == set(range(5))
+
+
+def test_what_cannot_be_dealt_is_refused() -> None:
+    with pytest.raises(UserError, match=r"but there are 2; deal fewer folds \(--folds 2\)"):
+        check_groups(np.array([5, 5, 5, 6]), 3)
     with pytest.raises(UserError, match="add samples"):
-        check_groups(labels, np.array([1, 2, 3, 4, 5, 5, 5, 5]), ("HeLa", "RT4"), 2)
+        check_groups(np.array([5, 5, 5, 5]), 2)
+    labels, fold = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 1, 1])
+    with pytest.raises(UserError, match="outside fold 1 all training samples are of class HeLa"):
+        check_training(labels, fold, ("HeLa", "RT4"))
 
 
 def test_a_fold_without_a_class_is_named() -> None:

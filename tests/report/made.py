@@ -11,7 +11,7 @@ from cellline.audit.reference import Leak, Reference
 from cellline.audit.shift import Shift
 from cellline.config import Config, Reading, Training
 from cellline.data.competition import Competition
-from cellline.runs.folds import NO_PAIRS, Folds
+from cellline.runs.folds import NO_PAIRS, Folds, Pairs
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
 from cellline.runs.run import Run, Tuning, new_run
 from cellline.scoring.metrics import Estimate
@@ -48,7 +48,8 @@ def make_folds(
     )
     fold = row // 2 // len(classes) % 3
     record = {"seed": 0, "audit": make_audit()}
-    return Folds(fold, row // 2 * 2 + 1, NO_PAIRS, competition, 3, "3" * 64, record)
+    pairs = Pairs(row.reshape(-1, 2), NO_PAIRS.overlaps)
+    return Folds(fold, row // 2 * 2 + 1, pairs, competition, 3, "3" * 64, record)
 
 
 def make_run(

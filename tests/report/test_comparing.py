@@ -28,6 +28,7 @@ def config(drawn: Path, training: Training) -> Config:
     record = {
         "n_folds": 3,
         "channels": list(channels),
+        "image_size": None,
         "input_digest": competition.digest,
     }
     dealt = Dealt(fold, competition.train_ids, NO_PAIRS)

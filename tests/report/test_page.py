@@ -1,6 +1,7 @@
 """The sections of a run's page, and its head."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from cellline.report.auditing import audit_section, likeness_section
 from cellline.report.content import Grid, Section
 from cellline.report.learning import tuning_section
 from cellline.report.page import compose
+from cellline.runs.folds import NO_PAIRS
 from cellline.runs.run import Run, Tuning
 from cellline.scoring.metrics import percent
 from cellline.submitting.decision import expect, hold_out
@@ -74,13 +76,14 @@ def test_a_shifted_test_set_is_a_caution_at_the_head() -> None:
 
 
 def test_the_smallest_groups_are_shown() -> None:
-    run = make_run()
-    run.folds.group[:4] = 1
+    folds = make_folds()
+    joined = replace(folds.pairs, overlaps=np.array([[0, 2]]))
+    run = make_run(replace(folds, pairs=joined))
     [grid] = [block for block in audit_section(run).blocks if isinstance(block, Grid)]
     assert [tile.caption[0] for tile in grid.tiles[:4]] == ["5", "6", "7", "8"]
     assert grid.tiles[0].source == grid.tiles[1].source != grid.tiles[2].source
     assert grid.tiles[0].caption[1:] == ("group 5", "RT4")
-    run.folds.group[:] = np.arange(len(run.folds.group))
+    run = make_run(replace(folds, pairs=NO_PAIRS))
     assert not [block for block in audit_section(run).blocks if isinstance(block, Grid)]
 
 
@@ -98,3 +101,18 @@ def test_only_finished_folds_count_as_tuned_on() -> None:
     section = tuning_section(run, None)
     assert not section.cautions
     assert "5 trials of a tuning looked at fold 1" in texts(section)
+
+
+def test_a_run_without_a_test_set_has_a_page() -> None:
+    folds = make_folds()
+    competition, audit = folds.competition, dict(folds.record["audit"])
+    none = replace(
+        competition,
+        test_ids=competition.test_ids[:0],
+        test_images=competition.test_images[:0],
+        template=(),
+    )
+    record = {**folds.record, "audit": {**audit, "shift": None, "test_grouped": 0}}
+    page = page_of(make_run(replace(folds, competition=none, record=record)))
+    assert "Training against test" not in page
+    assert "no test sample" not in page

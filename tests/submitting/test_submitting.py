@@ -42,6 +42,7 @@ def dealt(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "n_folds": 3,
         "classes": competition.classes,
         "channels": competition.channels,
+        "image_size": None,
         "input_digest": competition.digest,
     }
     fold = deal_folds(competition.labels, competition.train_ids, 3, 0)

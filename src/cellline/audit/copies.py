@@ -8,6 +8,7 @@ import numpy as np
 
 from cellline.audit.overlaps import Rows, find_overlaps
 from cellline.data.views import VIEWS, take_view
+from cellline.runs.folds import connect
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Copies:
     def keep(self, overlaps: np.ndarray) -> "Copies":
         """Only these overlaps, bool [m], and the groups that are left."""
         edges = self.overlaps[overlaps]
-        group = connect(len(self.group), np.concatenate([self.exact, edges]))
+        group = connect(len(self.group), self.exact, edges)
         return replace(self, group=group, overlaps=edges, strictness=self.strictness[overlaps])
 
 
@@ -45,7 +46,7 @@ def find_copies(*arrays: np.ndarray, scratch: Path, overlaps: bool = True) -> Co
     rows = [image for array in arrays for image in np.asarray(array)]
     exact, representatives = find_exact(rows)
     found = find_overlaps(rows, representatives if overlaps else representatives[:0], scratch)
-    return Copies(connect(len(rows), np.concatenate([exact, found[0]])), exact, *found)
+    return Copies(connect(len(rows), exact, found[0]), exact, *found)
 
 
 def find_exact(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -70,15 +71,3 @@ def find_exact(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
             edges.append((known, row))
     exact = np.array(edges, np.int64).reshape(-1, 2)
     return exact, np.setdiff1d(np.arange(len(rows)), exact[:, 1])
-
-
-def connect(n: int, edges: np.ndarray) -> np.ndarray:
-    """Smallest node, int64 [n], of each node's connected component."""
-    # Imported here, because it takes time.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(edges)), edges.T), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    _, first = np.unique(component, return_index=True)
-    return np.asarray(first[component])

@@ -1,31 +1,37 @@
 """Dealing folds: from the input folder to audited folds on disk."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from cellline.audit.findings import Findings
-from cellline.audit.groups import OverlapMode, audit_copies
+from cellline.audit.groups import Audit, OverlapMode, audit_copies
 from cellline.audit.pictures import write_pictures
 from cellline.audit.reference import measure_reference
 from cellline.audit.shift import measure_shift
-from cellline.audit.splitting import check_groups, deal_folds
+from cellline.audit.splitting import check_groups, check_training, deal_folds, find_straddling
 from cellline.audit.statistics import Part, measure_statistics, name_statistics
 from cellline.audit.words import describe_input
 from cellline.config import Folders, Reading
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
+from cellline.host.files import digest_text, write_json
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.host.versions import code_version
 from cellline.runs.folds import (
     FOLDS,
+    PAIRS,
     RECORD,
     Dealt,
     Folds,
-    are_as_written,
     find_dependents,
+    is_as_written,
+    read_deal,
     read_folds,
     read_folds_record,
-    record_reading,
+    record_input,
     would_change,
     write_folds,
 )
@@ -37,6 +43,7 @@ class Plan:
 
     reading: Reading = field(default_factory=Reading)
     n_folds: int = 5
+    """Folds that the user has dealt decide their number, and need no seed."""
     seed: int = 0
     overlaps: OverlapMode = "auto"
     """auto: overlaps make groups as well, unless labels refute them; off: only exact copies do."""
@@ -47,7 +54,8 @@ class Plan:
 def make_folds(folders: Folders, plan: Plan) -> Folds:
     """Check the input, audit it, write its folds, and return them.
 
-    Raises UserError for bad input, and if folds that runs or a tuning depend on would change.
+    Raises UserError for bad input, and if folds that runs or a tuning depend on would change. A new
+    test set leaves such folds as they are, and only renews the audit.
     """
     if plan.n_folds < 2:
         raise UserError(f"--folds {plan.n_folds}: at least 2 are needed")
@@ -62,21 +70,36 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
 
 def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     """Audit the input and write its folds; keep existing ones of the same input and plan."""
+    if competition.own_fold is not None:
+        plan = replace(plan, n_folds=int(competition.own_fold.max()) + 1, seed=0)
+    n = len(competition.train_ids)
+    own = competition.own_group
+    # The folds follow from these.
     settings = {
         "n_folds": plan.n_folds,
         "seed": plan.seed,
         "classes": list(competition.classes),
         "channels": list(competition.channels),
-        "reading": record_reading(competition.reading),
         "image_size": plan.image_size,
         "input_digest": competition.digest,
+        "own_groups": None if own is None else digest_parts(own[:n]),
+        "own_folds": None if competition.own_fold is None else digest_parts(competition.own_fold),
         "overlaps": plan.overlaps,
     }
-    recorded = read_folds_record(folders.oof_dir) if (folders.oof_dir / RECORD).exists() else {}
-    # Earlier versions recorded no mode.
-    same = settings.items() <= {"overlaps": "auto", **recorded}.items()
-    if same and are_as_written(folders.oof_dir, recorded):
-        say(f"{folders.oof_dir / FOLDS} is up to date")
+    # New test samples only need a new audit.
+    of_test = {
+        "test_digest": competition.test_digest,
+        "test_groups": None if own is None else digest_parts(own),
+    }
+    path, record_path = folders.oof_dir / FOLDS, folders.oof_dir / RECORD
+    recorded = read_folds_record(folders.oof_dir) if record_path.exists() else {}
+    same = settings.items() <= recorded.items()
+    written = is_as_written(path, recorded)
+    audited = of_test.items() <= recorded.items()
+    if same and audited and written and is_as_written(folders.oof_dir / PAIRS, recorded):
+        if recorded != (record := {**recorded, **record_input(competition)}):
+            write_json(record_path, record)
+        say(f"{path} is up to date")
         return
     dependents = find_dependents(folders.oof_dir)
     # Without a record, only dealing again shows whether the folds stay the same.
@@ -84,20 +107,39 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         raise would_change(folders.oof_dir, dependents)
     say("looking for copies" + " and overlaps" * (plan.overlaps == "auto"))
     audit = audit_copies(competition, folders.oof_dir, plan.n_folds, plan.overlaps)
-    check_groups(competition.labels, audit.group, competition.classes, plan.n_folds)
-    naive = deal_folds(competition.labels, None, plan.n_folds, plan.seed)
-    grouped = deal_folds(competition.labels, audit.group, plan.n_folds, plan.seed)
+    if dependents and same and written:
+        fold, group = read_deal(path, competition)
+    elif competition.own_fold is not None:
+        fold, group = competition.own_fold, audit.first
+    else:
+        check_groups(audit.first, plan.n_folds)
+        fold = deal_folds(competition.labels, audit.first, plan.n_folds, plan.seed)
+        group = audit.first
+    check_training(competition.labels, fold, competition.classes)
     say("measuring how much a leak would inflate the score, comparing training and test samples")
-    train = Part(measure_statistics(competition.train_images), audit.group)
-    test = Part(measure_statistics(competition.test_images), audit.test_group)
-    names = name_statistics(competition.channels)
-    test_share = audit.counts.test_grouped / len(competition.test_ids)
-    findings = Findings(
-        audit.counts,
-        measure_reference(train, competition.labels, naive, grouped, test_share),
-        measure_shift(train, test, names, plan.n_folds, plan.seed),
-        audit.trust,
-    )
-    record = {**settings, "audit": findings.record(), "code": code_version()}
-    write_folds(folders.oof_dir, competition, Dealt(grouped, audit.group, audit.pairs), record)
+    findings = measure(competition, audit, fold, plan)
+    record = {**settings, **of_test, "audit": findings.record(), "code": code_version()}
+    write_folds(folders.oof_dir, competition, Dealt(fold, group, audit.pairs), record)
     write_pictures(folders.oof_dir, competition, audit.counts.shown)
+
+
+def measure(competition: Competition, audit: Audit, fold: np.ndarray, plan: Plan) -> Findings:
+    """Measure what a leak would add to the score on these folds, and the shift of the test set."""
+    labels, shift = competition.labels, None
+    group, test_group = np.split(audit.group, [len(labels)])
+    train = Part(measure_statistics(competition.train_images), group)
+    if len(competition.test_ids):
+        test = Part(measure_statistics(competition.test_images), test_group)
+        names = name_statistics(competition.channels)
+        shift = measure_shift(train, test, names, plan.n_folds, plan.seed)
+    naive = deal_folds(labels, None, plan.n_folds, plan.seed)
+    test_share = float(np.isin(test_group, group).sum() / max(len(test_group), 1))
+    reference = measure_reference(train, labels, naive, fold, test_share)
+    torn = competition.train_ids[find_straddling(group, fold)]
+    return Findings(audit.counts, reference, shift, audit.trust, audit.own, tuple(torn.tolist()))
+
+
+def digest_parts(part: np.ndarray) -> str:
+    """Digest of how samples [n] are parted; other numbers in the same order change nothing."""
+    _, number = np.unique(part, return_inverse=True)
+    return digest_text(json.dumps(number.tolist()))

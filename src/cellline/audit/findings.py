@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from cellline.audit.groups import Counts, Trust
+from cellline.audit.groups import Counts, Own, Trust
 from cellline.audit.reference import Reference
 from cellline.audit.shift import Shift
+from cellline.data.ids import Id
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,15 @@ class Findings:
     counts: Counts
     reference: Reference
     shift: Shift | None
-    """None if a part is too small to compare."""
+    """None if a part is too small to compare, or if there is no test set."""
     trust: Trust
+    own: Own | None = None
+    """None without groups of the user's own."""
+    torn: tuple[Id, ...] = ()
+    """Training samples with others of their group in another fold.
+
+    Only folds that the user dealt, or that were dealt for an earlier test set, have any.
+    """
 
     def record(self) -> dict[str, Any]:
         """Content of "audit" in folds.json: the counts, and beside them the rest."""

@@ -1,4 +1,4 @@
-"""Groups of samples that show one picture, how far they can be trusted, and counts of them."""
+"""Pictures that several samples show, how far they can be trusted, and groups of samples."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,10 @@ import numpy as np
 
 from cellline.audit.copies import Copies, find_copies
 from cellline.audit.overlaps import STRICTEST
+from cellline.audit.splitting import count_groups
 from cellline.data.competition import Competition
 from cellline.data.ids import Id
-from cellline.runs.folds import Pairs
+from cellline.runs.folds import Pairs, connect
 
 # Share of false pairs from which the overlaps are not believed. On cell-lines it is 0; on digits
 # enlarged to 64 pixels 39 %.
@@ -54,7 +55,8 @@ class Trust:
     strictness: int | None
     """Number of stricter tests that these had to pass, see `overlaps.Found`; None if left out."""
     few: tuple[int, int] | None = None
-    """Class, and the groups it would have, if the overlaps are left out as these are too few."""
+    """Class, and the groups it would have, if the overlaps are left out because these are fewer
+    than the folds."""
 
     @property
     def trusted(self) -> bool:
@@ -111,22 +113,34 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Own:
+    """Groups of the user's own, such as patients, with two training samples or more."""
+
+    groups: int
+    samples: int
+    """Training samples in them."""
+    n_test: int
+    """Test samples whose group of the user's has a training sample."""
+
+
+@dataclass(frozen=True)
 class Audit:
-    """Groups of samples that show one picture, and their counts."""
+    """Pairs of samples that show one picture, counts of them, and groups."""
 
     group: np.ndarray
-    """int64 or text [n]: the first id in each training sample's group."""
-    test_group: np.ndarray
-    """Same of test samples: a training id, if the group has one."""
+    """int64 [n + m]: number of each training and test sample's group, in the order of first ids."""
+    first: np.ndarray
+    """int64 or text [n]: the first id in each training sample's group, see `Dealt.group`."""
     pairs: Pairs
     counts: Counts
     trust: Trust
+    own: Own | None
 
 
 def audit_copies(
     competition: Competition, scratch: Path, n_folds: int, mode: OverlapMode = "auto"
 ) -> Audit:
-    """Group all samples for `n_folds` folds, and count them.
+    """Find the samples that show one picture, count them, and group all for `n_folds` folds.
 
     The folder `scratch` holds a temporary file. The mode "off" doesn't look for overlaps.
     """
@@ -135,9 +149,17 @@ def audit_copies(
     parts = (competition.train_images, competition.test_images)
     found = find_copies(*parts, scratch=scratch, overlaps=mode == "auto")
     copies, trust = choose_overlaps(found, labels, n_folds, mode)
-    # Training rows come first: the smallest row of a group with a training sample is below n.
-    group, test_group = np.split(np.concatenate([ids, competition.test_ids])[copies.group], [n])
-    _, sizes = np.unique(group, return_counts=True)
+    edges, own = [copies.exact, copies.overlaps], None
+    if competition.own_group is not None:
+        _, first, number = np.unique(competition.own_group, return_index=True, return_inverse=True)
+        edges.append(np.stack([first[number], np.arange(len(number))], axis=1))
+        own = count_own(number, n)
+    joined = connect(len(copies.group), *edges)
+    # A training and a test sample may have the same id, so ids can't name the groups of both.
+    order = np.argsort(np.concatenate([ids, competition.test_ids]), kind="stable")
+    group = np.argsort(order)[joined]
+    # From here on pictures, without the user's groups.
+    _, sizes = np.unique(copies.group[:n], return_counts=True)
     # Ids ascend with rows.
     kinds = np.unique(np.stack([copies.group[:n], labels]), axis=1)
     first, n_labels = np.unique(kinds[0], return_counts=True)
@@ -152,7 +174,7 @@ def audit_copies(
         test_copies=int(copied[n:].sum()),
         test_overlapping=int(overlapping[n:].sum()),
         test_grouped=int(np.sum(copies.group[n:] < n)),
-        conflicts=tuple(tuple(ids[group == ids[row]].tolist()) for row in mixed),
+        conflicts=tuple(tuple(ids[copies.group[:n] == row].tolist()) for row in mixed),
         large=tuple(large.values()),
         shown=(
             *(Shown(LARGEST, show(copies, row, ids)) for row in list(large)[:1]),
@@ -162,7 +184,16 @@ def audit_copies(
             ),
         ),
     )
-    return Audit(group, test_group, Pairs(copies.exact, copies.overlaps), counts, trust)
+    pairs = Pairs(copies.exact, copies.overlaps)
+    # Training rows come first: the smallest row of a group with a training sample is below n.
+    return Audit(group, ids[joined[:n]], pairs, counts, trust, own)
+
+
+def count_own(number: np.ndarray, n_train: int) -> Own:
+    """Count the user's groups, numbered from 0 without a gap, of training and test samples."""
+    sizes = np.bincount(number[:n_train], minlength=number.max() + 1)
+    several = sizes[sizes > 1]
+    return Own(len(several), int(several.sum()), int(np.sum(sizes[number[n_train:]] > 0)))
 
 
 def choose_overlaps(
@@ -170,7 +201,8 @@ def choose_overlaps(
 ) -> tuple[Copies, Trust]:
     """Keep the overlaps of the loosest test whose pairs agree in their labels.
 
-    Leave all out if no test has such pairs, or if they leave a class too few groups for the folds.
+    Leave all out if no test has such pairs, or if they leave a class fewer groups than folds that
+    has enough without them.
     """
     exact, found = (count_mixed(pairs, labels) for pairs in (copies.exact, copies.overlaps))
     few, nothing = None, copies.keep(copies.strictness < 0)
@@ -182,10 +214,11 @@ def choose_overlaps(
             if strictness and (1 - found.mixed / found.pairs) ** kept.pairs > MOST_BY_CHANCE:
                 break
             if kept.false_share < MOST_FALSE:
-                fewest, label = count_groups(chosen, labels)
-                if fewest >= n_folds or fewest == count_groups(nothing, labels)[0]:
+                groups = count_groups(labels, chosen.group)
+                enough = count_groups(labels, nothing.group) >= n_folds
+                few = find_fewest(np.where(enough, groups, n_folds), n_folds)
+                if few is None:
                     return chosen, Trust(mode, exact, found, kept, strictness)
-                few = label, fewest
                 break
     return nothing, Trust(mode, exact, found, Agreement(), None, few)
 
@@ -199,11 +232,10 @@ def count_mixed(pairs: np.ndarray, labels: np.ndarray) -> Agreement:
     return Agreement(len(first), mixed, share)
 
 
-def count_groups(copies: Copies, labels: np.ndarray) -> tuple[int, int]:
-    """Number of groups of the class that has the fewest, and that class."""
-    group = copies.group[: len(labels)]
-    counts = [len(np.unique(group[labels == label])) for label in range(labels.max() + 1)]
-    return min(counts), int(np.argmin(counts))
+def find_fewest(groups: np.ndarray, n_folds: int) -> tuple[int, int] | None:
+    """The class with the fewest groups, and their number; None if all have one for each fold."""
+    label = int(groups.argmin())
+    return (label, int(groups[label])) if groups[label] < n_folds else None
 
 
 def find_large(group: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> dict[int, Large]:

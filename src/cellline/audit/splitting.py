@@ -1,41 +1,84 @@
 """Splitting samples into folds: by groups, stratified by class."""
 
+import warnings
+
 import numpy as np
 
 from cellline.errors import UserError
 from cellline.host.names import name_classes
 
 
-def check_groups(
-    labels: np.ndarray, group: np.ndarray, classes: tuple[str, ...], n_folds: int
-) -> None:
-    """Raise UserError if a class has fewer groups than there are folds."""
-    groups = [len(np.unique(group[labels == index])) for index in range(len(classes))]
-    few = [
-        f"{name} has {count}"
-        for name, count in zip(name_classes(classes), groups, strict=True)
-        if count < n_folds
-    ]
-    if few:
-        enough = min(groups)
-        advice = "add samples" if enough < 2 else f"deal fewer folds (--folds {enough})"
+def count_groups(labels: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Number of groups, int64 [class], that hold a class; the first of `group` are of `labels`."""
+    _, number = np.unique(group[: len(labels)], return_inverse=True)
+    return np.bincount(np.unique(np.stack([labels, number]), axis=1)[0])
+
+
+def check_groups(group: np.ndarray, n_folds: int) -> None:
+    """Raise UserError if there are fewer groups than folds."""
+    count = len(np.unique(group))
+    if count < n_folds:
+        advice = f"deal fewer folds (--folds {count})" if count > 1 else "add samples"
         raise UserError(
-            f"{n_folds} folds need {n_folds} different pictures of every class (copies count "
-            f"once), but {', '.join(few)}; {advice}"
+            f"{n_folds} folds need {n_folds} groups of training samples (those of one picture, or "
+            f"with one value in --group-column, are a group), but there are {count}; {advice}"
         )
 
 
+def check_training(labels: np.ndarray, fold: np.ndarray, classes: tuple[str, ...]) -> None:
+    """Raise UserError if the samples outside a fold are of one class: none can be learned."""
+    for number in np.unique(fold):
+        there = np.unique(labels[fold != number])
+        if len(there) < 2:
+            raise UserError(
+                f"outside fold {number} all training samples are of class "
+                f"{name_classes(classes)[there[0]]}, so nothing can be learned there: every other "
+                "class needs samples in two folds or more, of different groups; add some"
+            )
+
+
 def deal_folds(labels: np.ndarray, group: np.ndarray | None, n_folds: int, seed: int) -> np.ndarray:
-    """Stratified folds, int64 [n], of labels int [n]; groups [n], if any, stay together."""
+    """Stratified folds, int64 [n], of labels int [n]; groups [n], if any, stay together.
+
+    No fold is empty if there are as many groups as folds. A class with fewer groups than folds is
+    spread over as many folds as it has groups.
+    """
     # Imported here, because it takes a second.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     kind = StratifiedKFold if group is None else StratifiedGroupKFold
-    fold = np.empty(len(labels), dtype=np.int64)
-    splits = kind(n_folds, shuffle=True, random_state=seed).split(labels, labels, group)
-    for number, (_, held_out) in enumerate(splits):
-        fold[held_out] = number
-    return fold if group is None else fill_folds(labels, group, fold, n_folds)
+    # scikit-learn refuses if every class has fewer samples than folds.
+    if np.bincount(labels).max() >= n_folds:
+        fold = np.empty(len(labels), dtype=np.int64)
+        with warnings.catch_warnings():
+            # About small classes, which the audit describes.
+            warnings.simplefilter("ignore", UserWarning)
+            splits = kind(n_folds, shuffle=True, random_state=seed).split(labels, labels, group)
+            for number, (_, held_out) in enumerate(splits):
+                fold[held_out] = number
+        # With about as many groups as folds, it can leave a fold empty.
+        if len(np.unique(fold)) == n_folds:
+            return fold if group is None else fill_folds(labels, group, fold, n_folds)
+    return spread(labels, np.arange(len(labels)) if group is None else group, n_folds, seed)
+
+
+def spread(labels: np.ndarray, group: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Folds, int64 [n], for few groups [n]: the largest first, each where its classes have least.
+
+    An empty fold has least of every class, so none stays empty.
+    """
+    names, number = np.unique(group, return_inverse=True)
+    cells = np.zeros((len(names), int(labels.max()) + 1), np.int64)
+    np.add.at(cells, (number, labels), 1)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-cells[order].sum(axis=1), kind="stable")]
+    place = np.empty(len(names), np.int64)
+    filled = np.zeros((n_folds, cells.shape[1]), np.int64)
+    for one in order:
+        of_its_classes = filled[:, cells[one] > 0].sum(axis=1)
+        place[one] = np.lexsort((filled.sum(axis=1), of_its_classes))[0]
+        filled[place[one]] += cells[one]
+    return place[number]
 
 
 def fill_folds(labels: np.ndarray, group: np.ndarray, fold: np.ndarray, n_folds: int) -> np.ndarray:

@@ -1,21 +1,24 @@
 """The audit's findings in words: lines for a terminal or the report, some of them a Caution."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from cellline.audit.findings import read_findings
-from cellline.audit.groups import Counts, Trust
+from cellline.audit.findings import Findings, read_findings
+from cellline.audit.groups import Counts, Own, Trust
 from cellline.audit.pictures import FOLDER
 from cellline.audit.reference import Reference
 from cellline.audit.shift import Shift
-from cellline.audit.splitting import find_missing
+from cellline.audit.splitting import count_groups, find_missing
 from cellline.data.competition import Competition
+from cellline.data.ids import Id
 from cellline.data.images import name_channel
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
 from cellline.scoring.metrics import percent, points, with_interval
 
-NAMED, CONFLICTS = 5, 10  # most statistics and conflicting groups that a line names
+NAMED, CONFLICTS = 5, 10  # most statistics, and most groups or classes, that a line names
 UNEQUAL = 1.5  # largest over smallest fold, from which a line says so
 
 
@@ -24,12 +27,23 @@ def describe_dealt(folds: Folds) -> list[str]:
     competition, findings = folds.competition, read_findings(folds.record)
     return [
         *competition.warnings,
-        *describe_counts(findings.counts, len(competition.train_ids), len(competition.test_ids)),
+        *describe_related(findings, folds),
+        *describe_reference(findings.reference),
+        *(describe_shift(findings.shift) if competition.template else ["there is no test set"]),
+        *describe_folds(folds),
+    ]
+
+
+def describe_related(findings: Findings, folds: Folds) -> list[str]:
+    """Samples that belong together: by the audit, by the user's groups, and across folds."""
+    competition = folds.competition
+    n_train, n_test = len(competition.train_ids), len(competition.test_ids)
+    return [
+        *describe_counts(findings.counts, n_train, n_test),
         *describe_large(findings.counts, folds),
         *describe_trust(findings.trust, folds),
-        *describe_reference(findings.reference),
-        *describe_shift(findings.shift),
-        *describe_folds(folds),
+        *(describe_own(findings.own, folds) if findings.own else ()),
+        *describe_torn(findings.torn, folds),
     ]
 
 
@@ -37,9 +51,10 @@ def describe_input(competition: Competition) -> str:
     """Samples, classes, channels and size of the images, as they were read."""
     _, n_channels, height, width = competition.train_images.shape
     channels = ", ".join(map(name_channel, competition.channels))
+    n_test = len(competition.test_ids)
     return (
         f"read {len(competition.train_ids):,} training samples of {len(competition.classes)} "
-        f"classes and {len(competition.test_ids):,} test samples; {n_channels} "
+        f"classes and {f'{n_test:,} test samples' if n_test else 'no test set'}; {n_channels} "
         f"channel{'s' if n_channels > 1 else ''} ({channels}) of {width} x {height} pixels"
     )
 
@@ -60,7 +75,7 @@ def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
             f"{counts.test_overlapping} overlap",
             "on these a leaderboard is kinder than a score on folds that keep groups together",
         ]
-    else:
+    elif n_test:
         lines.append(f"no test sample (of {n_test}) was found to share a picture with them")
     if counts.conflicts:
         named = "; ".join(
@@ -75,6 +90,46 @@ def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
             )
         )
     return lines
+
+
+def describe_own(own: Own, folds: Folds) -> list[str]:
+    """Samples in the user's groups."""
+    competition, columns = folds.competition, name_columns(folds)
+    lines = [
+        f"groups of two training samples or more by {columns}: {own.groups}; they hold "
+        f"{own.samples} of {len(competition.train_ids)}"
+    ]
+    if own.n_test:
+        lines.append(
+            f"{own.n_test} of {len(competition.test_ids)} test samples are in a group with "
+            f"training samples by {columns}: a leaderboard is kinder on these"
+        )
+    return lines
+
+
+def name_columns(folds: Folds) -> str:
+    """The columns of the user's groups."""
+    return " and ".join(folds.competition.reading.group_column)
+
+
+def describe_torn(torn: Sequence[Id], folds: Folds) -> list[str]:
+    """A Caution for training samples with others of their group in another fold."""
+    if not torn:
+        return []
+    same = f", the same {name_columns(folds)}" * bool(name_columns(folds))
+    named = ", ".join(map(str, torn[:NAMED])) + (", ..." if len(torn) > NAMED else "")
+    column = folds.competition.reading.folds_column
+    why = (
+        f"the folds of column {column} part them, other folds (without --folds-column) would not"
+        if column
+        else "the new test set connects them, new folds (another --oof-dir) would not part them"
+    )
+    return [
+        Caution(
+            f"{len(torn)} training samples have a relative (copy, overlap{same}) in another fold: "
+            f"{named}; so the score is too high; {why}"
+        )
+    ]
 
 
 def name_pictures(counts: Counts, kind: str) -> str:
@@ -158,14 +213,14 @@ def describe_reference(reference: Reference) -> list[str]:
     if leak is not None and same is not None:
         # The two kinds differ in more than the leak: each is compared with itself.
         lines.append(
-            f"the {leak.n_leaked} samples with a copy or overlap in another fold score "
+            f"the {leak.n_leaked} samples with others of their group in another fold score "
             f"{with_interval(leak.leaked)} split naively and {with_interval(same.leaked)} by "
             f"groups, the {leak.n_rest} others {with_interval(leak.rest)} and "
             f"{with_interval(same.rest)}"
         )
         if reference.test_share:
             lines.append(
-                f"on a test set of which {percent(reference.test_share)} have one in training, it "
+                f"on a test set of which {percent(reference.test_share)} have others in training, it "
                 f"would score {with_interval(leak.expected(reference.test_share))}"
             )
     return lines
@@ -174,7 +229,7 @@ def describe_reference(reference: Reference) -> list[str]:
 def describe_shift(shift: Shift | None) -> list[str]:
     """Differences between training and test samples, the evidence, and advice."""
     if shift is None:
-        return ["the test set is too small to tell if it looks like the training set"]
+        return ["there are too few groups to tell if the test set looks like the training set"]
     auc = f"AUC {shift.auc.value:.2f} [{shift.auc.low:.2f}, {shift.auc.high:.2f}]"
     named = ", ".join(
         f"{name} ({shift.differences[name].value:+.2f} SD)" for name in shift.differing[:NAMED]
@@ -192,37 +247,56 @@ def describe_shift(shift: Shift | None) -> list[str]:
 
 
 def describe_folds(folds: Folds) -> list[str]:
-    """A table of classes by folds, one line each; groups count copies and overlaps once."""
+    """A table of classes by folds, one line each, and a Caution for what they can't measure."""
     competition = folds.competition
     heads = [*(f"fold {k}" for k in folds.numbers), "samples", "groups"]
     margin, *names = align(["", *name_classes(competition.classes)])
     lines = [margin + "".join(f"{head:>9}" for head in heads)]
+    groups = count_groups(competition.labels, folds.group)
     for index, name in enumerate(names):
         rows = competition.labels == index
         counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
-        cells = [*counts, counts.sum(), len(np.unique(folds.group[rows]))]
+        cells = [*counts, counts.sum(), groups[index]]
         lines.append(name + "".join(f"{cell:9d}" for cell in cells))
     plain = name_classes(competition.classes)
+    small = groups < folds.n_folds
+    if small.any():
+        few = [f"{plain[label]} has {groups[label]}" for label in np.flatnonzero(small)]
+        alone = "; a class with one is never both learned and scored" * bool(groups.min() == 1)
+        lines.append(
+            Caution(
+                f"classes with fewer groups than the {folds.n_folds} folds ({len(few)}): "
+                f"{name_first(few)}; a fold without a class can't score its recall{alone}"
+            )
+        )
     missing = [
         f"{plain[label]} in fold {number}"
         for label, number in find_missing(competition.labels, folds.fold, folds.n_folds)
+        if not small[label]
     ]
     if missing:
-        more = " ..." if len(missing) > CONFLICTS else ""
+        own = competition.own_fold is not None
+        advice = "" if own else "; with fewer folds (--folds), each may have all classes"
         lines.append(
             Caution(
-                f"some folds have no sample of a class ({len(missing)}): "
-                f"{', '.join(missing[:CONFLICTS])}{more}; with fewer folds (--folds), each may "
-                "have all classes"
+                f"some folds have no sample of a class ({len(missing)}): {name_first(missing)}"
+                f"{advice}"
             )
         )
     sizes = np.bincount(folds.fold, minlength=folds.n_folds)
     if sizes.max() > UNEQUAL * sizes.min():
         largest = np.unique(folds.group, return_counts=True)[1].max()
+        columns = f" (by copies, overlaps and {name_columns(folds)})" * bool(name_columns(folds))
         lines.append(
             Caution(
                 f"folds are unequal: they have {sizes.min()} to {sizes.max()} samples, and the "
-                f"largest group has {largest}; scores of single folds differ for that reason alone"
+                f"largest group{columns} has {largest}; scores of single folds differ for that "
+                "reason alone"
             )
         )
     return lines
+
+
+def name_first(named: Sequence[str]) -> str:
+    """The first of a list that may be long."""
+    return ", ".join(named[:CONFLICTS]) + (", ..." if len(named) > CONFLICTS else "")

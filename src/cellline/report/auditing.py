@@ -4,11 +4,9 @@ import numpy as np
 
 from cellline.audit.findings import read_findings
 from cellline.audit.words import (
-    describe_counts,
-    describe_large,
     describe_reference,
+    describe_related,
     describe_shift,
-    describe_trust,
 )
 from cellline.report.content import Block, Figure, Grid, Section
 from cellline.report.figures import draw_intervals
@@ -25,14 +23,7 @@ SHOWN = 8
 def audit_section(run: Run) -> Section:
     """The counts, what they would flatter, and some groups to look at."""
     findings = read_findings(run.folds.record)
-    n_train, n_test = len(run.competition.train_ids), len(run.competition.test_ids)
-    lines, cautions = split_cautions(
-        [
-            *describe_counts(findings.counts, n_train, n_test),
-            *describe_large(findings.counts, run.folds),
-            *describe_trust(findings.trust, run.folds),
-        ]
-    )
+    lines, cautions = split_cautions(describe_related(findings, run.folds))
     lines += map(sentence, describe_reference(findings.reference))
     cautions += [f"In the input, {line}." for line in run.competition.warnings]
     return Section("audit", "Leak audit", [lines, *show_groups(run)], cautions)
@@ -40,7 +31,9 @@ def audit_section(run: Run) -> Section:
 
 def show_groups(run: Run) -> list[Block]:
     """Some groups of related pictures: the smallest, which a glance can check."""
-    numbers, group, sizes = np.unique(run.folds.group, return_inverse=True, return_counts=True)
+    ids = run.competition.train_ids
+    picture = run.folds.picture[: len(ids)]
+    first, group, sizes = np.unique(picture, return_inverse=True, return_counts=True)
     order = np.argsort(sizes, kind="stable")
     smallest = order[sizes[order] > 1][:GROUPS]
     if not len(smallest):
@@ -49,7 +42,7 @@ def show_groups(run: Run) -> list[Block]:
     for one in smallest:
         for row in np.flatnonzero(group == one)[:MEMBERS]:
             label = run.class_names[run.competition.labels[row]]
-            tiles.append(make_tile(run, row, f"group {numbers[one]}", label))
+            tiles.append(make_tile(run, row, f"group {ids[first[one]]}", label))
     note = "Look for the same cell shifted, turned or mirrored, and for the same stains."
     return [Grid("The smallest groups", note, tiles)]
 

@@ -18,7 +18,7 @@ PAIRS, EXAMPLES = 4, 8
 
 def samples_section(run: Run) -> Section:
     """Pictures that are worth a look."""
-    found = find_label_errors(run.oof.labels, run.oof.prob, run.oof.group)
+    found = find_label_errors(run.oof.labels, run.oof.prob, run.oof.picture)
     pictures: list[Block] = [*show_confident_errors(run), *show_pairs(run)]
     cautions = []
     if found is not None:
@@ -65,11 +65,10 @@ def show_label_errors(run: Run, found: LabelErrors) -> Grid:
 
 
 def surest(oof: OutOfFold, chosen: np.ndarray) -> np.ndarray:
-    """The most confident of the samples bool [n] in each group, most confident first, as rows."""
+    """The most confident of the samples bool [n] of each picture, most confident first, as rows."""
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(-oof.prob[rows].max(axis=1), kind="stable")]
-    # A group shows one picture.
-    _, first = np.unique(oof.group[rows], return_index=True)
+    _, first = np.unique(oof.picture[rows], return_index=True)
     picked: np.ndarray = rows[np.sort(first)]
     return picked
 
@@ -81,7 +80,9 @@ def show_confident_errors(run: Run) -> list[Grid]:
     for i in surest(oof, oof.predicted != oof.labels)[:CONFIDENT_ERRORS]:
         words = names[oof.labels[i]], f"taken for {names[oof.predicted[i]]},"
         tiles.append(make_tile(run, oof.rows[i], *words, whole_percent(oof.prob[i].max())))
-    note = "One of each group: a wrong label, an empty or blurred picture, or the network's habit."
+    note = (
+        "One of each picture: a wrong label, an empty or blurred picture, or the network's habit."
+    )
     return [Grid("Most confident errors", note, tiles)] if tiles else []
 
 
@@ -98,5 +99,5 @@ def show_pairs(run: Run) -> list[Grid]:
         )
         rows = surest(oof, (oof.labels == label) & (oof.predicted == taken_for))[:EXAMPLES]
         tiles = [make_tile(run, oof.rows[i], whole_percent(oof.prob[i].max())) for i in rows]
-        grids.append(Grid(title, "The most confident first, one of each group.", tiles))
+        grids.append(Grid(title, "The most confident first, one of each picture.", tiles))
     return grids

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ class Dealt:
     fold: np.ndarray
     """int64 [n], 0 to n_folds - 1."""
     group: np.ndarray
-    """int64 or text [n]: the first id among the samples that belong together with this one."""
+    """int64 or text [n]: the first id in the sample's group. A group is what pairs and the user's
+    groups connect, some of it through test samples: the unit that a bootstrap draws."""
     pairs: Pairs
-    """The pairs that connect the samples of a group, some of them through test samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,15 @@ class Folds(Dealt):
     """SHA-256 of folds.csv, by which runs and predictions name their folds."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """The content of folds.json."""
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        """int64 [n + m]: first row of each training and test sample's picture.
+
+        A picture is what the pairs connect; the user's groups are not among them.
+        """
+        n = len(self.fold) + len(self.competition.test_ids)
+        return connect(n, self.pairs.copies, self.pairs.overlaps)
 
     @property
     def numbers(self) -> range:
@@ -73,10 +83,37 @@ class Folds(Dealt):
         return np.flatnonzero(self.fold == fold)
 
 
+def connect(n: int, *edges: np.ndarray) -> np.ndarray:
+    """Smallest node, int64 [n], of each node's connected component; edges are int64 [k, 2]."""
+    # Imported here, because it takes time.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    both = np.concatenate(edges).T
+    graph = coo_array((np.ones(both.shape[1]), both), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return np.asarray(first[component])
+
+
+def record_input(competition: Competition) -> dict[str, Any]:
+    """Content of folds.json about the input, besides the training part's digest."""
+    reading = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(competition.reading).items()
+    }
+    return {
+        "reading": reading,
+        "metric": competition.metric,
+        "output": competition.output,
+        "test_digest": competition.test_digest,
+    }
+
+
 def write_folds(
     oof_dir: Path, competition: Competition, dealt: Dealt, record: dict[str, Any]
 ) -> None:
-    """Write folds.csv, pairs.csv and, last, folds.json: what they were made from, and digests.
+    """Write folds.csv, pairs.csv and, last, folds.json: `record`, the input, and digests.
 
     Raises UserError if runs or a tuning depend on other folds.
     """
@@ -93,13 +130,12 @@ def write_folds(
     pairs = render_csv(*list_pairs(competition, dealt.pairs))
     write_bytes(oof_dir / PAIRS, pairs)
     digests = {"folds_digest": digest, "pairs_digest": hashlib.sha256(pairs).hexdigest()}
-    write_json(oof_dir / RECORD, {**record, **digests})
+    write_json(oof_dir / RECORD, {**record, **record_input(competition), **digests})
 
 
-def are_as_written(oof_dir: Path, record: Mapping[str, Any]) -> bool:
-    """Tell if folds.csv and pairs.csv are those of folds.json."""
-    written = (("folds_digest", oof_dir / FOLDS), ("pairs_digest", oof_dir / PAIRS))
-    return all(path.exists() and digest_file(path) == record.get(key) for key, path in written)
+def is_as_written(path: Path, record: Mapping[str, Any]) -> bool:
+    """Tell if folds.csv or pairs.csv is the one that folds.json describes."""
+    return path.exists() and digest_file(path) == record.get(f"{path.stem}_digest")
 
 
 def list_pairs(
@@ -141,14 +177,6 @@ def read_folds_record(oof_dir: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def record_reading(reading: Reading) -> dict[str, Any]:
-    """The settings as JSON has them."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in asdict(reading).items()
-    }
-
-
 def read_reading(record: Mapping[str, Any]) -> Reading:
     """How folds.json says that the input was read."""
     reading = record["reading"]
@@ -156,8 +184,11 @@ def read_reading(record: Mapping[str, Any]) -> Reading:
     return Reading(**{**reading, **lists})
 
 
-def open_folds(folders: Folders) -> Folds:
-    """The competition's folds. Raises UserError for bad input and for missing or old folds."""
+def open_folds(folders: Folders, for_training: bool = False) -> Folds:
+    """The competition's folds. Raises UserError for bad input and for missing or old folds.
+
+    `for_training`, see `read_folds`.
+    """
     record = read_folds_record(folders.oof_dir)
     if "reading" not in record:
         raise UserError(
@@ -167,11 +198,14 @@ def open_folds(folders: Folders) -> Folds:
     competition = load_competition(
         folders.input_dir, folders.cache_dir, read_reading(record), record["image_size"]
     )
-    return read_folds(folders.oof_dir, competition)
+    return read_folds(folders.oof_dir, competition, for_training)
 
 
-def read_folds(oof_dir: Path, competition: Competition) -> Folds:
-    """The folds of a competition. Raises UserError if they were made from other input."""
+def read_folds(oof_dir: Path, competition: Competition, for_training: bool = False) -> Folds:
+    """The folds of a competition. Raises UserError if they were made from other input.
+
+    `for_training`, the test set may have changed since: the folds then have no pairs.
+    """
     record = read_folds_record(oof_dir)
     path, pairs_path = oof_dir / FOLDS, oof_dir / PAIRS
     if record["input_digest"] != competition.digest:
@@ -180,21 +214,27 @@ def read_folds(oof_dir: Path, competition: Competition) -> Folds:
             f"input ({competition.digest[:12]}); put the old input back, or deal new folds into "
             "another folder (--oof-dir)"
         )
-    if record.get("ignore_groups"):  # an option of earlier versions
-        raise UserError(f"{path} tears copies and overlaps apart: deal other folds (--oof-dir)")
-    if "pairs_digest" not in record:
-        raise UserError(
-            f"{path} was dealt by an earlier version, which wrote no {PAIRS}: run `folds` to add it"
-        )
-    if not are_as_written(oof_dir, record):
+    if not (is_as_written(path, record) and is_as_written(pairs_path, record)):
         raise UserError(
             f"{path} and {pairs_path} are not as they were dealt: run `folds` to restore them"
         )
+    pairs = NO_PAIRS
+    if record["test_digest"] == competition.test_digest:
+        pairs = read_pairs(pairs_path, competition)
+    elif not for_training:
+        raise UserError(
+            f"the test images have changed since {path} was dealt: run `folds` again (trained "
+            "folds stay valid)"
+        )
+    fold, group = read_deal(path, competition)
+    return Folds(fold, group, pairs, competition, record["n_folds"], record["folds_digest"], record)
+
+
+def read_deal(path: Path, competition: Competition) -> tuple[np.ndarray, np.ndarray]:
+    """Fold and group of each training sample in folds.csv, see `Dealt`."""
     rows = parse_csv(path.read_bytes())
     group = np.array(rows.iloc[:, 2].tolist(), dtype=competition.train_ids.dtype)
-    fold = np.array(rows.iloc[:, 3].tolist(), dtype=np.int64)
-    pairs = read_pairs(pairs_path, competition)
-    return Folds(fold, group, pairs, competition, record["n_folds"], record["folds_digest"], record)
+    return np.array(rows.iloc[:, 3].tolist(), dtype=np.int64), group
 
 
 def check_data(folds: Folds, record: Mapping[str, Any], made: str, advice: str) -> None:

@@ -57,6 +57,12 @@ class OutOfFold:
         return group
 
     @property
+    def picture(self) -> np.ndarray:
+        """int64 [n], see `Folds.picture`: a group without the user's groups"""
+        picture: np.ndarray = self.folds.picture[self.rows]
+        return picture
+
+    @property
     def predicted(self) -> np.ndarray:
         """int64 [n]: the likeliest class"""
         predicted: np.ndarray = self.prob.argmax(1)

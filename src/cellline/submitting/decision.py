@@ -14,9 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from cellline.audit.copies import connect
 from cellline.audit.findings import read_findings
-from cellline.runs.folds import Folds
 from cellline.runs.predictions import OutOfFold, common_samples
 from cellline.scoring.metrics import Bootstrap, Estimate, bac_of_recalls, score_bac
 from cellline.submitting.blend import blend, select_runs
@@ -47,7 +45,7 @@ class HeldOut:
     picture: np.ndarray
     """[n], see `thin`: the unit that pooling decides together"""
     members: np.ndarray
-    """int64 [n]: training samples in the sample's group, itself included"""
+    """int64 [n]: training samples of the sample's picture, itself included"""
     alone: np.ndarray
     """bool [n]: samples without relatives, in the test set as well"""
     weight: np.ndarray
@@ -55,12 +53,16 @@ class HeldOut:
 
     of_test: np.ndarray
     """int64 [m]: the picture of each test sample; below the number of training samples if it has
-    one of them, see `connect_pictures`"""
+    one of them, see `Folds.picture`"""
 
     @property
     def rate(self) -> np.ndarray:
-        """How often, float64 [n], each sample is in a test set like the real one."""
-        rate: np.ndarray = self.weight * len(self.of_test) / self.weight.sum()
+        """How often, float64 [n], each sample is in a test set like the real one.
+
+        Without one, in a test set as large as the training set.
+        """
+        n_test = len(self.of_test) or len(self.weight)
+        rate: np.ndarray = self.weight * n_test / self.weight.sum()
         return rate
 
     def at(self, rows: np.ndarray) -> "HeldOut":
@@ -82,10 +84,9 @@ def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
     """Several runs' out-of-fold predictions for the samples that every run has predicted."""
     first, *others = common_samples(runs)
     folds = first.folds
-    group = connect_pictures(folds)
-    n = len(folds.fold)
-    picture = thin(folds.group, len(folds.competition.test_ids))[first.rows]
-    weight = match_test(picture, group[n:])
+    own, of_test = np.split(folds.picture, [len(folds.fold)])
+    picture = thin(own, len(of_test))[first.rows]
+    weight = match_test(picture, of_test)
     # Pictures that labels contradict would be decided together, and wrongly.
     if count_pooled(picture) and not read_findings(folds.record).trust.trusted:
         picture = first.rows
@@ -95,18 +96,11 @@ def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
         fold=first.fold,
         group=first.group,
         picture=picture,
-        members=count_members(folds.group)[first.rows],
-        alone=(count_members(group) == 1)[first.rows],
+        members=count_members(own)[first.rows],
+        alone=(count_members(folds.picture) == 1)[first.rows],
         weight=weight,
-        of_test=group[n:],
+        of_test=of_test,
     )
-
-
-def connect_pictures(folds: Folds) -> np.ndarray:
-    """The picture, int64 [n + m], of each training and test sample: what the pairs connect."""
-    edges = np.concatenate([folds.pairs.copies, folds.pairs.overlaps])
-    pictures: np.ndarray = connect(len(folds.fold) + len(folds.competition.test_ids), edges)
-    return pictures
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,23 @@ from scipy.special import log_softmax
 from cellline.scoring.metrics import floored_log
 
 
-def thin(group: np.ndarray, n_test: int) -> NDArray[np.int64]:
-    """Split the training samples' groups [n] into pictures [n] as small as the test set's.
+def thin(picture: np.ndarray, n_test: int) -> NDArray[np.int64]:
+    """Split the training samples' pictures [n] into pictures [n] as small as the test set's.
 
     A test set of `n_test` samples, drawn from as many fields of view, has fewer crops of each. A
-    score with whole groups would promise too much. So the samples of each group are dealt at random
-    into n / n_test parts, which is rounded up for some groups and down for others.
+    score with whole pictures would promise too much. So the samples of each picture are dealt at
+    random into n / n_test parts, rounded up for some pictures and down for others. Without a test
+    set, pictures stay whole.
     """
     rng = np.random.default_rng(0)
-    _, number = np.unique(group, return_inverse=True)
-    ratio = max(1.0, len(group) / n_test)
+    _, number = np.unique(picture, return_inverse=True)
+    ratio = max(1.0, len(picture) / (n_test or len(picture)))
     fewest = int(ratio)
-    # A sample meets any other of its group with the chance n_test / n.
+    # A sample meets any other of its picture with the chance n_test / n.
     more = rng.random(number.max() + 1) < fewest * (fewest + 1) * (1 / fewest - 1 / ratio)
     parts = fewest + more[number]
     pictures: NDArray[np.int64] = number * (fewest + 1)
-    pictures += (rng.random(len(group)) * parts).astype(np.int64)
+    pictures += (rng.random(len(picture)) * parts).astype(np.int64)
     return pictures
 
 
@@ -43,8 +44,11 @@ def match_test(picture: np.ndarray, of_test: np.ndarray) -> np.ndarray:
     Crops of a picture that has many may be easier or harder, pooled or not, so pictures of 1, 2,
     3 to 4, 5 to 8 samples and so on get the share that they have in the test set. A size that no
     sample here has counts as the next smaller one, or else the smallest. Every sample keeps a
-    twentieth of its weight, so that no class or fold is without any.
+    twentieth of its weight, so that no class or fold is without any. Without a test set, all
+    weights are 1.
     """
+    if not len(of_test):
+        return np.ones(len(picture))
     own, wanted = (np.ceil(np.log2(count_members(of))) for of in (picture, of_test))
     there, kind, count = np.unique(own, return_inverse=True, return_counts=True)
     nearest = np.maximum(np.searchsorted(there, wanted, side="right") - 1, 0)

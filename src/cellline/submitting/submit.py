@@ -40,6 +40,12 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     those that were begun.
     """
     folds = open_folds(config.folders)
+    if not folds.competition.template:
+        raise UserError(
+            f"there is no test set in {config.folders.input_dir}: to submit, put the template and "
+            "the test images there (or name them: --template, --test-images), and run `folds` "
+            "again; trained folds stay valid"
+        )
     runs = open_runs(config, names, folds)
     check_finished(runs, partial)
     named = [run.name for run in runs]
