@@ -14,7 +14,7 @@ from cellline.data.competition import Competition
 from cellline.runs.folds import NO_PAIRS, Folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
 from cellline.runs.run import Run, Tuning, new_run
-from cellline.scoring.metrics import Estimate
+from cellline.scoring.bootstrap import Estimate
 
 CLASSES = ("A549", "HeLa", "RT4")
 

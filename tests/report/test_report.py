@@ -28,7 +28,7 @@ from cellline.host.names import name_classes
 from cellline.report.calibrating import show_submissions
 from cellline.report.page import open_finished, write_report
 from cellline.runs.predictions import write_out_of_fold
-from cellline.scoring.metrics import percent
+from cellline.scoring.words import percent
 from cellline.submitting.submit import submit
 from cellline.training.run import train_run
 from cellline.tuning.tune import tune_run

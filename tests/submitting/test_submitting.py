@@ -21,7 +21,7 @@ from cellline.errors import UserError
 from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
 from cellline.runs.run import new_run
-from cellline.scoring.metrics import balanced_accuracy
+from cellline.scoring.recalls import balanced_accuracy
 from cellline.submitting.decision import Part
 from cellline.submitting.submit import submit
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint

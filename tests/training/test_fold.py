@@ -14,7 +14,7 @@ from cellline.host.device import Device, choose_device
 from cellline.host.stopping import Stop, Stopped
 from cellline.runs.folds import Folds
 from cellline.runs.run import Run, new_run
-from cellline.scoring.metrics import balanced_accuracy
+from cellline.scoring.recalls import balanced_accuracy
 from cellline.training.batches import Batch
 from cellline.training.checkpoint import digest_values, read_checkpoint, write_checkpoint
 from cellline.training.fold import train_fold

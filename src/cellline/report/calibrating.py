@@ -6,13 +6,8 @@ from cellline.host.files import digest_file
 from cellline.report.content import Block, Columns, Figure, Section
 from cellline.report.figures import draw_reliability
 from cellline.runs.run import Run
-from cellline.scoring.metrics import percent, with_interval
-from cellline.submitting.calibration import (
-    binned,
-    calibration_error,
-    error_by_chance,
-    log_loss_gain,
-)
+from cellline.scoring.calibration import binned, calibration_error, error_by_chance, log_loss_gain
+from cellline.scoring.words import percent, with_interval
 from cellline.submitting.decision import Part, Rule, cross_fit, fit_parts, fit_rule, hold_out
 from cellline.submitting.submission import read_submissions
 from cellline.submitting.words import explain

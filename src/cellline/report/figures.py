@@ -9,7 +9,7 @@ import numpy as np
 from cellline.host.names import shorten_name
 from cellline.report.svg import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, draw
 from cellline.runs.run import Run, best_epoch
-from cellline.scoring.metrics import Estimate
+from cellline.scoring.bootstrap import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

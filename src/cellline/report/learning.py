@@ -5,7 +5,7 @@ from cellline.report.figures import draw_curves, draw_trials
 from cellline.report.trials import TuningHistory
 from cellline.report.words import count
 from cellline.runs.run import Run, best_epoch
-from cellline.scoring.metrics import percent, with_interval
+from cellline.scoring.words import percent, with_interval
 
 
 def learning_section(run: Run) -> Section:

@@ -19,6 +19,7 @@ from cellline.host.files import (
     write_bytes,
     write_json,
 )
+from cellline.scoring.metrics import METRICS, Metric
 
 FOLDS, PAIRS, RECORD = "folds.csv", "pairs.csv", "folds.json"
 
@@ -58,6 +59,11 @@ class Folds(Dealt):
     """SHA-256 of folds.csv, by which runs and predictions name their folds."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """The content of folds.json."""
+
+    @property
+    def metric(self) -> Metric:
+        """The competition's metric."""
+        return METRICS[self.competition.metric]
 
     @property
     def numbers(self) -> range:

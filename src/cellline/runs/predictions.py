@@ -17,7 +17,8 @@ from cellline.config import list_differences
 from cellline.errors import UserError
 from cellline.host.files import read_arrays, write_arrays
 from cellline.runs.folds import Folds
-from cellline.scoring.metrics import Bootstrap, Estimate, Recall, mean_recall, score_recalls
+from cellline.scoring.bootstrap import Bootstrap, Estimate
+from cellline.scoring.recalls import Recall, mean_recall, score_recalls
 
 
 @dataclass(frozen=True, eq=False)

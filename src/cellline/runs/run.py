@@ -19,7 +19,7 @@ from cellline.host.locking import one_writer
 from cellline.host.names import name_classes, shorten_name
 from cellline.runs.folds import FOLDS, PAIRS, RECORD, Folds, check_data
 from cellline.runs.predictions import OutOfFold, check_belongs, read_out_of_fold, read_provenance
-from cellline.scoring.metrics import percent
+from cellline.scoring.words import percent
 
 # The rows of a fold's history.csv.
 History = list[dict[str, float]]

@@ -9,7 +9,7 @@ import numpy as np
 from cellline.data.competition import Competition
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
-from cellline.scoring.metrics import percent, points, with_interval
+from cellline.scoring.words import percent, points, with_interval
 from cellline.submitting.decision import (
     Expected,
     HeldOut,
@@ -60,10 +60,7 @@ def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
             gain = f"{100 * trial.gain.value:+.1f} points"
         lines.append(f"{trial.part}: {'used' if trial.used else 'not used'}, {gain}")
     if rule.correction:
-        lines[-1] += (
-            f" (temperature {rule.correction.temperature:.2f}; share of the prior that training "
-            f"had divided out: {rule.correction.prior_share:.2f})"
-        )
+        lines[-1] += f" ({rule.correction.describe()})"
     if len(runs) > 1:
         shares = zip(runs, rule.weights, strict=True)
         lines.append("weights: " + ", ".join(f"{run} {weight:.2f}" for run, weight in shares))

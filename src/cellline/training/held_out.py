@@ -6,7 +6,8 @@ import numpy as np
 
 from cellline.model.views import PLAIN, Predictor, all_views
 from cellline.runs.predictions import OutOfFold
-from cellline.scoring.metrics import balanced_accuracy, surprise
+from cellline.scoring.decisions import surprise
+from cellline.scoring.recalls import balanced_accuracy
 from cellline.training.learner import Learner
 from cellline.training.progress import Progress
 from cellline.training.task import Task

@@ -10,7 +10,7 @@ from cellline.data.views import VIEWS
 from cellline.host.device import Device
 from cellline.host.progress import duration, progress_bar, say
 from cellline.runs.run import History, best_epoch
-from cellline.scoring.metrics import percent
+from cellline.scoring.words import percent
 from cellline.training.batches import Batch
 from cellline.training.epoch import EpochRecord
 from cellline.training.task import Task

@@ -11,7 +11,8 @@ from cellline.host.versions import code_version
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import last_score, new_run, read_record, run_folder
-from cellline.scoring.metrics import balanced_accuracy, percent
+from cellline.scoring.recalls import balanced_accuracy
+from cellline.scoring.words import percent
 from cellline.training.fold import train_fold
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
 from cellline.training.settings import settle

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellline.scoring.metrics import balanced_accuracy
+from cellline.scoring.recalls import balanced_accuracy
 from cellline.training.batches import TrainingBatches
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.epoch import EpochRecord, PartialEpoch, restore_epoch

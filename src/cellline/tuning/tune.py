@@ -20,7 +20,7 @@ from cellline.host.progress import say
 from cellline.host.stopping import Stop
 from cellline.host.versions import code_version
 from cellline.runs.folds import open_folds
-from cellline.scoring.metrics import percent
+from cellline.scoring.words import percent
 from cellline.seeding import TUNING, derive_seed
 from cellline.training.learner import DivergedError
 from cellline.training.memory import TooLittleMemoryError
