@@ -13,16 +13,8 @@ from scipy.special import expit, logit
 
 from cellline.demo.drawing import Drawing, plan_samples
 from cellline.demo.run import SAMPLES_TEST, SAMPLES_TRAIN
-from cellline.scoring.metrics import (
-    Bootstrap,
-    Estimate,
-    bac_of,
-    estimate,
-    mean_recall,
-    recalls,
-    score_recalls,
-    tally,
-)
+from cellline.scoring.bootstrap import Bootstrap, Estimate, estimate
+from cellline.scoring.recalls import bac_of, mean_recall, recalls, score_recalls, tally
 
 REPEATS, REPEATS_BOOTSTRAP = 1000, 40
 N_CLASSES = 9

@@ -8,8 +8,8 @@ import pandas
 from scipy.special import ndtri
 
 from benchmarks.coverage import N_CLASSES, RECALLS, structures
+from cellline.scoring.bootstrap import Bootstrap
 from cellline.scoring.comparison import compare_predictions
-from cellline.scoring.metrics import Bootstrap
 
 REPEATS = 200
 # Standard deviations of the parts of a sample's score, which is right if above 0: what is hard for

@@ -10,7 +10,7 @@ from cellline.audit.reference import (
 from cellline.audit.splitting import deal_folds
 from cellline.audit.statistics import Part
 from cellline.audit.words import describe_reference
-from cellline.scoring.metrics import tally
+from cellline.scoring.recalls import tally
 
 N = 120
 

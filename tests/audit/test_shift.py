@@ -10,7 +10,7 @@ from cellline.audit.shift import Shift, compare_means, measure_auc, measure_shif
 from cellline.audit.statistics import Part
 from cellline.audit.words import describe_shift
 from cellline.errors import Caution
-from cellline.scoring.metrics import Bootstrap
+from cellline.scoring.bootstrap import Bootstrap
 
 NAMES = ("red mean", "red median", "blue mean", "blue median")
 N_TRAIN, N_TEST = 160, 60

@@ -14,7 +14,7 @@ from cellline.data.competition import Competition
 from cellline.runs.folds import NO_PAIRS, Folds, Pairs
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
 from cellline.runs.run import Run, Tuning, new_run
-from cellline.scoring.metrics import Estimate
+from cellline.scoring.bootstrap import Estimate
 
 CLASSES = ("A549", "HeLa", "RT4")
 
@@ -68,9 +68,9 @@ def make_run(
         {
             "epoch": epoch,
             "train_loss": 1 / epoch,
-            "train_bac": 0.3 + 0.1 * epoch,
+            "train_score": 0.3 + 0.1 * epoch,
             "held_out_loss": 1.2 / epoch,
-            "held_out_bac": bac,
+            "held_out_score": bac,
         }
         for epoch, bac in ((1.0, 0.5), (2.0, 0.75), (3.0, 0.7))
     ]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from cellline.report.figures import LONGEST, draw_intervals
 from cellline.report.svg import BLUE, COLOURS, INK, draw
-from cellline.scoring.metrics import Estimate
+from cellline.scoring.bootstrap import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from cellline.report.learning import tuning_section
 from cellline.report.page import compose
 from cellline.runs.folds import NO_PAIRS
 from cellline.runs.run import Run, Tuning
-from cellline.scoring.metrics import percent
+from cellline.scoring.words import percent
 from cellline.submitting.decision import expect, hold_out
 
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
+from cellline.scoring.bootstrap import Bootstrap, Estimate
 from cellline.scoring.comparison import Comparison, compare_predictions
-from cellline.scoring.metrics import Bootstrap, Estimate
 
 
 def one_hot(predicted: np.ndarray, n_classes: int) -> np.ndarray:

@@ -1,57 +1,124 @@
 import warnings
 from dataclasses import astuple
+from typing import get_args
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import (
-    accuracy_score,
-    balanced_accuracy_score,
-    f1_score,
-    log_loss,
-    recall_score,
-)
+from scipy.special import softmax
+from sklearn import metrics as theirs
+from sklearn.preprocessing import label_binarize
 
-from cellline.scoring.metrics import (
-    Bootstrap,
-    Estimate,
-    bac_of,
-    balanced_accuracy,
-    percent,
-    points,
-    score,
-    score_recalls,
-    tally,
-)
+from cellline.config import MetricName
+from cellline.scoring.bootstrap import Bootstrap, Estimate
+from cellline.scoring.decisions import Decided, likeliest
+from cellline.scoring.metrics import METRICS
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
+NAMES = get_args(MetricName)
+SHARES = [name for name in NAMES if name not in ("log_loss", "quadratic_kappa")]
 
 
-@given(PAIRS)
-def test_balanced_accuracy_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
-    labels, predicted = np.array(pairs).T
-    # scikit-learn warns of predicted classes that don't occur, where its value is the same.
+def draw(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, Decided, np.ndarray]:
+    """Labels that hold every class, decisions with ties among the probabilities, and weights."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(n) % n_classes)
+    odds = generator.integers(1, 6, (n, n_classes)) + np.eye(n_classes)[labels]
+    prob = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    predicted = generator.integers(0, n_classes, n)
+    return labels, Decided(prob, predicted), generator.integers(0, 4, n) + generator.random(n)
+
+
+def score_by_scikit_learn(
+    name: str, labels: np.ndarray, decided: Decided, weights: np.ndarray | None
+) -> float:
+    prob, predicted, known = decided.prob.astype(float), decided.predicted, np.unique(labels)
+    every = np.arange(prob.shape[1])
+    if name == "balanced_accuracy":
+        return theirs.balanced_accuracy_score(labels, predicted, sample_weight=weights)
+    if name == "accuracy":
+        return theirs.accuracy_score(labels, predicted, sample_weight=weights)
+    if name == "macro_f1":
+        return theirs.f1_score(labels, predicted, average="macro", sample_weight=weights)
+    if name == "log_loss":
+        prob /= prob.sum(axis=1, keepdims=True)
+        return theirs.log_loss(labels, prob, labels=every, sample_weight=weights)
+    if name == "quadratic_kappa":
+        return theirs.cohen_kappa_score(
+            labels, predicted, labels=every, weights="quadratic", sample_weight=weights
+        )
+    if name == "roc_auc":
+        columns = [1] if len(every) == 2 else known
+        truth = label_binarize(labels, classes=[*every, len(every)])
+        areas = [
+            theirs.roc_auc_score(truth[:, k], prob[:, k], sample_weight=weights) for k in columns
+        ]
+        return float(np.mean(areas))
+    # MAP@5, by its definition on Kaggle.
+    ranked = np.argsort(-prob, axis=1, kind="stable")[:, :5]
+    each = [
+        sum(1 / (rank + 1) for rank, k in enumerate(best) if k == label)
+        for label, best in zip(labels, ranked, strict=True)
+    ]
+    return float(np.average(each, weights=weights))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(st.integers(2, 8), st.integers(0, 40), st.integers(0, 999), st.booleans())
+@settings(max_examples=30)
+def test_scores_are_scikit_learns(
+    name: MetricName, n_classes: int, more: int, seed: int, weighted: bool
+) -> None:
+    labels, decided, weights = draw(n_classes + more, n_classes, seed)
+    given_weights = weights if weighted else None
+    found = METRICS[name].score(labels, decided, given_weights)
     with warnings.catch_warnings(action="ignore"):
-        expected = balanced_accuracy_score(labels, predicted)
-    np.testing.assert_allclose(balanced_accuracy(labels, predicted), expected)
-    np.testing.assert_allclose(bac_of(tally(labels, predicted, 5).sum(0)), expected)
+        expected = score_by_scikit_learn(name, labels, decided, given_weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
 
 
-@given(PAIRS, st.integers(0, 9))
-def test_the_other_scores_are_scikit_learns(pairs: list[tuple[int, int]], seed: int) -> None:
-    labels = np.array([label for label, _ in pairs] + [0, 1, 2, 3, 4])
-    prob = np.random.default_rng(seed).dirichlet(np.ones(5), len(labels)).astype(np.float32)
-    predicted = prob.argmax(1)
-    scores = score(labels, prob, Bootstrap(np.arange(len(labels))))
-    for ours, expected in (
-        (scores.bac, balanced_accuracy_score(labels, predicted)),
-        (scores.accuracy, accuracy_score(labels, predicted)),
-        (scores.macro_f1, f1_score(labels, predicted, average="macro")),
-        (scores.log_loss, log_loss(labels, prob)),
-        *zip(scores.recalls, recall_score(labels, predicted, average=None), strict=True),
-    ):
-        np.testing.assert_allclose(ours.value, expected, rtol=1e-5)
-        assert ours.low <= ours.high
+@pytest.mark.parametrize("name", NAMES)
+@given(st.integers(2, 5), st.integers(1, 8), st.integers(0, 999))
+@settings(max_examples=5)
+def test_estimates_and_gains_agree_with_scores(
+    name: MetricName, n_classes: int, n_groups: int, seed: int
+) -> None:
+    metric = METRICS[name]
+    labels, decided, weights = draw(40, n_classes, seed)
+    better = Decided(np.eye(n_classes, dtype=np.float32)[labels], labels)
+    bootstrap = Bootstrap(np.arange(40) % n_groups)
+    for each in (decided, better):
+        found = metric.estimate(labels, each, bootstrap, weights)
+        assert found.value == metric.score(labels, each, weights)
+        assert found.low <= found.high
+    gain = metric.gain(labels, (decided, better), bootstrap, weights)
+    ahead = metric.utility(found.value) - metric.utility(metric.score(labels, decided, weights))
+    np.testing.assert_allclose(gain.value, ahead)
+    assert 0 < gain.value <= gain.high
+    back = metric.gain(labels, (better, decided), bootstrap, weights)
+    np.testing.assert_allclose(back.interval, (-gain.high, -gain.low))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_and_their_groups_change_nothing(name: MetricName) -> None:
+    labels, decided, weights = draw(60, 3, 0)
+    once = METRICS[name].estimate(labels, decided, Bootstrap(np.arange(60)), weights)
+    rows = np.repeat(np.arange(60), 4)
+    copied = Decided(decided.prob[rows], decided.predicted[rows])
+    fourfold = METRICS[name].estimate(labels[rows], copied, Bootstrap(rows), weights[rows])
+    np.testing.assert_allclose(astuple(once), astuple(fourfold), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weight_of_0_leaves_a_sample_out(name: MetricName) -> None:
+    labels, decided, weights = draw(60, 4, 1)
+    kept = labels != 2  # one class has no weight at all
+    alone = Decided(decided.prob[kept], decided.predicted[kept])
+    score = METRICS[name].score
+    np.testing.assert_allclose(
+        score(labels, decided, weights * kept), score(labels[kept], alone, weights[kept])
+    )
 
 
 @given(PAIRS, st.integers(1, 8))
@@ -59,44 +126,78 @@ def test_a_perfect_classifier_scores_1_and_may_be_imperfect(
     pairs: list[tuple[int, int]], n_groups: int
 ) -> None:
     labels = np.unique([label for label, _ in pairs], return_inverse=True)[1]
-    prob = np.eye(labels.max() + 1, dtype=np.float32)[labels]
-    scores = score(labels, prob, Bootstrap(np.arange(len(labels)) % n_groups))
-    for ours in (scores.bac, *scores.recalls):
-        assert 0 <= ours.low < ours.value == ours.high == 1
-    assert scores.accuracy.value == scores.macro_f1.value == 1
-    assert scores.log_loss.value == 0
+    perfect = likeliest(np.eye(max(labels.max() + 1, 2), dtype=np.float32)[labels])
+    bac = METRICS["balanced_accuracy"]
+    found = bac.estimate(labels, perfect, Bootstrap(np.arange(len(labels)) % n_groups))
+    assert 0 <= found.low < found.value == found.high == 1
+    for name in SHARES:
+        if name != "roc_auc" or labels.max() > 0:
+            assert METRICS[name].score(labels, perfect) == 1
+    assert METRICS["log_loss"].score(labels, perfect) == 0
 
 
-def test_copies_do_not_narrow_the_interval() -> None:
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 2, 100)
-    predicted = np.where(generator.random(100) < 0.8, labels, 1 - labels)
-    once = score_recalls(labels, predicted, np.arange(100), 2)
-    tenfold = score_recalls(*(np.tile(a, 10) for a in (labels, predicted, np.arange(100))), 2)
-    for one, other in zip(once, tenfold, strict=True):
-        np.testing.assert_allclose(astuple(one), astuple(other))
-        assert one.high - one.low > 0.1
+def simulate(
+    n: int, prior: list[float], seed: int, *, lean: float = 0, sharpness: float = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of ordered classes, and a network's probabilities from a noisy view of each.
+
+    `lean` is the power of the prior that they are wrongly multiplied with; `sharpness` above 1
+    makes them too sure.
+    """
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(len(prior), n, p=prior)
+    seen = labels + 0.9 * generator.normal(size=n)
+    log_p = -((seen[:, None] - np.arange(len(prior))) ** 2) / (2 * 0.9**2)
+    log_p += (1 + lean) * np.log(prior)
+    return labels, softmax(sharpness * log_p, axis=1).astype(np.float32)
 
 
-@given(PAIRS, st.integers(1, 8), st.integers(0, 9))
-def test_a_weight_of_0_leaves_a_sample_out(
-    pairs: list[tuple[int, int]], n_groups: int, seed: int
+PRIOR = [0.55, 0.2, 0.12, 0.08, 0.05]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("lean", "sharpness"), [(-1, 1), (0, 1), (1, 1), (0, 0.5), (0, 3), (1, 3)])
+def test_a_decision_is_never_worse_than_the_likeliest_class_beyond_noise(
+    name: MetricName, lean: float, sharpness: float
 ) -> None:
-    labels, predicted = np.array(pairs).T
-    groups = np.arange(len(labels)) % n_groups
-    kept = np.random.default_rng(seed).random(len(labels)) < 0.7
-    found = score_recalls(labels, predicted, groups, 5, kept * 0.3)
-    # An absent class has no value.
-    assert [np.isfinite(of.value) for of in found] == [k in labels[kept] for k in range(5)]
-    if kept.any():
-        alone = score_recalls(labels[kept], predicted[kept], groups[kept], 5)
-        for one, other in zip(found, alone, strict=True):
-            np.testing.assert_allclose(astuple(one), astuple(other), atol=1e-6)
+    metric = METRICS[name]
+    labels, prob = simulate(3000, PRIOR, 0, lean=lean, sharpness=sharpness)
+    held_out = np.arange(3000) < 1500
+    fitted = metric.fit(prob[~held_out], labels[~held_out])
+    pair = (likeliest(prob[held_out]), fitted.apply(prob[held_out]))
+    gain = metric.gain(labels[held_out], pair, Bootstrap(np.arange(1500)))
+    # The rows that it was fitted to are noise of their own.
+    assert gain.value > -3 * gain.error - 1e-6
+    # What is wrong is put right where the metric asks for it.
+    wrong = {
+        "balanced_accuracy": lean > -1,
+        "accuracy": lean != 0,
+        "macro_f1": lean > 0,
+        "log_loss": lean != 0 or sharpness != 1,
+        "quadratic_kappa": True,
+        "map5": False,
+        "roc_auc": False,
+    }
+    if wrong[name]:
+        assert gain.low > 0
 
 
-def test_scores_are_shown_in_percent() -> None:
-    assert percent(0.84215) == "84.2 %"
-    assert percent(0.5, (0.412, 0.6)) == "50.0 % [41.2, 60.0]"
-    assert points(Estimate(0.018, 0.004, 0.032, 0.01)) == "+1.8 [0.4, 3.2]"
+def test_two_classes_stay_in_their_order_so_roc_auc_has_no_decision() -> None:
+    metric = METRICS["roc_auc"]
+    labels, prob = simulate(400, [0.8, 0.2], 0, lean=1, sharpness=3)
+    assert metric.fewest_classes == 3
+    corrected = metric.fit(prob, labels).apply(prob)
+    assert metric.score(labels, corrected) == pytest.approx(metric.score(labels, likeliest(prob)))
+
+
+def test_scores_are_shown_as_the_metric_is_read() -> None:
+    found = Estimate(0.84215, 0.821, 0.86, 0.01)
+    gain = Estimate(0.018, 0.004, 0.032, 0.01)
+    bac, loss = METRICS["balanced_accuracy"], METRICS["log_loss"]
+    assert [bac.show(0.84215), bac.show(found)] == ["84.2 %", "84.2 % [82.1, 86.0]"]
+    assert [loss.show(0.84215), loss.show(found)] == ["0.842", "0.842 [0.821, 0.860]"]
+    assert bac.show_gain(gain) == "+1.8 [0.4, 3.2] points"
+    assert bac.show_gain(0.018) == "+1.8 points"
+    assert loss.show_gain(gain) == "+0.018 [0.004, 0.032]"
     # Enough digits to show on which side of 0 the interval ends.
-    assert points(Estimate(0.018, 0.0004, 0.032, 0.01)) == "+1.80 [0.04, 3.20]"
+    assert bac.show_gain(Estimate(0.018, 0.0004, 0.032, 0.01)) == "+1.80 [0.04, 3.20] points"

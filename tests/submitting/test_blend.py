@@ -4,9 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cellline.scoring.metrics import balanced_accuracy
+from cellline.scoring.metrics import METRICS
+from cellline.scoring.recalls import balanced_accuracy
 from cellline.submitting.blend import blend, select_runs
 
+BAC = METRICS["balanced_accuracy"]
 PROB = arrays(np.float32, (4, 3), elements=st.floats(0, 1, width=32))
 
 
@@ -42,7 +44,7 @@ def bac(prob: np.ndarray, labels: np.ndarray) -> float:
 @settings(max_examples=15, deadline=None)
 def test_no_single_run_is_better_where_it_was_fitted(n_runs: int, seed: int) -> None:
     prob, labels = draw(n_runs, seed)
-    weights = select_runs(prob, labels)
+    weights = select_runs(prob, labels, BAC)
     assert min(weights) >= 0
     assert sum(weights) == pytest.approx(1)
     best = max(bac(of_run, labels) for of_run in prob)
@@ -53,10 +55,10 @@ def test_no_single_run_is_better_where_it_was_fitted(n_runs: int, seed: int) -> 
 @settings(max_examples=15, deadline=None)
 def test_the_order_of_samples_and_of_runs_does_not_matter(n_runs: int, seed: int) -> None:
     prob, labels = draw(n_runs, seed)
-    weights = select_runs(prob, labels)
+    weights = select_runs(prob, labels, BAC)
     samples = np.random.default_rng(seed).permutation(len(labels))
-    assert select_runs(prob[:, samples], labels[samples]) == weights
-    assert select_runs(prob[::-1], labels) == weights[::-1]
+    assert select_runs(prob[:, samples], labels[samples], BAC) == weights
+    assert select_runs(prob[::-1], labels, BAC) == weights[::-1]
 
 
 def test_runs_that_know_different_things_are_both_taken() -> None:
@@ -66,7 +68,7 @@ def test_runs_that_know_different_things_are_both_taken() -> None:
     # Each confuses the last class with another, but weakly.
     first[labels == 2] = [0.4, 0.25, 0.35]
     second[labels == 2] = [0.25, 0.4, 0.35]
-    assert select_runs(np.stack([first, second]), labels) == (0.5, 0.5)
+    assert select_runs(np.stack([first, second]), labels, BAC) == (0.5, 0.5)
 
 
 def test_shares_are_found_that_take_several_rounds() -> None:
@@ -76,7 +78,7 @@ def test_shares_are_found_that_take_several_rounds() -> None:
     first[:10], second[:10] = 0.7, 0.2
     first[10:], second[10:] = 0.65, 0.15
     both = np.stack([np.stack([of_run, 1 - of_run], axis=1) for of_run in (first, second)])
-    assert 0.6 < select_runs(both, labels)[0] < 0.7
+    assert 0.6 < select_runs(both, labels, BAC)[0] < 0.7
 
 
 def test_the_rare_class_counts_as_much_as_the_frequent_one() -> None:
@@ -88,11 +90,11 @@ def test_the_rare_class_counts_as_much_as_the_frequent_one() -> None:
     rare[:30] = rare[90:] = [0.03, 0.97]
     # By accuracy the frequent class's run would be taken alone.
     both = np.stack([frequent, rare])
-    assert bac(blend(both, select_runs(both, labels)), labels) == pytest.approx(5 / 6)
+    assert bac(blend(both, select_runs(both, labels, BAC)), labels) == pytest.approx(5 / 6)
 
 
 def test_of_equally_right_runs_the_likelier_is_taken() -> None:
     labels = np.array([0, 0, 1, 1])
     unsure = np.where(np.eye(2)[labels] == 1, 0.6, 0.4)
     sure = np.where(np.eye(2)[labels] == 1, 0.9, 0.1)
-    assert select_runs(np.stack([unsure, sure]).astype(np.float32), labels) == (0.0, 1.0)
+    assert select_runs(np.stack([unsure, sure]).astype(np.float32), labels, BAC) == (0.0, 1.0)

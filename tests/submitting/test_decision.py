@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellline.scoring.metrics import balanced_accuracy
+from cellline.config import MetricName
+from cellline.scoring.decisions import likeliest
+from cellline.scoring.metrics import METRICS
+from cellline.scoring.recalls import balanced_accuracy
 from cellline.submitting.decision import (
     HeldOut,
     Part,
@@ -23,7 +26,12 @@ PRIOR = np.array([0.7, 0.2, 0.1])
 
 
 def draw(
-    strengths: tuple[float, ...], *, prior_share: float = 1, n: int = 300, seed: int = 0
+    strengths: tuple[float, ...],
+    *,
+    prior_share: float = 1,
+    n: int = 300,
+    seed: int = 0,
+    metric: MetricName = "balanced_accuracy",
 ) -> HeldOut:
     """Runs that tell the classes by so much, in three folds, two samples a group, none a picture.
 
@@ -43,7 +51,16 @@ def draw(
     prob = (powers / powers.sum(axis=2, keepdims=True)).astype(np.float32)
     members, alone, weight = np.full(n, 2), rows < 0, np.ones(n)
     return HeldOut(
-        prob, labels, group % 3, group, rows, members, alone, weight, of_test=np.arange(30)
+        METRICS[metric],
+        prob,
+        labels,
+        group % 3,
+        group,
+        rows,
+        members,
+        alone,
+        weight,
+        of_test=np.arange(30),
     )
 
 
@@ -68,6 +85,17 @@ def test_parts_that_help_are_used() -> None:
     # What is used is fitted on all rows.
     fitted = fit_parts({Part.SELECTION, Part.CORRECTION}, HELPED)
     assert (rule.weights, rule.correction) == (fitted.weights, fitted.correction)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_rule_helps_under_every_metric(metric: MetricName) -> None:
+    samples = draw((2, 0), prior_share=-1, n=450, metric=metric)
+    rule, expected = fit_rule(samples), expect(samples)
+    assert [trial.part for trial in rule.trials if trial.used] == [Part.SELECTION, Part.CORRECTION]
+    assert expected.of_rule is not None
+    after, before = expected.of_rule.like_test, expected.plain.like_test
+    assert METRICS[metric].utility(after.value) > METRICS[metric].utility(before.value)
+    assert after.low <= after.value <= after.high
 
 
 def test_each_part_is_judged_on_top_of_those_before_it() -> None:
@@ -99,19 +127,29 @@ def test_scores_count_samples_as_in_the_test_set_or_pictures_or_lone_samples() -
     group = np.tile([0, 0, 0, 0, 1, 2], 2) + 3 * labels
     predicted = np.where(np.tile([1, 1, 1, 1, 1, 0], 2) == 1, labels, 1 - labels)
     prob = np.eye(2, dtype=np.float32)[predicted][None]
+    decided = likeliest(prob[0])
     members = np.tile([4, 4, 4, 4, 1, 1], 2)
     # In the test set, half of the samples are alone.
     weight = np.where(members == 1, 1.5, 0.75)
     samples = HeldOut(
-        prob, labels, np.arange(12) % 3, group, group, members, members == 1, weight, 4
+        METRICS["balanced_accuracy"],
+        prob,
+        labels,
+        np.arange(12) % 3,
+        group,
+        group,
+        members,
+        members == 1,
+        weight,
+        np.arange(4),
     )
-    scored = score_decided(samples, predicted)
+    scored = score_decided(samples, decided)
     assert scored.lone is not None
     found = [scored.like_test.value, scored.by_picture.value, scored.lone.value]
     assert found == pytest.approx([3 / 4, 2 / 3, 1 / 2])
     assert scored.lone.error > scored.like_test.error > 0
     of_one_class = replace(samples, alone=samples.alone & (labels == 0))
-    assert score_decided(of_one_class, predicted).lone is None
+    assert score_decided(of_one_class, decided).lone is None
 
 
 def test_two_folds_can_use_a_part_but_not_judge_the_rule() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from cellline.audit.splitting import find_straddling
 from cellline.audit.statistics import Part
 from cellline.host.processors import count_processors
-from cellline.scoring.metrics import Bootstrap, Estimate, bac_of, estimate, tally
+from cellline.scoring.bootstrap import Bootstrap, Estimate, estimate
+from cellline.scoring.recalls import bac_of, tally
 
 # On cell-lines 100 trees score 1 point (naive) and 2 points (grouped) more, in twice the time.
 TREES = 50

@@ -15,7 +15,7 @@ import numpy as np
 from cellline.audit.reference import predict_held_out
 from cellline.audit.splitting import deal_folds
 from cellline.audit.statistics import Part
-from cellline.scoring.metrics import BLOCKS, Bootstrap, Estimate, estimate
+from cellline.scoring.bootstrap import BLOCKS, Bootstrap, Estimate, estimate
 
 # Probability, for either verdict, to call a test set different that is like the training set.
 FALSE_ALARMS = 0.01

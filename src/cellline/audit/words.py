@@ -16,7 +16,7 @@ from cellline.data.images import name_channel
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
-from cellline.scoring.metrics import percent, points, with_interval
+from cellline.scoring.words import percent, points, with_interval
 
 NAMED, CONFLICTS = 5, 10  # most statistics, and most groups or classes, that a line names
 UNEQUAL = 1.5  # largest over smallest fold, from which a line says so

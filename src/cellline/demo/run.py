@@ -13,7 +13,8 @@ from cellline.host.files import write_csv
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.report.page import write_report
-from cellline.scoring.metrics import balanced_accuracy, percent
+from cellline.scoring.recalls import balanced_accuracy
+from cellline.scoring.words import percent
 from cellline.submitting.submit import submit
 from cellline.training.run import train_run
 from cellline.tuning.tune import tune_run

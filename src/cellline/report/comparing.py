@@ -13,7 +13,8 @@ from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, Tuning, new_run, open_run, open_runs, read_record
 from cellline.scoring.comparison import Comparison, compare_predictions
 from cellline.scoring.leaderboard import PUBLIC_SHARE, Leaderboard, simulate_leaderboard
-from cellline.scoring.metrics import Recall, mean_recall, percent, points, with_interval
+from cellline.scoring.recalls import Recall, mean_recall
+from cellline.scoring.words import percent, points, with_interval
 from cellline.submitting.decision import hold_out
 
 # Between a run's name and the seed, in the names of the same recipe's other runs.

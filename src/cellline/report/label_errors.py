@@ -26,8 +26,9 @@ import numpy as np
 from scipy.optimize import brentq, minimize
 from scipy.special import softmax
 
-from cellline.scoring.metrics import Estimate, balanced_accuracy
-from cellline.submitting.calibration import INVERSE_TEMPERATURES, class_prior, logarithms
+from cellline.scoring.bootstrap import Estimate
+from cellline.scoring.decisions import INVERSE_TEMPERATURES, class_prior, logarithms
+from cellline.scoring.recalls import balanced_accuracy
 
 # A rate that means no label errors, as a number whose logarithm is finite.
 NONE = 1e-7

@@ -20,7 +20,8 @@ from cellline.report.words import count, name_folds, sentence
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, open_run
 from cellline.scoring.leaderboard import PUBLIC_SHARE
-from cellline.scoring.metrics import percent, score, with_interval
+from cellline.scoring.metrics import score
+from cellline.scoring.words import percent, with_interval
 from cellline.submitting.decision import Expected, expect, hold_out
 from cellline.submitting.words import describe_expected
 

@@ -9,7 +9,7 @@ from cellline.report.tiles import describe_colours, make_tile, whole_percent
 from cellline.report.words import count
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run
-from cellline.scoring.metrics import percent, with_interval
+from cellline.scoring.words import percent, with_interval
 
 # Pictures in a grid: at least two rows of a wide page, and a page below a megabyte.
 LABEL_ERRORS, CONFIDENT_ERRORS = 24, 16

@@ -8,17 +8,12 @@ from cellline.report.content import Block, Columns, Figure, Matrix, Section, Tab
 from cellline.report.figures import draw_intervals
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run
+from cellline.scoring.bootstrap import Estimate
 from cellline.scoring.comparison import compare_predictions
 from cellline.scoring.leaderboard import simulate_leaderboard
-from cellline.scoring.metrics import (
-    Estimate,
-    Recall,
-    Scores,
-    percent,
-    points,
-    score,
-    with_interval,
-)
+from cellline.scoring.metrics import Scores, score
+from cellline.scoring.recalls import Recall
+from cellline.scoring.words import percent, points, with_interval
 from cellline.submitting.decision import Expected
 
 # Most classes whose confusion matrix fits on a page (121 make one of 33,000 pixels); of more, the
@@ -55,7 +50,7 @@ def scores_section(run: Run, scores: Scores, expected: Expected, public_share: f
         f"changes BAC by {points(gain)} points, {verdict}."
     )
     board = simulate_leaderboard(
-        oof.labels, expected.predicted[None], oof.group, expected.rate, public_share
+        oof.labels, expected.decided.predicted[None], oof.group, expected.rate, public_share
     )
     leaderboard = (
         f"Expected on the leaderboard: public {with_interval(board.public[0])}, private "

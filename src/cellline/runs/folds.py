@@ -20,6 +20,7 @@ from cellline.host.files import (
     write_bytes,
     write_json,
 )
+from cellline.scoring.metrics import METRICS, Metric
 
 FOLDS, PAIRS, RECORD = "folds.csv", "pairs.csv", "folds.json"
 
@@ -68,6 +69,11 @@ class Folds(Dealt):
         """
         n = len(self.fold) + len(self.competition.test_ids)
         return connect(n, self.pairs.copies, self.pairs.overlaps)
+
+    @property
+    def metric(self) -> Metric:
+        """The competition's metric."""
+        return METRICS[self.competition.metric]
 
     @property
     def numbers(self) -> range:

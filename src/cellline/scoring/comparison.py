@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.scoring.metrics import Bootstrap, Estimate, bac_of_recalls
+from cellline.scoring.bootstrap import Bootstrap, Estimate
+from cellline.scoring.recalls import mean_of_classes
 
 # Standard errors between 0 and a difference that 80 % of comparisons would detect: the two-sided
 # 5 % point of the normal distribution, and its 80 % point.
@@ -97,5 +98,5 @@ def compare_predictions(
 
 def with_mean(by_class: np.ndarray) -> np.ndarray:
     """Balanced accuracy, then the recalls: [..., 1 + class], of recalls [..., class]."""
-    scores: np.ndarray = np.insert(by_class, 0, bac_of_recalls(by_class), axis=-1)
+    scores: np.ndarray = np.insert(by_class, 0, mean_of_classes(by_class), axis=-1)
     return scores

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellline.errors import UserError
-from cellline.scoring.metrics import Estimate, bac_of_recalls, estimate
+from cellline.scoring.bootstrap import Estimate, estimate
+from cellline.scoring.recalls import mean_of_classes
 
 # A common share; a competition's leaderboard page states its own.
 PUBLIC_SHARE = 0.3
@@ -66,10 +67,10 @@ def simulate_leaderboard(
             sums = (weights.astype(np.float32) @ columns).reshape(BLOCK, -1, n_classes)
             with np.errstate(invalid="ignore"):  # a class may not be drawn
                 recalls = sums[:, :-1] / sums[:, -1:]
-            draws[start : start + BLOCK, part] = bac_of_recalls(recalls)
+            draws[start : start + BLOCK, part] = mean_of_classes(recalls)
     public, private = (
         tuple(
-            estimate(bac_of_recalls(rate @ of_run / (rate @ is_class)), of)
+            estimate(mean_of_classes(rate @ of_run / (rate @ is_class)), of)
             for of_run, of in zip(right, part.T, strict=True)
         )
         for part in np.moveaxis(draws, 1, 0)

@@ -1,256 +1,316 @@
-"""The competition's metric and other scores, each with its interval.
+"""The metrics of competitions: score, interval, and the decision that suits each.
 
-Recalls and balanced accuracy have a formula, which covers the truth where a bootstrap does not;
-`python -m benchmarks.coverage` shows how often. Other scores have a bootstrap over groups.
+`METRICS[name]` has all that another room needs. Balanced accuracy has its interval by a formula
+(recalls.py), the others by a bootstrap over groups. Classes must be in their order for quadratic
+kappa, which takes a class's index for its rank.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-# A class's own correlation within groups weighs as much as that of all classes where this many
-# effective groups show it. From its own alone, intervals of ten effective groups hold the truth in
-# 66 to 93 % of data sets instead of 94 to 97 %; of 10, 20 and 40, this value is best.
-PRIOR_GROUPS = 40
+from cellline.config import MetricName
+from cellline.scoring.bootstrap import Bootstrap, Draws, Estimate, Whole, estimate
+from cellline.scoring.decisions import (
+    POWERS,
+    Correction,
+    Decided,
+    Decision,
+    fit_correction,
+    fit_thresholds,
+    likeliest,
+    surprise,
+)
+from cellline.scoring.recalls import (
+    Recall,
+    bac_of,
+    balanced_accuracy,
+    mean_of_classes,
+    mean_recall,
+    score_recalls,
+    tally,
+)
+from cellline.scoring.words import percent, points, with_interval
 
-BOOTSTRAP_DRAWS = 2000
-# Draws worked on at once: with 8,000 groups their 64-bit counts take 6 MB.
-BLOCK = 100
-BLOCKS = [slice(start, start + BLOCK) for start in range(0, BOOTSTRAP_DRAWS, BLOCK)]
+# Scores [draw] of samples with labels [n], decisions and weights [n], or None for equal ones.
+Measure = Callable[[np.ndarray, Decided, np.ndarray | None, Draws], np.ndarray]
+# A metric's decision, fitted to held-out probabilities [n, class] and labels [n].
+Fit = Callable[[np.ndarray, np.ndarray], Decision]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its interval."""
+class Metric:
+    """A metric. Classes that samples or a draw lack are omitted; weights [n] are 1 by default."""
 
-    value: float
-    low: float
-    """Lower end of the 95 % interval."""
-    high: float
-    error: float
-    """Standard error."""
+    name: MetricName
+    title: str
+    """As printed within a sentence."""
+    measure: Measure
+    """Scores [draw]; NaN where a draw has none, such as the ROC AUC of a single class."""
+    fit: Fit
+    """The decision that suits the metric."""
+    higher_is_better: bool = True
+    is_share: bool = True
+    """True if printed in percent, and differences in points."""
+    balanced: bool = False
+    """True if training should count all classes equally, however frequent they are."""
+    decision: str = "temperature and prior correction"
+    """Name of what `fit` fits."""
+    fewest_classes: int = 2
+    """Number of classes from which it can change the score."""
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Both ends."""
-        return self.low, self.high
-
-
-@dataclass(frozen=True)
-class Recall(Estimate):
-    """The recall of a class."""
-
-    effective_groups: float
-    """Number of groups of equal size that would tell as much, if each is right or wrong as a whole.
-
-    Kish 1965: 1 / (sum of squared shares of the groups in the class).
-    """
-
-
-def estimate(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
-    """A scalar with the percentile interval and standard error of its bootstrap draws [draw].
-
-    NaN draws, such as the recall of a class that was not drawn, are omitted.
-    """
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high), float(np.std(draws)))
-
-
-class Bootstrap:
-    """Samples drawn with replacement, by whole groups.
-
-    Copies of one picture are one observation, so groups are drawn, not samples (the cluster
-    bootstrap, Field and Welsh 2007). One object gives every statistic the same draws, which makes
-    differences paired.
-    """
-
-    def __init__(self, groups: np.ndarray, seed: int = 0) -> None:
-        """Draw from `groups` [n], numbers or text: samples with equal entries stay together."""
-        _, self.group = np.unique(groups, return_inverse=True)
-        self.n_groups = int(self.group.max()) + 1
-        generator = np.random.default_rng(seed)
-        chances = np.full(self.n_groups, 1 / self.n_groups)
-        # Draws of each group, uint8 [draw, group]: the chance of 256 is negligible.
-        self.counts = np.empty((BOOTSTRAP_DRAWS, self.n_groups), np.uint8)
-        for block in BLOCKS:
-            self.counts[block] = generator.multinomial(self.n_groups, chances, size=BLOCK)
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sums of values [n, ...] over each draw's samples, float64 [draw, ...]."""
-        flat = values.reshape(len(values), -1)
-        by_group = np.zeros((self.n_groups, flat.shape[1]))
-        np.add.at(by_group, self.group, flat)
-        sums = np.concatenate([self.counts[block].astype(float) @ by_group for block in BLOCKS])
-        return sums.reshape(-1, *values.shape[1:])
+    def score(
+        self, labels: np.ndarray, decided: Decided, weights: np.ndarray | None = None
+    ) -> float:
+        """Score decisions for `labels` [n]."""
+        return float(self.measure(labels, decided, weights, Whole(len(labels)))[0])
 
     def estimate(
-        self, statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray
+        self,
+        labels: np.ndarray,
+        decided: Decided,
+        bootstrap: Bootstrap,
+        weights: np.ndarray | None = None,
     ) -> Estimate:
-        """A statistic of sums of values [n, ...]; it maps sums [draw, ...] to figures [draw]."""
-        value = statistic(values.sum(axis=0, keepdims=True))[0]
-        return estimate(value, statistic(self.sums(values)))
+        """The score, with its 95 % interval over new groups."""
+        value = self.score(labels, decided, weights)
+        return estimate(value, self.measure(labels, decided, weights, bootstrap))
 
-    def mean(self, values: np.ndarray) -> Estimate:
-        """The mean of values [n]."""
-        # Draws of groups differ in their number of samples.
-        counted = np.stack([values, np.ones(len(values))], axis=1)
-        return self.estimate(lambda sums: sums[:, 0] / sums[:, 1], counted)
+    def gain(
+        self,
+        labels: np.ndarray,
+        pair: tuple[Decided, Decided],
+        bootstrap: Bootstrap,
+        weights: np.ndarray | None = None,
+    ) -> Estimate:
+        """The gain of the second of two decisions over the first, paired by sample.
+
+        Positive where the second is better, also if less is better.
+        """
+
+        def differ(draws: Draws) -> np.ndarray:
+            old, new = (self.measure(labels, each, weights, draws) for each in pair)
+            return new - old if self.higher_is_better else old - new
+
+        return estimate(differ(Whole(len(labels)))[0], differ(bootstrap))
+
+    def utility(self, score: float) -> float:
+        """A number that is larger where the score is better."""
+        return score if self.higher_is_better else -score
+
+    def show(self, score: float | Estimate) -> str:
+        """Format a score: '84.2 % [82.1, 86.0]', or '0.312 [0.290, 0.334]' if it is no share."""
+        if isinstance(score, Estimate):
+            if self.is_share:
+                return with_interval(score)
+            return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+        return percent(score) if self.is_share else f"{score:.3f}"
+
+    def show_gain(self, gain: float | Estimate) -> str:
+        """Format a gain: '+1.8 [0.4, 3.2] points', or '+0.012 [0.004, 0.020]' if it is no share."""
+        if isinstance(gain, Estimate):
+            if self.is_share:
+                return f"{points(gain)} points"
+            return f"{gain.value:+.3f} [{gain.low:.3f}, {gain.high:.3f}]"
+        return f"{100 * gain:+.1f} points" if self.is_share else f"{gain:+.3f}"
 
 
-def tally(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Each sample's class, its class if it is right, and its predicted class, bool [n, 3, class].
+@dataclass(frozen=True)
+class BalancedAccuracy(Metric):
+    """Mean recall. Its interval is that of `score_recalls`."""
 
-    Their sums give recalls and F1 scores; `Bootstrap.sums` gives those of each draw. A confusion
-    matrix of each sample would take memory that grows with the square of the number of classes.
+    def score(
+        self, labels: np.ndarray, decided: Decided, weights: np.ndarray | None = None
+    ) -> float:
+        """Score decisions for `labels` [n]."""
+        return balanced_accuracy(labels, decided.predicted, weights)
+
+    def estimate(
+        self,
+        labels: np.ndarray,
+        decided: Decided,
+        bootstrap: Bootstrap,
+        weights: np.ndarray | None = None,
+    ) -> Estimate:
+        """The score, with its 95 % interval over new groups."""
+        n_classes = decided.prob.shape[1]
+        return mean_recall(
+            score_recalls(labels, decided.predicted, bootstrap.group, n_classes, weights)
+        )
+
+
+def by_sums(
+    terms: Callable[[np.ndarray, Decided], np.ndarray],
+    of_sums: Callable[[np.ndarray], np.ndarray],
+) -> Measure:
+    """The measure of a metric that is a function of sums over samples.
+
+    `terms` of each sample are [n, ...]; `of_sums` maps their sums [draw, ...] to scores [draw].
     """
-    is_class, is_predicted = (np.eye(n_classes, dtype=bool)[of] for of in (labels, predicted))
-    return np.stack([is_class, is_class & is_predicted, is_predicted], axis=1)
+
+    def measure(
+        labels: np.ndarray, decided: Decided, weights: np.ndarray | None, draws: Draws
+    ) -> np.ndarray:
+        values = terms(labels, decided)
+        if weights is not None:
+            values = values * weights.reshape(-1, *(1,) * (values.ndim - 1))
+        return of_sums(draws.sums(values))
+
+    return measure
 
 
-def recalls(sums: np.ndarray) -> np.ndarray:
-    """Recall [..., class] of sums of `tally` [..., 3, class]; NaN for an absent class."""
-    with np.errstate(invalid="ignore"):
-        recall: np.ndarray = sums[..., 1, :] / sums[..., 0, :]
-    return recall
+def by_mean(value: Callable[[np.ndarray, Decided], np.ndarray]) -> Measure:
+    """The measure of a metric that is the mean of a value [n] of each sample."""
+
+    def terms(labels: np.ndarray, decided: Decided) -> np.ndarray:
+        return np.stack([value(labels, decided), np.ones(len(labels))], axis=1)
+
+    return by_sums(terms, lambda sums: sums[:, 0] / sums[:, 1])
 
 
-def bac_of(sums: np.ndarray) -> np.ndarray:
-    """Balanced accuracy [...] of sums of `tally` [..., 3, class]; absent classes are omitted."""
-    return bac_of_recalls(recalls(sums))
-
-
-def bac_of_recalls(recall: np.ndarray) -> np.ndarray:
-    """Balanced accuracy [...] of recalls [..., class]; NaN ones are omitted."""
-    there = np.isfinite(recall)
-    # NaN if every class is absent, as with nanmean, but without its warning.
-    with np.errstate(invalid="ignore"):
-        bac: np.ndarray = np.where(there, recall, 0).sum(axis=-1) / there.sum(axis=-1)
-    return bac
-
-
-def score_recalls(
-    labels: np.ndarray,
-    predicted: np.ndarray,
-    groups: np.ndarray,
-    n_classes: int,
-    weights: np.ndarray | None = None,
-) -> tuple[Recall, ...]:
-    """Recall of each class, with the 95 % interval of Wilson's score for grouped samples.
-
-    `labels`, `predicted`, `groups` (numbers or text) and `weights` (1 by default) are [n]. In
-    Wilson's formula, n is the effective number of samples, recall (1 - recall) / (variance of the
-    recall), and Student's t with n - 1 degrees of freedom replaces the normal quantile. The
-    variance follows from the correlation within groups, which is estimated without bias from the
-    squared residuals of groups and shrunk to that of all classes, because few groups say little
-    about their own. A class without weight has NaN.
-    """
-    # Imported here because it takes a quarter of a second, and training doesn't need it.
-    from scipy.special import stdtrit
-
-    weights = np.ones(len(labels)) if weights is None else weights.astype(float)
-    total = np.bincount(labels, weights, n_classes)
-    there = total > 0
-    share = weights / np.where(there, total, 1)[labels]
-    correct = np.bincount(labels, weights * (predicted == labels), n_classes)
-    value = np.divide(correct, total, out=np.full(n_classes, np.nan), where=there)
-    # The part of a group in a class is one observation.
-    _, number = np.unique(groups, return_inverse=True)
-    cell, of_cell = np.unique(labels * (number.max() + 1) + number, return_inverse=True)
-    class_of = cell // (number.max() + 1)
-    size, squares, right = (
-        np.bincount(of_cell, values) for values in (share, share**2, share * (predicted == labels))
-    )
-
-    def by_class(values: np.ndarray) -> np.ndarray:
-        return np.bincount(class_of, values, n_classes)
-
-    def residual(variance: np.ndarray) -> np.ndarray:
-        """Expected sum of squared residuals, for variances of the groups' sums."""
-        sums: np.ndarray = by_class(variance * (1 - 2 * size)) + whole * by_class(variance)
-        return sums
-
-    # Variances, in units of recall * (1 - recall), of samples that are independent and of groups
-    # that are right or wrong as a whole, of the class and of its residuals.
-    alone, whole = by_class(squares), by_class(size**2)
-    of_alone, of_whole = residual(squares), residual(size**2)
-    found = by_class((right - value[class_of] * size) ** 2)
-    spread = value * (1 - value)
-    above = found * (1 - alone) - spread * of_alone
-    most = spread * (of_whole - of_alone) + found * (whole - alone)
-    known = most > 1e-12  # False for NaN
-    # If nothing tells, as where every sample is right, groups count as a whole.
-    pooled = above[known].sum() / most[known].sum() if known.any() else 1.0
-    own = np.divide(above, most, out=np.full(n_classes, pooled), where=known)
-    effective = np.divide(1, whole, out=np.zeros(n_classes), where=there)
-    trust = effective / (effective + PRIOR_GROUPS)
-    correlation = np.clip(trust * own + (1 - trust) * pooled, 0, 1)
-    variance = (1 - correlation) * alone + correlation * whole
-    n = np.divide(1, variance, out=np.ones(n_classes), where=there)
-    # One group has no degree of freedom: one makes its interval nearly all of 0 to 1.
-    t2 = stdtrit(np.maximum(n - 1, 1), 0.975) ** 2
-    centre = (value + t2 / (2 * n)) / (1 + t2 / n)
-    half = np.sqrt(t2 * (spread / n + t2 / (4 * n**2))) / (1 + t2 / n)
-    # Rounding may take an end beyond the value, if that is 0 or 1.
-    low, high = np.minimum(centre - half, value), np.maximum(centre + half, value)
-    columns = (value, low.clip(0, 1), high.clip(0, 1), np.sqrt(spread * variance), effective)
-    return tuple(Recall(*row) for row in np.stack(columns, axis=1).tolist())
-
-
-def mean_recall(recalls: Sequence[Estimate]) -> Estimate:
-    """Balanced accuracy: the mean of the recalls, NaN ones omitted, with its 95 % interval.
-
-    Half of its width is the root of the summed squares of the recalls' own halves, as in MOVER (Zou
-    and Donner 2008), but equal on both sides: a mean of several recalls is nearly symmetric, and
-    with MOVER's own sides the truth is above the interval up to 12 % of the time.
-    """
-    table = np.array([[of.value, of.low, of.high, of.error] for of in recalls])
-    value, low, high, error = table[np.isfinite(table[:, 0])].T
-    mean, count = value.mean(), len(value)
-    half = np.sqrt(np.sum((high - low) ** 2)) / 2 / count
-    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    return Estimate(float(mean), float(low), float(high), float(np.sqrt(np.sum(error**2)) / count))
-
-
-def score_bac(
-    labels: np.ndarray,
-    predicted: np.ndarray,
-    groups: np.ndarray,
-    n_classes: int,
-    weights: np.ndarray | None = None,
-) -> Estimate:
-    """Balanced accuracy over the classes that occur; see `score_recalls`."""
-    return mean_recall(score_recalls(labels, predicted, groups, n_classes, weights))
+def tally_decided(labels: np.ndarray, decided: Decided) -> np.ndarray:
+    """See `tally`."""
+    return tally(labels, decided.predicted, decided.prob.shape[1])
 
 
 def macro_f1_of(sums: np.ndarray) -> np.ndarray:
-    """Mean F1 score [...] of the classes that occur or are predicted, as in scikit-learn."""
-    with np.errstate(invalid="ignore"):
-        f1 = 2 * sums[..., 1, :] / (sums[..., 0, :] + sums[..., 2, :])
-    mean: np.ndarray = np.nanmean(f1, axis=-1)
-    return mean
+    """Mean F1 score [...] of the classes that occur or are predicted, as in scikit-learn.
 
-
-def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean recall of the classes that occur in `labels` [n]; numbers or text.
-
-    Our own, because importing scikit-learn takes a second and every training needs this.
+    `sums` [..., 3, class] are those of `tally`.
     """
-    _, index = np.unique(labels, return_inverse=True)
-    return float(np.mean(np.bincount(index, predicted == labels) / np.bincount(index)))
+    with np.errstate(invalid="ignore"):
+        return mean_of_classes(2 * sums[..., 1, :] / (sums[..., 0, :] + sums[..., 2, :]))
 
 
-def floored_log(prob: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities, float64; finite where a softmax underflows to zero."""
-    # The floor is the smallest normal float32.
-    log_p: np.ndarray = np.log(np.maximum(prob, np.finfo(np.float32).tiny, dtype=np.float64))
-    return log_p
+def fit_power(prob: np.ndarray, labels: np.ndarray) -> Correction:
+    """The correction, and the power of the prior that has the best macro F1 on these rows."""
+    fitted = fit_correction(prob, labels, 0)
+    options = [Correction(fitted.temperature, fitted.prior_share, fitted.prior, t) for t in POWERS]
+    scores = [METRICS["macro_f1"].score(labels, option.apply(prob)) for option in options]
+    return options[int(np.argmax(scores))]
 
 
-def surprise(labels: np.ndarray, prob: np.ndarray) -> np.ndarray:
-    """Minus the log of the probability [n, class] given to each label [n]; its mean is log loss."""
-    return -floored_log(prob[np.arange(len(labels)), labels])
+def measure_auc(
+    labels: np.ndarray, decided: Decided, weights: np.ndarray | None, draws: Draws
+) -> np.ndarray:
+    """Area under the ROC curve [draw]; a tie counts half.
+
+    With two classes that of the second; with more the mean, one class against the rest.
+    """
+    n_classes = decided.prob.shape[1]
+    ranked = []
+    for positive in [1] if n_classes == 2 else np.unique(labels):
+        prob = decided.prob[:, positive]
+        order = np.argsort(prob)
+        ties = np.unique(prob[order], return_index=True)[1]
+        ranked.append((order, ties, labels[order] == positive))
+    scores = []
+    for counts in draws.blocks():
+        drawn = counts * (1.0 if weights is None else weights.astype(float))
+        areas = []
+        for order, ties, is_positive in ranked:
+            own = drawn[:, order]
+            positive = np.add.reduceat(own * is_positive, ties, axis=1)
+            negative = np.add.reduceat(own * ~is_positive, ties, axis=1)
+            below = negative.cumsum(axis=1) - negative / 2
+            pairs = positive.sum(axis=1) * negative.sum(axis=1)
+            # NaN where a class is absent, or is all.
+            with np.errstate(invalid="ignore"):
+                areas.append((positive * below).sum(axis=1) / pairs)
+        scores.append(mean_of_classes(np.stack(areas, axis=1)))
+    return np.concatenate(scores)
+
+
+def kappa_terms(labels: np.ndarray, decided: Decided) -> np.ndarray:
+    """Moments of each sample's label and predicted class, float64 [n, 6]."""
+    a, b = labels.astype(float), decided.predicted.astype(float)
+    return np.stack([np.ones(len(a)), (a - b) ** 2, a**2, b**2, a, b], axis=1)
+
+
+def kappa_of(sums: np.ndarray) -> np.ndarray:
+    """Quadratic weighted kappa [draw] of sums of `kappa_terms` [draw, 6] (Cohen 1968).
+
+    1 - (mean squared distance) / (that of labels and predictions paired at random), for which
+    moments suffice. NaN if all are of one class.
+    """
+    n, observed, square_a, square_b, a, b = sums.T
+    with np.errstate(invalid="ignore"):
+        return np.asarray(1 - observed / (square_a + square_b - 2 * a * b / n))
+
+
+def reciprocal_rank(labels: np.ndarray, decided: Decided) -> np.ndarray:
+    """1 / (rank of the label among the classes), [n]; 0 beyond the best five.
+
+    Of equally likely classes the first ranks first. With one true label for each sample, this is
+    its average precision.
+    """
+    own = decided.prob[np.arange(len(labels)), labels][:, None]
+    before = np.arange(decided.prob.shape[1]) < labels[:, None]
+    rank = 1 + ((decided.prob > own) | ((decided.prob == own) & before)).sum(axis=1)
+    return np.where(rank <= 5, 1 / rank, 0)
+
+
+METRICS: Mapping[MetricName, Metric] = {
+    metric.name: metric
+    for metric in (
+        BalancedAccuracy(
+            name="balanced_accuracy",
+            title="BAC",
+            measure=by_sums(tally_decided, bac_of),
+            fit=fit_correction,
+            balanced=True,
+        ),
+        Metric(
+            name="accuracy",
+            title="accuracy",
+            measure=by_mean(lambda labels, decided: decided.predicted == labels),
+            fit=partial(fit_correction, power=0),
+        ),
+        Metric(
+            name="macro_f1",
+            title="macro F1",
+            measure=by_sums(tally_decided, macro_f1_of),
+            fit=fit_power,
+            balanced=True,
+            decision="temperature, and the prior divided out in part",
+        ),
+        Metric(
+            name="log_loss",
+            title="log loss",
+            measure=by_mean(lambda labels, decided: surprise(labels, decided.prob)),
+            fit=partial(fit_correction, power=0),
+            higher_is_better=False,
+            is_share=False,
+            decision="calibration by temperature and prior",
+        ),
+        Metric(
+            name="roc_auc",
+            title="ROC AUC",
+            measure=measure_auc,
+            fit=partial(fit_correction, power=0),
+            decision="calibration by temperature and prior",
+            fewest_classes=3,  # with two it leaves the samples in their order
+        ),
+        # Its thresholds undo what frequent classes do to the expected class, weights would not.
+        Metric(
+            name="quadratic_kappa",
+            title="quadratic kappa",
+            measure=by_sums(kappa_terms, kappa_of),
+            fit=fit_thresholds,
+            is_share=False,
+            decision="ordinal thresholds",
+        ),
+        Metric(
+            name="map5",
+            title="MAP@5",
+            measure=by_mean(reciprocal_rank),
+            fit=partial(fit_correction, power=0),
+            decision="calibration by temperature and prior",
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -267,36 +327,10 @@ class Scores:
 
 def score(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Scores:
     """Scores of probabilities [n, class] for labels [n], every class among them."""
-    predicted = prob.argmax(1)
-    cells = tally(labels, predicted, prob.shape[1])
-    whole, draws = cells.sum(axis=0), bootstrap.sums(cells)
-
-    by_class = score_recalls(labels, predicted, bootstrap.group, prob.shape[1])
-    return Scores(
-        mean_recall(by_class),
-        bootstrap.mean(predicted == labels),
-        estimate(macro_f1_of(whole), macro_f1_of(draws)),
-        bootstrap.mean(surprise(labels, prob)),
-        by_class,
+    decided = likeliest(prob)
+    bac, accuracy, macro_f1, log_loss = (
+        METRICS[name].estimate(labels, decided, bootstrap)
+        for name in ("balanced_accuracy", "accuracy", "macro_f1", "log_loss")
     )
-
-
-def percent(score: float, interval: Sequence[float] | None = None) -> str:
-    """Format a share, such as '84.2 % [82.1, 86.0]'."""
-    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    return f"{100 * score:.1f} %{ends}"
-
-
-def with_interval(score: Estimate) -> str:
-    """Format a score, such as '84.2 % [82.1, 86.0]'."""
-    return percent(score.value, score.interval)
-
-
-def points(difference: Estimate) -> str:
-    """Format a difference of scores in percentage points, such as '+1.8 [0.4, 3.2]'.
-
-    A second digit appears where an end of the interval would otherwise round to 0.
-    """
-    value, low, high = (100 * x for x in (difference.value, *difference.interval))
-    digits = 2 if any(0 < abs(end) < 0.05 for end in (low, high)) else 1
-    return f"{value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    by_class = score_recalls(labels, decided.predicted, bootstrap.group, prob.shape[1])
+    return Scores(bac, accuracy, macro_f1, log_loss, by_class)

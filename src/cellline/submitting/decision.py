@@ -2,23 +2,24 @@
 
 The plain rule blends the runs equally and takes the likeliest class. Three parts are added only if
 they gain on folds that they were not fitted on: pooling the samples of one picture, selected
-weights, and the correction of calibration.py. The rule for a fold is fitted to predictions and
-labels of the other folds alone. (The networks that made those predictions were trained on the fold
-itself, as in all stacking.)
+weights, and the decision that suits the metric (`Metric.fit`). The rule for a fold is fitted to
+predictions and labels of the other folds alone. (The networks that made those predictions were
+trained on the fold itself, as in all stacking.)
 """
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
 from cellline.audit.findings import read_findings
 from cellline.runs.predictions import OutOfFold, common_samples
-from cellline.scoring.metrics import Bootstrap, Estimate, bac_of_recalls, score_bac
+from cellline.scoring.bootstrap import Bootstrap, Estimate
+from cellline.scoring.decisions import Decided, Decision, likeliest
+from cellline.scoring.metrics import Metric
 from cellline.submitting.blend import blend, select_runs
-from cellline.submitting.calibration import Correction, Decided, fit_correction
 from cellline.submitting.pooling import count_members, count_pooled, match_test, pool, thin
 
 
@@ -27,13 +28,14 @@ class Part(StrEnum):
 
     POOLING = "pooling samples of one picture"
     SELECTION = "weights of the runs by greedy selection"
-    CORRECTION = "temperature and prior correction"
+    CORRECTION = "correction"
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """Out-of-fold predictions by several runs of the same samples."""
 
+    metric: Metric
     prob: np.ndarray
     """float32 [run, n, class]"""
     labels: np.ndarray
@@ -55,6 +57,11 @@ class HeldOut:
     """int64 [m]: the picture of each test sample; below the number of training samples if it has
     one of them, see `Folds.picture`"""
 
+    @cached_property
+    def bootstrap(self) -> Bootstrap:
+        """Draws of these samples by group."""
+        return Bootstrap(self.group)
+
     @property
     def rate(self) -> np.ndarray:
         """How often, float64 [n], each sample is in a test set like the real one.
@@ -68,6 +75,7 @@ class HeldOut:
     def at(self, rows: np.ndarray) -> "HeldOut":
         """The predictions of some rows."""
         return HeldOut(
+            metric=self.metric,
             prob=self.prob[:, rows],
             labels=self.labels[rows],
             fold=self.fold[rows],
@@ -91,6 +99,7 @@ def hold_out(runs: Sequence[OutOfFold]) -> HeldOut:
     if count_pooled(picture) and not read_findings(folds.record).trust.trusted:
         picture = first.rows
     return HeldOut(
+        metric=folds.metric,
         prob=np.stack([first.prob, *(run.prob for run in others)]),
         labels=first.labels,
         fold=first.fold,
@@ -109,7 +118,7 @@ class PartTrial:
 
     part: Part
     gain: Estimate | None
-    """In balanced accuracy, over the rule without it; None if only one fold is finished."""
+    """In the metric, over the rule without it; None if only one fold is finished."""
 
     @property
     def used(self) -> bool:
@@ -129,7 +138,8 @@ class Rule:
     """One per run; they sum to 1."""
     pooled: bool = False
     """True if samples of one picture are decided together."""
-    correction: Correction | None = None
+    correction: Decision | None = None
+    """The decision that suits the metric; None for the likeliest class."""
     trials: tuple[PartTrial, ...] = ()
 
     def apply(self, prob: np.ndarray, picture: np.ndarray) -> Decided:
@@ -141,7 +151,7 @@ class Rule:
         """
         blended = blend(pool(prob, picture) if self.pooled else prob, self.weights)
         if self.correction is None:
-            return Decided(blended, blended.argmax(axis=1))
+            return likeliest(blended)
         return self.correction.apply(blended)
 
 
@@ -156,31 +166,38 @@ def fit_parts(parts: Set[Part], samples: HeldOut) -> Rule:
     prob = pool(samples.prob, samples.picture) if pooled else samples.prob
     weights = plain_rule(len(prob)).weights
     if Part.SELECTION in parts:
-        weights = select_runs(prob, samples.labels)
+        weights = select_runs(prob, samples.labels, samples.metric)
     if Part.CORRECTION not in parts:
         return Rule(weights, pooled)
-    return Rule(weights, pooled, fit_correction(blend(prob, weights), samples.labels))
+    return Rule(weights, pooled, samples.metric.fit(blend(prob, weights), samples.labels))
 
 
 def fit_rule(samples: HeldOut) -> Rule:
     """The rule for `samples`, with the parts that help.
 
-    A part helps if its gain in balanced accuracy, fitted on all folds but one and measured on that
+    A part helps if its gain in the metric, fitted on all folds but one and measured on that
     one in turn, exceeds two standard errors (paired bootstrap over groups). Each part is
-    tried on top of those already chosen, if there is anything to pool or to weigh.
+    tried on top of those already chosen, if there is anything to pool, to weigh or to correct.
     """
-    idle = {Part.POOLING: not count_pooled(samples.picture), Part.SELECTION: len(samples.prob) == 1}
-    candidates = [part for part in Part if not idle.get(part)]
+    n_runs, _, n_classes = samples.prob.shape
+    useful = {
+        Part.POOLING: count_pooled(samples.picture) > 0,
+        Part.SELECTION: n_runs > 1,
+        Part.CORRECTION: n_classes >= samples.metric.fewest_classes,
+    }
+    candidates = [part for part in Part if useful[part]]
     if len(np.unique(samples.fold)) < 2:
         trials = [PartTrial(part, None) for part in candidates]
         return replace(fit_parts(frozenset(), samples), trials=tuple(trials))
-    bootstrap = Bootstrap(samples.group)
     used: frozenset[Part] = frozenset()
     decided = cross_fit(partial(fit_parts, used), samples)
     trials = []
     for part in candidates:
         other = cross_fit(partial(fit_parts, used | {part}), samples)
-        trials.append(PartTrial(part, bac_gain(samples, decided, other, bootstrap)))
+        gain = samples.metric.gain(
+            samples.labels, (decided, other), samples.bootstrap, samples.weight
+        )
+        trials.append(PartTrial(part, gain))
         if trials[-1].used:
             used, decided = used | {part}, other
     return replace(fit_parts(used, samples), trials=tuple(trials))
@@ -204,27 +221,9 @@ def cross_fit(fit: Callable[[HeldOut], Rule], samples: HeldOut) -> Decided:
     return decided
 
 
-def bac_gain(samples: HeldOut, old: Decided, new: Decided, bootstrap: Bootstrap) -> Estimate:
-    """Difference in balanced accuracy between two decisions for the same samples, paired.
-
-    Samples count as in the test set.
-    """
-    right = [of.predicted == samples.labels for of in (old, new)]
-    own = np.stack([np.ones(len(samples.labels)), *right], axis=1) * samples.weight[:, None]
-    by_class = np.eye(samples.prob.shape[2])[samples.labels][:, None] * own[..., None]
-
-    def gain(sums: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore"):
-            before, after = bac_of_recalls(sums[:, 1:] / sums[:, :1]).T
-        difference: np.ndarray = after - before
-        return difference
-
-    return bootstrap.estimate(gain, by_class)
-
-
 @dataclass(frozen=True)
 class Scored:
-    """Balanced accuracy of the same decisions, for three kinds of new samples."""
+    """Scores of the same decisions, for three kinds of new samples."""
 
     like_test: Estimate
     """For samples whose pictures are as large as those of this test set, see `match_test`."""
@@ -234,16 +233,15 @@ class Scored:
     """For samples that share their picture with no other; None if a class has none."""
 
 
-def score_decided(samples: HeldOut, predicted: np.ndarray) -> Scored:
-    """Score predicted classes [n] of held-out samples."""
-    n_classes = samples.prob.shape[2]
+def score_decided(samples: HeldOut, decided: Decided) -> Scored:
+    """Score decisions for held-out samples."""
 
-    def bac(weight: np.ndarray) -> Estimate:
-        return score_bac(samples.labels, predicted, samples.group, n_classes, weight)
+    def score(weight: np.ndarray) -> Estimate:
+        return samples.metric.estimate(samples.labels, decided, samples.bootstrap, weight)
 
     has_all = np.isin(samples.labels, samples.labels[samples.alone]).all()
-    of_lone = bac(samples.alone.astype(float)) if has_all else None
-    return Scored(bac(samples.weight), bac(1 / samples.members), of_lone)
+    of_lone = score(samples.alone.astype(float)) if has_all else None
+    return Scored(score(samples.weight), score(1 / samples.members), of_lone)
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,8 +257,8 @@ class Expected:
     """For the plain rule, which needs no fitting."""
     single: tuple[Estimate, ...]
     """For each run by itself, decided like `scored`, as `Scored.like_test`."""
-    predicted: np.ndarray
-    """int64 [n]: the decisions that `scored` is about."""
+    decided: Decided
+    """The decisions that `scored` is about."""
     rate: np.ndarray
     """float64 [n]: how often each sample is in a test set like this one."""
 
@@ -274,20 +272,20 @@ def expect(samples: HeldOut) -> Expected:
     """Score `fit_rule`, by cross-fitting, and the plain rule on `samples`."""
     judged = len(np.unique(samples.fold)) > 2
 
-    def decide(samples: HeldOut) -> np.ndarray:
+    def decide(samples: HeldOut) -> Decided:
         if judged:
-            return cross_fit(fit_rule, samples).predicted
-        return plain_rule(len(samples.prob)).apply(samples.prob, samples.picture).predicted
+            return cross_fit(fit_rule, samples)
+        return plain_rule(len(samples.prob)).apply(samples.prob, samples.picture)
 
     plain = plain_rule(len(samples.prob)).apply(samples.prob, samples.picture)
     runs = [replace(samples, prob=prob[None]) for prob in samples.prob]
-    predicted = decide(samples)
-    whole = score_decided(samples, predicted)
+    decided = decide(samples)
+    whole = score_decided(samples, decided)
     single = [whole] if len(runs) == 1 else [score_decided(run, decide(run)) for run in runs]
     return Expected(
         whole if judged else None,
-        score_decided(samples, plain.predicted),
+        score_decided(samples, plain),
         tuple(scored.like_test for scored in single),
-        predicted,
+        decided,
         samples.rate,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from cellline.scoring.metrics import floored_log
+from cellline.scoring.decisions import floored_log
 
 
 def thin(picture: np.ndarray, n_test: int) -> NDArray[np.int64]:

@@ -5,14 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
-from cellline.scoring.metrics import Bootstrap, surprise
-from cellline.submitting.calibration import (
-    binned,
-    calibration_error,
-    error_by_chance,
-    fit_correction,
-    log_loss_gain,
-)
+from cellline.scoring.bootstrap import Bootstrap
+from cellline.scoring.calibration import binned, calibration_error, error_by_chance, log_loss_gain
+from cellline.scoring.decisions import fit_correction, surprise
 
 PRIOR = np.array([0.6, 0.25, 0.1, 0.05])
 

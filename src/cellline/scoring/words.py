@@ -1,0 +1,26 @@
+"""Scores in words."""
+
+from collections.abc import Sequence
+
+from cellline.scoring.bootstrap import Estimate
+
+
+def percent(score: float, interval: Sequence[float] | None = None) -> str:
+    """Format a share, such as '84.2 % [82.1, 86.0]'."""
+    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * score:.1f} %{ends}"
+
+
+def with_interval(score: Estimate) -> str:
+    """Format a score, such as '84.2 % [82.1, 86.0]'."""
+    return percent(score.value, score.interval)
+
+
+def points(difference: Estimate) -> str:
+    """Format a difference of scores in percentage points, such as '+1.8 [0.4, 3.2]'.
+
+    A second digit appears where an end of the interval would otherwise round to 0.
+    """
+    value, low, high = (100 * x for x in (difference.value, *difference.interval))
+    digits = 2 if any(0 < abs(end) < 0.05 for end in (low, high)) else 1
+    return f"{value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
