@@ -65,8 +65,8 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
                 "held-out BAC is of one view, after the last epoch that ended"
             )
         ]
-    predicted = rule.apply(np.stack(predictions), picture).predicted
-    data = render_submission(folds.competition, predicted)
+    decided = rule.apply(np.stack(predictions), picture)
+    data = render_submission(folds.competition, decided)
     validate_submission(data, folds.competition)
 
     record: dict[str, Any] = {
@@ -81,10 +81,10 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     kind = "-partial" if any(run.missing for run in runs) else ""
     path = write_submission(config.folders.submissions_dir, join_names(named) + kind, data, record)
     for line in (
-        *describe_counts(folds.competition, predicted),
+        *describe_counts(folds.competition, decided.predicted),
         *describe_rule(rule, named),
         *lines,
-        f"wrote {path} ({len(predicted)} rows)",
+        f"wrote {path} ({len(decided.predicted)} rows)",
     ):
         say(line)
     return path
