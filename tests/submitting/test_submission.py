@@ -197,6 +197,7 @@ def test_the_likeliest_labels_come_first(competition: Competition, n_classes: in
         ("probabilities", ["0.5", "0.6", "-0.1"], "not in 0 to 1"),
         ("top5", ["A549 HeLa"], "without 3 different labels"),
         ("top5", ["A549 HeLa HeLa"], "without 3 different labels"),
+        ("top5", ["A549 HeLa RT4 RT4"], "without 3 different labels"),
         ("top5", ["A549 HeLa RT4 U2OS"], "without 3 different labels"),
         ("top5", ["A549 HeLa U2OS"], "unknown labels"),
     ],
