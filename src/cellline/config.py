@@ -83,7 +83,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images, besides the eight flips and rotations."""
+    """Random changes of training images, besides flips and quarter turns (`symmetry`)."""
 
     rotate: float = 0.0
     """Largest rotation in degrees, besides quarter turns; doesn't help in a short training."""
