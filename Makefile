@@ -7,7 +7,6 @@ OOF ?= oof
 SUBMISSIONS ?= submissions
 RUN ?= densenet161
 ARGS ?=
-FOLDS ?= 5
 TRIALS ?= 20
 TUNE_EPOCHS ?= 4
 
@@ -27,6 +26,7 @@ endif
 
 COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" --run "$(RUN)" $(RECIPE_OPTION)
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
+FOLDS_OPTION = $(if $(FOLDS),--folds $(FOLDS))
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
 SEEDS_OPTION = $(if $(SEEDS),--seeds $(SEEDS))
@@ -76,7 +76,7 @@ help:
 	@echo 'Example: make train FOLD=0 RUN=large ARGS="--epochs 30 --image-size 128"'
 
 folds: $(READY)
-	@$(PY) src/folds.py $(COMMON) --folds $(FOLDS) $(ARGS)
+	@$(PY) src/folds.py $(COMMON) $(FOLDS_OPTION) $(ARGS)
 
 tune: $(READY)
 	@$(PY) src/tune.py $(COMMON) $(FOLD_OPTION) $(STORAGE_OPTION) --trials $(TRIALS) --tune-epochs $(TUNE_EPOCHS) $(ARGS)
