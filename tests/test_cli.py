@@ -163,7 +163,8 @@ def names(settings: Config) -> set[str]:
 def write_competition(text: str, folder: str = "input") -> None:
     """Keep settings in an input folder."""
     Path(folder).mkdir(exist_ok=True)
-    Path(folder, "competition.toml").write_text(text)
+    # As Windows' editors save it.
+    Path(folder, "competition.toml").write_text(text, encoding="utf-8-sig")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,7 @@ def test_a_competition_keeps_its_settings_beside_its_files() -> None:
     write_competition(
         """
         metric = "log_loss"
+        positive = "ä"
         group-column = "patient_id"
         channels = ["gray", ""]
         folds = 3
@@ -230,7 +232,8 @@ def test_a_competition_keeps_its_settings_beside_its_files() -> None:
         """
     )
     folds = parse("folds")
-    assert (folds.reading.metric, folds.folds) == ("log_loss", 3)
+    assert (folds.reading.metric, folds.reading.positive) == ("log_loss", "ä")
+    assert folds.folds == 3
     assert folds.reading.group_column == ("patient_id",)
     assert folds.reading.channels == ("gray", "")
     train = parse("train")

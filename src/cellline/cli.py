@@ -9,7 +9,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
@@ -158,49 +158,59 @@ def usual_settings(settings: type[Settings], arguments: Sequence[str]) -> Settin
     parser.add_argument("--recipe", nargs="?")
     parser.add_argument("--input-dir", "--input_dir", nargs="?", type=Path)
     given = parser.parse_known_args(arguments)[0]
-    path = (given.input_dir or Folders.input_dir) / COMPETITION
     # The settings of a competition are for the verbs that read it.
-    reads = {"folders", "input_dir"} & set(settings.uses) and path.is_file()
-    own = read_competition(path) if reads else {}
-    try:
-        recipe = given.recipe or change_settings(settings(), own).recipe
-        # An unknown recipe is refused by the parser of all settings.
-        return change_settings(settings(training=RECIPES.get(recipe, Training())), own)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    reads = {"folders", "input_dir"} & set(settings.uses)
+    own = read_own(given.input_dir or Folders.input_dir) if reads else OwnSettings()
+    recipe = given.recipe or own.apply(settings()).recipe
+    # An unknown recipe is refused by the parser of all settings.
+    return own.apply(settings(training=RECIPES.get(recipe, Training())))
 
 
-def read_competition(path: Path) -> dict[str, Any]:
-    """The settings of a competition.toml by name. Raises UserError for another key."""
+@dataclass(frozen=True)
+class OwnSettings:
+    """The settings of a competition: the content of its competition.toml, by name."""
+
+    path: Path = Path(COMPETITION)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, settings: AnySettings) -> AnySettings:
+        """Replace those of the settings, nested ones included, that the competition has.
+
+        Raises UserError for a value of another type and for one out of range.
+        """
+        assert is_dataclass(settings)
+        changes = {}
+        for each in fields(settings):
+            usual = getattr(settings, each.name)
+            if is_dataclass(usual):
+                changes[each.name] = self.apply(usual)
+            elif each.name in self.values:
+                try:
+                    changes[each.name] = convert(each.name, self.values[each.name], each.type)
+                except ValueError as error:
+                    raise UserError(f"{self.path}: {error}") from None
+        return cast("AnySettings", replace(cast("Any", settings), **changes))
+
+
+def read_own(input_dir: Path) -> OwnSettings:
+    """The settings of the competition in an input folder; none if it has no competition.toml.
+
+    Raises UserError if that is no TOML, or has a key that is no setting of a competition.
+    """
+    path = input_dir / COMPETITION
+    if not path.is_file():
+        return OwnSettings()
     try:
-        own = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # not UTF-8, or not TOML
         raise UserError(f"{path} is not TOML: {first_line(error)}") from error
-    own = {key.replace("-", "_"): value for key, value in own.items()}
-    for key in own:
+    values = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in values:
         if key not in KEYS:
             near = get_close_matches(key, KEYS, 1)
-            advice = (
-                f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(KEYS))}"
-            )
-            raise UserError(f"{path}: a competition has no setting {key!r}; {advice}")
-    return own
-
-
-def change_settings(settings: AnySettings, values: Mapping[str, Any]) -> AnySettings:
-    """The settings with other values, those of nested settings included, where they have the name.
-
-    Raises ValueError for a value of another type and for one out of range.
-    """
-    assert is_dataclass(settings) and not isinstance(settings, type)
-    changes = {}
-    for each in fields(settings):
-        old = getattr(settings, each.name)
-        if is_dataclass(old):
-            changes[each.name] = change_settings(old, values)
-        elif each.name in values:
-            changes[each.name] = convert(each.name, values[each.name], each.type)
-    return replace(settings, **changes)
+            named = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(KEYS))}"
+            raise UserError(f"{path}: a competition has no setting {key!r}; {named}")
+    return OwnSettings(path, values)
 
 
 def convert(name: str, value: Any, kind: Any) -> Any:
