@@ -7,7 +7,6 @@ OOF ?= oof
 SUBMISSIONS ?= submissions
 RUN ?= densenet161
 ARGS ?=
-FOLDS ?=
 TRIALS ?= 20
 TUNE_EPOCHS ?= 4
 
@@ -26,8 +25,8 @@ READY_DEV := $(VENV)/installed-dev
 endif
 
 COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" --run "$(RUN)" $(RECIPE_OPTION)
-FOLDS_OPTION = $(if $(FOLDS),--folds $(FOLDS))
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
+FOLDS_OPTION = $(if $(FOLDS),--folds $(FOLDS))
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
 SEEDS_OPTION = $(if $(SEEDS),--seeds $(SEEDS))

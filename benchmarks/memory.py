@@ -11,7 +11,7 @@ from benchmarks.case import Case
 from benchmarks.measuring import Figure, peak_memory
 from benchmarks.training import OurEpochs, our_network, reference_loop
 from cellline.host.device import keep_freed_memory
-from cellline.model.views import Predictor, all_views
+from cellline.model.views import Predictor, choose_views
 
 
 def settle_in(case: Case) -> None:
@@ -44,7 +44,8 @@ def predict(case: Case) -> None:
     images = competition.train_images[: case.batch_size]
     network = case.device.place(our_network(case, competition, folds))
     predictor = Predictor(network, case.device, case.batch_size)
-    predictor.predict(images, np.arange(len(images)), all_views(images))
+    views = choose_views(images.shape, case.training.symmetry)
+    predictor.predict(images, np.arange(len(images)), views)
 
 
 NOTE = "the most that a fresh process had, of the host, libraries and mapped files included"

@@ -11,7 +11,7 @@ from benchmarks.ceiling import PRODUCT, MatrixProduct, count_operations, measure
 from benchmarks.measuring import Figure, alternate, compare
 from benchmarks.training import our_network, plain_twin
 from cellline.host.device import Device
-from cellline.model.views import Predictor, all_views
+from cellline.model.views import Predictor, choose_views
 from cellline.training.progress import synchronize
 
 OURS, BARE = "eight views", "bare forward"
@@ -43,7 +43,7 @@ def measure(case: Case, after_round: Callable[[], object]) -> list[Figure]:
     ours = our_network(case, competition, folds)
     theirs = plain_twin(case, ours)
     images = competition.train_images[: case.batch_size]
-    views = all_views(images)
+    views = choose_views(images.shape, case.training.symmetry)
     batch = torch.from_numpy(images)
     bare = BareForward(ours, batch, len(views), case.device)
     product = MatrixProduct(case.device)

@@ -13,6 +13,7 @@ from cellline.scoring.leaderboard import PUBLIC_SHARE
 class CompareConfig(Config):
     """Settings of `make compare`."""
 
+    uses = ("input_dir", "oof_dir", "cache_dir")
     runs: tuple[str, ...] = ()
     """Two runs; the second is compared with the first."""
     seeds: int = 1

@@ -11,6 +11,7 @@ from cellline.config import Config, Folders
 class DemoConfig(Config):
     """Settings of `make demo`; its folders, weights and image size are its own."""
 
+    uses = ("network", "seed", "device", "precision", "workers", "run")
     demo_dir: Path = Path("demo")
     """Folder of the drawn competition and of all results."""
     folds: int = 3

@@ -14,6 +14,7 @@ from cellline.host.progress import say
 class FoldsConfig(Config):
     """Settings of `make folds`."""
 
+    uses = ("input_dir", "oof_dir", "cache_dir", "image_size", "seed", "recipe")
     folds: int = Plan.n_folds
     """Number of folds (K)."""
     reading: Reading = field(default_factory=Reading)

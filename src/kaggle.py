@@ -12,6 +12,7 @@ from cellline.kaggle.bundle import PYTHONS, build_bundle
 class BundleConfig(Config):
     """Settings of `make kaggle`."""
 
+    uses = ()
     output_dir: Path = Path("dist")
     """Folder for the zip and the notebook."""
     weights_file: Path | None = None

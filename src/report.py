@@ -12,6 +12,7 @@ from cellline.scoring.leaderboard import PUBLIC_SHARE
 class ReportConfig(Config):
     """Settings of `make report`."""
 
+    uses = ("folders", "run")
     storage: str | None = None
     """The storage of the study, as given to `make tune`; by default the OOF folder's own."""
     public_share: float = PUBLIC_SHARE

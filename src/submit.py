@@ -10,6 +10,7 @@ from cellline.config import Config
 class SubmitConfig(Config):
     """Settings of `make submit`."""
 
+    uses = ("folders", "run", "device", "precision")
     runs: tuple[str, ...] = ()
     """Runs to blend; by default --run alone."""
     partial: bool = False

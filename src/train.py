@@ -12,6 +12,7 @@ from cellline.training.launching import end_with_parent, launch, launched
 class TrainConfig(Config):
     """Settings of `make train`."""
 
+    uses = ("input_dir", "oof_dir", "cache_dir", "training", "machine", "run", "fold", "recipe")
     gpus: int = 1
     """Number of GPUs (on a CPU: processes) that train each fold together; not for torchrun."""
 

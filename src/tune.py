@@ -1,15 +1,20 @@
 """make tune: search learning rate and batch size with Optuna."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from cellline.cli import run_verb
-from cellline.config import Config, check_settings
+from cellline.config import Config, Training, check_settings
 
 
 @dataclass(frozen=True)
 class TuneConfig(Config):
     """Settings of `make tune`."""
 
+    uses = (
+        *("input_dir", "oof_dir", "cache_dir", "machine", "fold", "recipe"),
+        # Of `make train` alone are the epochs.
+        *(each.name for each in fields(Training) if each.name != "epochs"),
+    )
     trials: int = 20
     """Finished trials that the study should have, including those of earlier calls."""
     tune_epochs: int = 4

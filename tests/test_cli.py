@@ -1,14 +1,20 @@
+import importlib
 import os
 import select
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cellline.config import RECIPES
+from cellline.cli import KEYS, parse_arguments
+from cellline.config import RECIPES, Config, flatten
+from cellline.errors import UserError
 
+VERBS = ("compare", "demo", "folds", "kaggle", "report", "submit", "train", "tune")
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 
 VERB = """
@@ -91,12 +97,16 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["train", "tune", "submit", "demo"])
 @pytest.mark.parametrize(
-    ("arguments", "status"), [(["--help"], 0), (["--epochs", "many"], 2), (["--epochs", "0"], 2)]
+    ("verb", "arguments", "status"),
+    [
+        *((verb, ["--help-all"], 0) for verb in ("train", "tune", "submit", "demo")),
+        ("train", ["--epochs", "many"], 2),
+        ("tune", ["--epochs", "0"], 2),
+    ],
 )
 def test_neither_help_nor_a_mistake_waits_for_torch(
-    arguments: list[str], status: int, verb: str
+    verb: str, arguments: list[str], status: int
 ) -> None:
     Path("torch.py").write_text("raise SystemExit('torch was imported')\n")
     done = subprocess.run(
@@ -132,3 +142,149 @@ def test_a_recipe_that_is_none_is_refused(arguments: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "'--recipe'" in done.stderr or "'best'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def parse(verb: str, *arguments: str) -> Any:
+    """The settings that a verb gets."""
+    module = importlib.import_module(verb)
+    [settings] = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Config) and value is not Config
+    ]
+    return parse_arguments(module.main, settings, arguments)
+
+
+def names(settings: Config) -> set[str]:
+    """The names of settings on the command line."""
+    return set(flatten(asdict(settings)))
+
+
+def write_competition(text: str, folder: str = "input") -> None:
+    """Keep settings in an input folder."""
+    Path(folder).mkdir(exist_ok=True)
+    # As Windows' editors save it.
+    Path(folder, "competition.toml").write_text(text, encoding="utf-8-sig")
+
+
+@pytest.mark.parametrize(
+    ("verb", "listed", "omitted"),
+    [
+        ("compare", {"oof_dir", "seeds"}, {"run", "device"}),
+        ("demo", {"demo_dir", "seed", "device"}, {"input_dir", "weights"}),
+        (
+            "folds",
+            {"folds", "metric", "image_size", "seed", "recipe"},
+            {"dropout", "device", "run"},
+        ),
+        ("kaggle", {"pythons"}, {"input_dir", "run", "seed"}),
+        ("report", {"run", "storage", "public_share", "submissions_dir"}, {"lr", "device"}),
+        ("submit", {"runs", "device", "submissions_dir"}, {"dropout", "workers", "fold"}),
+        ("train", {"gpus", "dropout", "symmetry", "rotate", "device"}, {"submissions_dir"}),
+        ("tune", {"trials", "dropout", "rotate", "device"}, {"epochs", "run"}),
+    ],
+)
+def test_help_lists_what_the_verb_uses_and_help_all_the_rest(
+    verb: str, listed: set[str], omitted: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_page(page: str) -> tuple[set[str], str]:
+        """The settings on a page of help, and its last line."""
+        with pytest.raises(SystemExit) as ended:
+            parse(verb, page)
+        assert ended.value.code == 0
+        printed = capsys.readouterr().out
+        words = {word.strip("[],.;") for word in printed.split()}
+        found = {name for name in names(parse(verb)) if f"--{name.replace('_', '-')}" in words}
+        return found, printed.splitlines()[-1]
+
+    found, last = read_page("--help")
+    assert found >= listed | (names(parse(verb)) - names(Config()))
+    assert not found & omitted
+    assert "--help-all" in last
+    assert read_page("-h") == (found, last)
+    found, last = read_page("--help-all")
+    assert found == names(parse(verb))
+    assert "--help-all" not in last
+    # A misspelt name would hide a setting.
+    assert set(parse(verb).uses) <= names(Config()) | asdict(Config()).keys() | {"augmentation"}
+
+
+def test_the_same_arguments_fit_every_verb() -> None:
+    for verb in VERBS:
+        parsed = parse(verb, "--dropout", "0.1", "--device", "cpu", "--run", "a", "--fold", "0")
+        assert (parsed.training.dropout, parsed.machine.device) == (0.1, "cpu")
+        assert (parsed.run, parsed.fold) == ("a", 0)
+
+
+def test_a_competition_keeps_its_settings_beside_its_files() -> None:
+    write_competition(
+        """
+        metric = "log_loss"
+        positive = "ä"
+        group-column = "patient_id"
+        channels = ["gray", ""]
+        folds = 3
+        recipe = "full"
+        image-size = "None"
+        symmetry = "mirror"
+        translate = 0
+        public_share = 0.5
+        """
+    )
+    folds = parse("folds")
+    assert (folds.reading.metric, folds.reading.positive) == ("log_loss", "ä")
+    assert folds.folds == 3
+    assert folds.reading.group_column == ("patient_id",)
+    assert folds.reading.channels == ("gray", "")
+    train = parse("train")
+    assert (train.training.symmetry, train.training.image_size) == ("mirror", None)
+    assert train.training.augmentation.translate == 0
+    # What it doesn't say is the recipe's; what the command line says comes first.
+    assert train.training.epochs == RECIPES["full"].epochs
+    given = parse("train", "--symmetry", "none", "--recipe=quick")
+    assert (given.training.symmetry, given.recipe) == ("none", "quick")
+    assert given.training.epochs == RECIPES["quick"].epochs
+    assert parse("report").public_share == 0.5
+    # Of another input, and of none.
+    write_competition("folds = 4", "other")
+    for option in (["--input-dir", "other"], ["--input_dir=other"]):
+        assert parse("folds", *option).folds == 4
+    assert parse("demo").folds == 3
+    assert parse("demo").training.symmetry == "d4"
+
+
+def test_every_key_of_a_competition_is_a_flag() -> None:
+    assert set().union(*(names(parse(verb)) for verb in VERBS)) >= KEYS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("symetry = 'none'", "no setting 'symetry'; did you mean 'symmetry'"),
+        ("oof_dir = 'x'", "no setting 'oof_dir'; there are averaging, batch_size,"),
+        ("[reading]\nmetric = 'accuracy'", "no setting 'reading'"),
+        ("symmetry = 'all'", "symmetry = 'all': must be one of d4, flips, mirror, none"),
+        ("metric = 1", "metric = 1: must be one of balanced_accuracy,"),
+        ("epochs = 2.5", "epochs = 2.5: must be a whole number"),
+        ("epochs = true", "epochs = True: must be a whole number"),
+        ("epochs = 'None'", "epochs = 'None': must be a whole number"),
+        ("dropout = '0.5'", "dropout = '0.5': must be a number"),
+        ("dropout = 1.5", "dropout = 1.5: must be 0 or more and less than 1"),
+        ("image_size = 0", "image_size = 0: must be at least 1"),
+        ("positive = 1", "positive = 1: must be a text, in quotes"),
+        ("channels = [1]", r"channels = \[1\]: must be a text, or a list of texts"),
+        ("recipe = []", r"recipe = \[\]: must be one of quick, full"),
+        ("epochs = ", "not TOML: Invalid value"),
+    ],
+)
+def test_a_mistake_in_the_settings_of_a_competition_is_explained(text: str, message: str) -> None:
+    write_competition(text)
+    with pytest.raises(UserError, match=rf"^input/competition\.toml.*{message}"):
+        parse("folds")
+
+
+def test_a_mistake_in_the_settings_of_a_competition_ends_the_verb() -> None:
+    write_competition("epochs = 0")
+    done = run_verb("print('ran')")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: input/competition.toml: epochs = 0: must be at least 1\n"

@@ -7,14 +7,13 @@ so that the same arguments fit a sequence of verbs; a setting of one verb is dec
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from cellline.errors import UserError
 
 # Used if neither the command line, the run nor a tuning decides: the known solution's values.
 DEFAULT_LR = 1e-3
 DEFAULT_BATCH_SIZE = 64
-
 
 MetricName = Literal[
     "balanced_accuracy",
@@ -72,7 +71,7 @@ class Folders:
     """The folders that are read and written."""
 
     input_dir: Path = Path("input")
-    """The competition's files as downloaded; only read."""
+    """The competition's files as downloaded, and competition.toml, if there is one; only read."""
     oof_dir: Path = Path("oof")
     """Folds, runs and tuning."""
     submissions_dir: Path = Path("submissions")
@@ -83,7 +82,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images, besides the eight flips and rotations."""
+    """Random changes of training images, besides flips and quarter turns (`symmetry`)."""
 
     rotate: float = 0.0
     """Largest rotation in degrees, besides quarter turns; doesn't help in a short training."""
@@ -179,6 +178,8 @@ class Machine:
 class Config:
     """The settings that all verbs share."""
 
+    uses: ClassVar[tuple[str, ...]] = ("folders", "training", "machine", "run", "fold", "recipe")
+    """The shared settings that the verb uses, named or by their group: its help shows these."""
     folders: Folders = field(default_factory=Folders)
     training: Training = field(default_factory=Training)
     machine: Machine = field(default_factory=Machine)
@@ -193,34 +194,35 @@ class Config:
 
 _BELOW_ONE = ("dropout", "warmup", "start_share", "scale", "translate", "gain", "offset")
 _POSITIVE = ("lr", "averaging", "max_minutes")
+_AT_LEAST = {
+    **dict.fromkeys(("epochs", "image_size", "start_size"), 1),
+    "batch_size": 2,  # batch normalization can't average over a single sample
+    **dict.fromkeys(("seed", "weight_decay", "rotate", "workers"), 0),
+}
 
 
 def check_settings(config: Config) -> None:
     """Raise UserError for a setting out of range."""
-    settings = flatten(asdict(config))
-    at_least = {
-        **dict.fromkeys(("epochs", "image_size", "start_size"), 1),
-        "batch_size": 2,  # batch normalization can't average over a single sample
-        **dict.fromkeys(("seed", "weight_decay", "rotate", "workers", *_BELOW_ONE), 0),
-    }
-    for name, value in settings.items():
-        if value is None:
-            continue
-        if name in _BELOW_ONE and not 0 <= value < 1:
-            rule = "0 or more and less than 1"
-        elif name in at_least and not at_least[name] <= value < float("inf"):
-            rule = f"at least {at_least[name]}"
-        elif name in _POSITIVE and not 0 < value < float("inf"):
-            rule = "more than 0"
-        else:
-            continue
-        raise UserError(f"--{name.replace('_', '-')} {value:g}: must be {rule}")
+    for name, value in flatten(asdict(config)).items():
+        if value is not None and (rule := broken_rule(name, value)):
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be {rule}")
     training = config.training
     if training.start_size and training.image_size and training.start_size > training.image_size:
         raise UserError(
             f"--start-size {training.start_size}: must not be larger than --image-size "
             f"{training.image_size}"
         )
+
+
+def broken_rule(name: str, value: Any) -> str:
+    """The rule that a setting's value breaks, such as 'at least 1'; empty if none."""
+    if name in _BELOW_ONE and not 0 <= value < 1:
+        return "0 or more and less than 1"
+    if name in _AT_LEAST and not _AT_LEAST[name] <= value < float("inf"):
+        return f"at least {_AT_LEAST[name]}"
+    if name in _POSITIVE and not 0 < value < float("inf"):
+        return "more than 0"
+    return ""
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from cellline.model.normalization import Normalization
 from cellline.model.views import (
     PLAIN,
     Predictor,
-    all_views,
+    choose_views,
     see,
 )
 
@@ -26,13 +26,21 @@ def test_the_views_are_the_eight_distinct_ones() -> None:
     assert torch.equal(see(image, PLAIN[0]), image)
 
 
-def test_an_image_that_is_not_square_has_the_views_of_its_shape() -> None:
-    images = np.arange(12, dtype=np.uint8).reshape(1, 1, 3, 4)
-    views = all_views(images)
-    seen = {tuple(see(torch.from_numpy(images), view).flatten().tolist()) for view in views}
-    assert len(views) == len(seen) == 4
-    assert all(see(torch.from_numpy(images), view).shape == images.shape for view in views)
-    assert all_views(images[..., :3]) == VIEWS
+def test_views_are_those_of_the_symmetry_and_the_shape() -> None:
+    image = torch.arange(12).view(3, 4)
+    # The image, upside down, left and right swapped, and turned by half.
+    flips = {(): image, (0,): image.flip(0), (1,): image.flip(1), (0, 1): image.flip(0, 1)}
+    for symmetry, allowed in (
+        ("d4", flips),
+        ("flips", flips),
+        ("mirror", ((), (1,))),
+        ("none", ((),)),
+    ):
+        seen = [see(image, view) for view in choose_views(image.shape, symmetry)]
+        assert len(seen) == len(allowed)
+        assert all(any(torch.equal(flips[each], view) for view in seen) for each in allowed)
+    assert choose_views((2, 3, 4, 4), "d4") == VIEWS
+    assert choose_views((2, 3, 4, 4), "flips") == choose_views(image.shape, "flips")
 
 
 class Corner(nn.Module):

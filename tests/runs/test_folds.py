@@ -4,15 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellline.config import Folders
-from cellline.data.competition import Competition
+from cellline.config import Folders, Reading
+from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.host.files import write_json
 from cellline.runs.folds import (
+    NO_PAIRS,
+    Dealt,
     Folds,
     Pairs,
     open_folds,
     read_folds,
+    record_reading,
     write_folds,
 )
 
@@ -36,6 +39,32 @@ def test_folds_are_read_as_they_were_written(competition: Competition, folds: Fo
 def test_missing_folds_say_what_to_do(drawn: Path) -> None:
     with pytest.raises(UserError, match="run `folds` first"):
         open_folds(Folders(drawn, Path("oof")))
+
+
+def test_settings_that_changed_since_the_folds_were_dealt_are_reported(
+    drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = Folders()
+    folders.input_dir.mkdir()
+    for path in drawn.iterdir():
+        (folders.input_dir / path.name).symlink_to(path)
+    competition = load_competition(folders.input_dir, folders.cache_dir, Reading())
+    record = {
+        "n_folds": 2,
+        "input_digest": competition.digest,
+        "reading": record_reading(competition.reading),
+        "image_size": None,
+    }
+    dealt = Dealt(np.arange(90) % 2, competition.train_ids, NO_PAIRS)
+    write_folds(folders.oof_dir, competition, dealt, record)
+    capsys.readouterr()
+    settings = folders.input_dir / "competition.toml"
+    settings.write_text("resize = 'squash'\nepochs = 3")
+    open_folds(folders)
+    assert capsys.readouterr().out == ""
+    settings.write_text("resize = 'crop'\nepochs = 3")
+    assert open_folds(folders).competition.reading.resize == "squash"
+    assert "resize was squash and is crop now; run `folds`" in capsys.readouterr().out
 
 
 def test_folds_do_not_change_under_what_depends_on_them(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from stop_at import StopAt
 
-from cellline.config import Config, Training
+from cellline.config import Config, Symmetry, Training
 from cellline.data.views import VIEWS
 from cellline.errors import UserError
 from cellline.host.device import Device
@@ -20,11 +20,13 @@ from cellline.training.task import Task
 from cellline.training.trainer import FoldTrainer
 
 
-def predict(network: Classifier, run: Run, device: Device) -> np.ndarray:
+def predict(
+    network: Classifier, run: Run, device: Device, views: tuple[int, ...] = VIEWS
+) -> np.ndarray:
     """Predictions of the test set by a network in memory."""
     images = run.competition.test_images
     rows = np.arange(len(images))
-    mean: np.ndarray = Predictor(network, device, 8).predict(images, rows, VIEWS).mean(axis=0)
+    mean: np.ndarray = Predictor(network, device, 8).predict(images, rows, views).mean(axis=0)
     return mean
 
 
@@ -47,6 +49,17 @@ def test_the_restored_network_predicts_as_the_trained_one_did(
         np.testing.assert_array_equal(file["file_id"], run.competition.test_ids)
         np.testing.assert_array_equal(file["prob"], expected)
         assert file["prob"].dtype == np.float32
+
+
+@pytest.mark.parametrize(("symmetry", "views"), [("mirror", (0, 4)), ("none", (0,))])
+def test_the_test_set_is_seen_in_the_views_of_the_symmetry(
+    folds: Folds, training: Training, device: Device, symmetry: Symmetry, views: tuple[int, ...]
+) -> None:
+    run = new_run(Config(training=replace(training, symmetry=symmetry), run="run"), folds)
+    trainer = FoldTrainer(Task(folds, 0, run.config.training, device))
+    train_fold(trainer, run, Stop())
+    prob, _ = predict_fold(run, 0, device)
+    np.testing.assert_array_equal(prob, predict(trainer.learner.model, run, device, views))
 
 
 def test_a_network_trained_on_small_images_so_far_predicts_at_their_size(

@@ -13,11 +13,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from odd_labels import LABELS
 
-from cellline.config import Reading
+from cellline.config import Output, Reading
 from cellline.data.competition import Competition
 from cellline.data.ids import parse_number, parse_text
 from cellline.errors import UserError
+from cellline.scoring.decisions import Decided
 from cellline.submitting.submission import (
+    TOP,
     read_submissions,
     render_submission,
     validate_submission,
@@ -49,9 +51,33 @@ def of_test(ids: np.ndarray, template: Sequence[str], classes: Sequence[str]) ->
     )
 
 
+def decide(predicted: np.ndarray, n_classes: int = 3) -> Decided:
+    """Predictions that are sure of these classes."""
+    return Decided(np.eye(n_classes, dtype=np.float32)[predicted], predicted)
+
+
+def asking(competition: Competition, output: Output, *columns: str) -> Competition:
+    """The competition with a template of other columns, of which HeLa may be the positive class."""
+    reading = replace(competition.reading, positive="HeLa")
+    return replace(competition, output=output, template_columns=columns, reading=reading)
+
+
+def draw_decided(competition: Competition) -> Decided:
+    """Random probabilities, float32, whose sums are off by rounding."""
+    draws = np.random.default_rng(0).dirichlet(np.full(len(competition.classes), 0.2), 9)
+    return Decided(draws.astype(np.float32), draws.argmax(axis=1))
+
+
+def read_rows(data: bytes) -> list[dict[str, str]]:
+    """The rows of a CSV by column."""
+    return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+
+
 def test_ids_order_and_header_are_the_templates(competition: Competition) -> None:
     predicted = np.arange(9) % 3
-    data = render_submission(replace(competition, template_columns=("file_id", "line")), predicted)
+    data = render_submission(
+        replace(competition, template_columns=("file_id", "line")), decide(predicted)
+    )
     rows = data.decode().splitlines()
     assert rows[0] == "file_id,line"
     assert [row.split(",")[0] for row in rows[1:]] == list(competition.template)
@@ -75,7 +101,7 @@ def test_text_ids_are_written_as_the_template_has_them(
     random.shuffle(template)
     predicted = np.array([random.randrange(2) for _ in known])
     competition = of_test(np.array(known), template, ("a", 'b, "c"'))
-    data = render_submission(competition, predicted)
+    data = render_submission(competition, decide(predicted, 2))
     validate_submission(data, competition)
     [header, *rows] = csv.reader(io.StringIO(data.decode(), newline=""))
     assert header == ["well", "state"]
@@ -90,7 +116,7 @@ def test_text_ids_are_written_as_the_template_has_them(
 @example(["'", '"', "-", "+1", "@x", "=1", "#", "1e5", "TRUE"])
 def test_any_label_is_byte_for_byte_what_a_csv_reader_reads(names: list[str]) -> None:
     competition = of_test(np.arange(20, 29), list(map(str, range(20, 29))), names)
-    data = render_submission(competition, np.arange(9))
+    data = render_submission(competition, decide(np.arange(9), 9))
     validate_submission(data, competition)
     rows = list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]
     assert [row[1].encode() for row in rows] == [name.encode() for name in names]
@@ -108,17 +134,94 @@ def test_any_label_is_byte_for_byte_what_a_csv_reader_reads(names: list[str]) ->
 def test_what_the_template_does_not_ask_for_is_noticed(
     competition: Competition, old: bytes, new: bytes, message: str
 ) -> None:
-    data = render_submission(competition, np.full(9, 2))
+    data = render_submission(competition, decide(np.full(9, 2)))
     validate_submission(data, competition)
     with pytest.raises(ValueError, match=message):
         validate_submission(data.replace(old, new), competition)
+
+
+def test_the_probability_of_the_positive_class(competition: Competition) -> None:
+    competition = asking(competition, "probability", "is_hela", "file_id")
+    decided = draw_decided(competition)
+    data = render_submission(competition, decided)
+    validate_submission(data, competition)
+    rows = read_rows(data)
+    # The template counts down, the predictions up.
+    assert [row["file_id"] for row in rows] == list(competition.template)
+    written = np.array([row["is_hela"] for row in rows], np.float64)
+    np.testing.assert_allclose(written, decided.prob[::-1, 1], rtol=1e-6)
+    assert len(set(written)) == 9
+
+
+def test_the_probability_of_each_class_is_in_the_column_of_its_name(
+    competition: Competition,
+) -> None:
+    competition = asking(competition, "probabilities", "RT4", "U2OS", "file_id", "A549", "HeLa")
+    decided = draw_decided(competition)
+    data = render_submission(competition, decided)
+    validate_submission(data, competition)
+    rows = read_rows(data)
+    assert list(rows[0]) == list(competition.template_columns)
+    assert [row["file_id"] for row in rows] == list(competition.template)
+    written = np.array([[row[name] for name in competition.classes] for row in rows], np.float64)
+    np.testing.assert_allclose(written, decided.prob[::-1], rtol=1e-6)
+    np.testing.assert_allclose(written.sum(axis=1), 1, rtol=0, atol=1e-8)
+    # Training has no such class.
+    assert {row["U2OS"] for row in rows} == {"0"}
+
+
+@pytest.mark.parametrize("n_classes", [3, 8])
+def test_the_likeliest_labels_come_first(competition: Competition, n_classes: int) -> None:
+    classes = tuple("abcdefgh"[:n_classes])
+    competition = replace(asking(competition, "top5", "file_id", "breeds"), classes=classes)
+    decided = draw_decided(competition)
+    data = render_submission(competition, decided)
+    validate_submission(data, competition)
+    n_given = min(TOP, n_classes)
+    for row, prob in zip(read_rows(data), decided.prob[::-1], strict=True):
+        labels = row["breeds"].split(" ")
+        given = [float(prob[classes.index(label)]) for label in labels]
+        assert given == sorted(prob.tolist(), reverse=True)[:n_given]
+        assert len(set(labels)) == n_given
+
+
+@pytest.mark.parametrize(
+    ("output", "row", "message"),
+    [
+        ("probability", ["1.1"], "not in 0 to 1"),
+        ("probability", ["-0.1"], "not in 0 to 1"),
+        ("probability", ["nan"], "not in 0 to 1"),
+        ("probability", ["inf"], "not in 0 to 1"),
+        ("probability", ["HeLa"], "HeLa"),
+        ("probabilities", ["0.5", "0.5", "1e-5"], "sum to 1"),
+        ("probabilities", ["0.5", "0.6", "-0.1"], "not in 0 to 1"),
+        ("top5", ["A549 HeLa"], "without 3 different labels"),
+        ("top5", ["A549 HeLa HeLa"], "without 3 different labels"),
+        ("top5", ["A549 HeLa RT4 RT4"], "without 3 different labels"),
+        ("top5", ["A549 HeLa RT4 U2OS"], "without 3 different labels"),
+        ("top5", ["A549 HeLa U2OS"], "unknown labels"),
+    ],
+)
+def test_values_that_are_none_are_noticed(
+    competition: Competition, output: Output, row: list[str], message: str
+) -> None:
+    columns = competition.classes if output == "probabilities" else ("asked",)
+    competition = asking(competition, output, "file_id", *columns)
+    data = render_submission(competition, draw_decided(competition))
+    validate_submission(data, competition)
+    [*rows, _] = data.decode().splitlines()
+    changed = "\n".join([*rows, ",".join([competition.template[-1], *row]), ""])
+    with pytest.raises(ValueError, match=message):
+        validate_submission(changed.encode(), competition)
 
 
 def test_other_predictions_never_overwrite_a_submission(
     competition: Competition, tmp_path: Path
 ) -> None:
     paths = [
-        write_submission(tmp_path, "a", render_submission(competition, np.full(9, k)), {"k": k})
+        write_submission(
+            tmp_path, "a", render_submission(competition, decide(np.full(9, k))), {"k": k}
+        )
         for k in (0, 1, 0)
     ]
     assert paths[0] == paths[2] != paths[1]
@@ -132,7 +235,9 @@ def test_records_are_read_with_their_csvs(competition: Competition, tmp_path: Pa
     folder = tmp_path / "submissions"
     assert list(read_submissions(folder)) == []
     record = {"runs": [{"run": "a"}], "interval": (0.1, 1 / 3), "oof": None}
-    path = write_submission(folder, "a", render_submission(competition, np.full(9, 1)), record)
+    path = write_submission(
+        folder, "a", render_submission(competition, decide(np.full(9, 1))), record
+    )
     # Someone else's, and a record that was written before its process was killed.
     (folder / "other.csv").write_text("x")
     (folder / "b-12345678.json").write_bytes(path.with_suffix(".json").read_bytes())
@@ -144,7 +249,7 @@ def test_records_are_read_with_their_csvs(competition: Competition, tmp_path: Pa
 def test_no_byte_of_a_record_changes_unnoticed(competition: Competition, tmp_path: Path) -> None:
     record = {"runs": ["a"], "oof": {"bac": 0.75}}
     path = write_submission(
-        tmp_path, "a", render_submission(competition, np.full(9, 1)), record
+        tmp_path, "a", render_submission(competition, decide(np.full(9, 1))), record
     ).with_suffix(".json")
     whole = path.read_bytes()
     damaged = [b"", b"[]", b"{}", b"null", bytes(50), b"\xff", whole[:-20], b"\x1b[2J"]

@@ -20,7 +20,7 @@ from cellline.demo.cells import CELL_LINES
 from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competition
 from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
-from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, record_reading, write_folds
+from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
 from cellline.runs.run import new_run
 from cellline.scoring.recalls import balanced_accuracy
@@ -40,8 +40,6 @@ def dealt(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "input").symlink_to(drawn)
     competition = load_competition(folder / "input", folder / ".cache")
     record = {
-        "reading": record_reading(competition.reading),
-        "image_size": None,
         "n_folds": 3,
         "classes": competition.classes,
         "channels": competition.channels,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from stop_at import StopAt
 
-from cellline.config import Config, Machine, MetricName, Training
+from cellline.config import Config, Machine, MetricName, Symmetry, Training
 from cellline.errors import UserError
 from cellline.host.device import Device, choose_device
 from cellline.host.stopping import Stop, Stopped
@@ -125,6 +125,42 @@ def test_images_are_small_first_and_large_in_the_end(task: Task) -> None:
     assert [small.pixels(epoch) for epoch in range(3)] == [144, 144, 576]
     # A share of less than an epoch is none.
     assert {replace(training, start_share=0.3).size_of(epoch) for epoch in range(3)} == {24}
+
+
+@pytest.mark.parametrize("width", [16, 12])
+@pytest.mark.parametrize(
+    ("symmetry", "views"), [("d4", 8), ("flips", 4), ("mirror", 2), ("none", 1)]
+)
+def test_training_and_prediction_see_an_image_as_its_symmetry_allows(
+    task: Task, plain_training: Training, symmetry: Symmetry, views: int, width: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (3, 16, width), dtype=np.uint8)
+    competition = replace(task.competition, train_images=np.repeat(image[None], 48, axis=0))
+    trainer = FoldTrainer(
+        replace(
+            task,
+            folds=replace(task.folds, competition=competition),
+            training=replace(plain_training, symmetry=symmetry),
+        )
+    )
+    seen: dict[bool, set[bytes]] = {True: set(), False: set()}
+    for network in (trainer.learner.network, trainer.learner.model):
+        network.register_forward_pre_hook(
+            lambda module, inputs: seen[module.training].update(
+                each.numpy().tobytes() for each in inputs[0]
+            )
+        )
+    train_fold(trainer, run_of(trainer.task, "a"), Stop())
+    assert seen[True] == seen[False]
+    # Quarter turns would change the shape of a rectangle.
+    assert len(seen[True]) == min(views, 8 if width == 16 else 4)
+    upright = {
+        "none": [image],
+        "mirror": [image, image[:, :, ::-1]],
+        "flips": [image, image[:, :, ::-1], image[:, ::-1], image[:, ::-1, ::-1]],
+    }
+    if symmetry != "d4":
+        assert seen[True] == {view.tobytes() for view in upright[symmetry]}
 
 
 @pytest.mark.parametrize("start_size", [None, 12])
@@ -246,11 +282,10 @@ def test_another_version_of_the_program_may_resume_and_says_so(
     assert "warning: fold 0 was trained by another version of this program (eeeee" in printed
 
 
-def test_images_that_are_not_square_are_trained_on(task: Task) -> None:
+def test_images_that_are_not_square_are_resized_to_squares(task: Task) -> None:
     cut = replace(task.competition, train_images=task.competition.train_images[:, :, :12])
     flat = replace(task, folds=replace(task.folds, competition=cut))
-    assert train(flat, "a")["oof"]
-    assert train(replace(flat, training=replace(task.training, image_size=24)), "b")["oof"]
+    assert train(replace(flat, training=replace(task.training, image_size=24)), "a")["oof"]
 
 
 def overflow(learner: Learner, most: int) -> list[int]:

@@ -62,7 +62,8 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
     competition = load_competition(
         folders.input_dir, folders.cache_dir, plan.reading, plan.image_size
     )
-    say(describe_input(competition))
+    for line in describe_input(competition):
+        say(line)
     with one_writer(folders.oof_dir, "dealing folds"):
         deal(folders, competition, plan)
     return read_folds(folders.oof_dir, competition)

@@ -16,6 +16,7 @@ from cellline.data.images import name_channel
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
+from cellline.scoring.metrics import METRICS
 from cellline.scoring.words import percent, points, with_interval
 
 NAMED, CONFLICTS = 5, 10  # most statistics, and most groups or classes, that a line names
@@ -47,16 +48,40 @@ def describe_related(findings: Findings, folds: Folds) -> list[str]:
     ]
 
 
-def describe_input(competition: Competition) -> str:
-    """Samples, classes, channels and size of the images, as they were read."""
+def describe_input(competition: Competition) -> list[str]:
+    """Lines on how the input was read: tables, images, classes, metric, and the submission."""
+    reading, n_train, n_test = competition.reading, len(competition.labels), competition.template
     _, n_channels, height, width = competition.train_images.shape
     channels = ", ".join(map(name_channel, competition.channels))
-    n_test = len(competition.test_ids)
-    return (
-        f"read {len(competition.train_ids):,} training samples of {len(competition.classes)} "
-        f"classes and {f'{n_test:,} test samples' if n_test else 'no test set'}; {n_channels} "
-        f"channel{'s' if n_channels > 1 else ''} ({channels}) of {width} x {height} pixels"
-    )
+    column = f", column {reading.label_column}" if reading.label_column else ""
+    by_id = f" by {reading.id_column}" if reading.id_column else ""
+    lines = [
+        f"labels: {reading.labels}{column}{by_id}; {n_train:,} training samples of "
+        f"{len(competition.classes)} classes",
+        f"images: {name_place(reading.train_images)}"
+        + (f" and {name_place(reading.test_images)}" if n_test else "")
+        + f"; {n_channels} channel{'s' if n_channels > 1 else ''} ({channels}) of {width} x "
+        f"{height} pixels",
+    ]
+    title = METRICS[competition.metric].title
+    if not n_test:
+        return [*lines, f"no template, so there is no test set; metric: {title} (--metric)"]
+    asked = {
+        "label": "a label",
+        "probability": f"the probability of class {reading.positive}",
+        "probabilities": "a probability for each class",
+        "top5": "the five likeliest labels",
+    }[competition.output]
+    return [
+        *lines,
+        f"template: {reading.template}, {len(n_test):,} test samples; it asks for {asked} "
+        f"(--output), scored by {title} (--metric)",
+    ]
+
+
+def name_place(place: str | None) -> str:
+    """Name a folder or archive of images within the input folder."""
+    return "the input folder" if place in (None, ".") else str(place)
 
 
 def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
@@ -220,8 +245,8 @@ def describe_reference(reference: Reference) -> list[str]:
         )
         if reference.test_share:
             lines.append(
-                f"on a test set of which {percent(reference.test_share)} have others in training, it "
-                f"would score {with_interval(leak.expected(reference.test_share))}"
+                f"on a test set of which {percent(reference.test_share)} have others in training, "
+                f"it would score {with_interval(leak.expected(reference.test_share))}"
             )
     return lines
 

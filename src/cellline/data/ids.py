@@ -16,6 +16,9 @@ from cellline.host.names import has_control
 # Characters. An array of text has as much room for each id as for the longest; a SHA-256 has 64.
 LONGEST_ID = 128
 
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp")
+_SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
+
 _DIGITS = re.compile(r"0*[0-9]{1,18}", re.ASCII)  # 18 digits always fit in an int64
 
 Id = int | str
@@ -40,8 +43,22 @@ def parse_text(text: str) -> str | None:
     return name if fine else None
 
 
+def is_image(name: str) -> bool:
+    """Tell by its name if a file is an image."""
+    return _SUFFIX.search(name) is not None
+
+
+def drop_suffix(name: str) -> str:
+    """Return a name without an image's suffix."""
+    return _SUFFIX.sub("", name)
+
+
 def parse_id(text: str, *, numeric: bool) -> Id | None:
-    """Return an id as it is compared with others; None if the text is not an id."""
+    """Return an id as it is compared with others: without an image's suffix.
+
+    None if the text is not an id.
+    """
+    text = drop_suffix(text)
     return parse_number(text) if numeric else parse_text(text)
 
 

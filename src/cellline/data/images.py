@@ -24,9 +24,9 @@ from cellline.data.decoding import (
     find_scale,
 )
 from cellline.data.files import Member, UnreadableError, explained, members
-from cellline.data.ids import Id
+from cellline.data.ids import Id, is_image
 from cellline.data.layout import Rows
-from cellline.data.naming import ImageNames, is_image
+from cellline.data.naming import ImageNames
 from cellline.data.problems import Fault, Problems
 from cellline.host.processors import map_in_order
 from cellline.host.progress import duration, progress_bar, say

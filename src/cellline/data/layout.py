@@ -14,8 +14,8 @@ from pathlib import Path
 
 from cellline.config import Reading
 from cellline.data.files import UnreadableError, is_packed, members
-from cellline.data.ids import Id, parse_id, parse_number, parse_text
-from cellline.data.naming import drop_suffix, find_channels, find_prefix, is_image
+from cellline.data.ids import Id, drop_suffix, is_image, parse_id, parse_number, parse_text
+from cellline.data.naming import find_channels, find_prefix
 from cellline.data.problems import NAMED, Fault, Problems, brief
 from cellline.data.tables import MISSING, Table, TableError, quote, read_packed, read_table
 from cellline.host.names import has_control
@@ -390,7 +390,7 @@ class Finder:
             id_column = self.find_id_column(table, None)
             if id_column is not None:
                 for text, value in zip(table.column(id_column), table.column(column), strict=True):
-                    sample = parse_id(drop_suffix(text), numeric=numeric)
+                    sample = parse_id(text, numeric=numeric)
                     if sample is not None and value.lower() not in MISSING:
                         yield sample, value
 
@@ -575,7 +575,7 @@ def make_rows(
     labels: dict[Id, str] = {}
     not_ids, different, repeated = [], set(), 0
     for written, label in samples:
-        sample = parse_id(drop_suffix(written), numeric=numeric)
+        sample = parse_id(written, numeric=numeric)
         if sample is None:
             not_ids.append(quote(written))
         elif sample not in ids:

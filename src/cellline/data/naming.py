@@ -5,24 +5,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from cellline.data.ids import Id, parse_id
+from cellline.data.ids import Id, drop_suffix, is_image, parse_id
 from cellline.data.problems import Fault
-
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp")
-_SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 
 # An ending of file names is a channel if so large a share of the samples has a file of it.
 CHANNEL_SHARE = 0.5
-
-
-def is_image(name: str) -> bool:
-    """Tell by its name if a file is an image."""
-    return _SUFFIX.search(name) is not None
-
-
-def drop_suffix(name: str) -> str:
-    """Return a name without an image's suffix."""
-    return _SUFFIX.sub("", name)
 
 
 class ImageNames:

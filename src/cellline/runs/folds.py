@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cellline.config import Folders, Reading
+from cellline.cli import read_own
+from cellline.config import Folders, Reading, describe_differences
 from cellline.data.competition import Competition, load_competition
-from cellline.errors import UserError
+from cellline.errors import Caution, UserError
 from cellline.host.files import (
     digest_file,
     parse_csv,
@@ -20,6 +21,7 @@ from cellline.host.files import (
     write_bytes,
     write_json,
 )
+from cellline.host.progress import say
 from cellline.scoring.metrics import METRICS, Metric
 
 FOLDS, PAIRS, RECORD = "folds.csv", "pairs.csv", "folds.json"
@@ -201,8 +203,13 @@ def open_folds(folders: Folders, for_training: bool = False) -> Folds:
             f"{folders.oof_dir / FOLDS} was dealt by an earlier version: deal new folds into "
             "another folder (--oof-dir)"
         )
+    reading = read_reading(record)
+    own = read_own(folders.input_dir)
+    if changes := describe_differences(asdict(reading), asdict(own.apply(reading))):
+        # Folds and runs stay as they are: this reading made them.
+        say(Caution(f"{own.path} has changed: {changes}; run `folds` to read the input anew"))
     competition = load_competition(
-        folders.input_dir, folders.cache_dir, read_reading(record), record["image_size"]
+        folders.input_dir, folders.cache_dir, reading, record["image_size"]
     )
     return read_folds(folders.oof_dir, competition, for_training)
 

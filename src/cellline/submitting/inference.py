@@ -12,7 +12,7 @@ from cellline.host.progress import progress_bar, say
 from cellline.host.versions import code_version
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import Normalization
-from cellline.model.views import Predictor, all_views
+from cellline.model.views import Predictor, choose_views
 from cellline.runs.predictions import check_belongs, read_provenance, read_test, write_test
 from cellline.runs.run import Run, last_score, read_training
 from cellline.submitting.blend import blend
@@ -79,10 +79,11 @@ def predict_test(
     """Probabilities float32 [test sample, class], averaged over the views."""
     network = device.place(restore_network(checkpoint, competition))
     images = competition.test_images
-    batch_size = read_training(checkpoint.config).batch_size or 1
-    predictor = Predictor(network, device, batch_size)
+    training = read_training(checkpoint.config)
+    predictor = Predictor(network, device, training.batch_size or 1)
+    views = choose_views(images.shape, training.symmetry)
     with explain_full_memory(), progress_bar(title, len(images), "sample") as advance:
-        of_views = predictor.predict(images, np.arange(len(images)), all_views(images), advance)
+        of_views = predictor.predict(images, np.arange(len(images)), views, advance)
     mean: np.ndarray = of_views.mean(axis=0)
     return mean
 

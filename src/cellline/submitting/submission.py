@@ -1,7 +1,8 @@
-"""The submission file: rendered from probabilities, checked against the template, recorded."""
+"""The submission file: rendered, checked against the template, recorded."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from cellline.host.files import (
 )
 from cellline.host.locking import one_writer
 from cellline.host.versions import code_version, package_versions
+from cellline.scoring.decisions import Decided
+
+# Labels a sample, of the output that ranks them.
+TOP = 5
+DIGITS = "{:.9g}"
 
 # Bytes of the joined names of runs. A file name has at most 255; `-partial`, the digest, the
 # suffix and the additions of a temporary file take about 50.
@@ -33,26 +39,72 @@ def join_names(runs: Sequence[str]) -> str:
     return f"{runs[0]}+{len(runs) - 1}-more-{digest_text(*runs)[:8]}"
 
 
-def render_submission(competition: Competition, predicted: np.ndarray) -> bytes:
-    """The CSV for predicted classes int [m] of the test samples in ascending order of ids.
+def render_submission(competition: Competition, decided: Decided) -> bytes:
+    """The CSV of `competition.output` for the test samples in ascending order of ids.
 
-    The ids are spelled and ordered as in the template.
+    Header, order of the columns, and the ids' order and spelling are the template's. Probabilities
+    sum to 1 over the classes and have the nine digits that tell any two float32 apart. A class that
+    training lacks has probability 0.
     """
+    classes, wanted = competition.classes, competition.output
     rows = find_rows(competition.template, competition.test_ids)
-    labels = [competition.classes[label] for label in predicted[rows].tolist()]
-    return render_csv(competition.template_columns, zip(competition.template, labels, strict=True))
+    prob = decided.prob[rows].astype(np.float64)
+    prob /= prob.sum(axis=1, keepdims=True)
+    cells: dict[str, Iterable[str]] = {}
+    for name in value_columns(competition):
+        if wanted == "label":
+            cells[name] = [classes[label] for label in decided.predicted[rows].tolist()]
+        elif wanted == "top5":
+            likeliest = np.argsort(-prob, axis=1, kind="stable")[:, :TOP].tolist()
+            cells[name] = [" ".join(classes[label] for label in row) for row in likeliest]
+        elif wanted == "probability":
+            positive = classes.index(str(competition.reading.positive))
+            cells[name] = map(DIGITS.format, prob[:, positive])
+        elif name in classes:
+            cells[name] = map(DIGITS.format, prob[:, classes.index(name)])
+        else:
+            cells[name] = repeat("0", len(rows))
+    columns = [cells.get(name, competition.template) for name in competition.template_columns]
+    return render_csv(competition.template_columns, zip(*columns, strict=True))
 
 
 def validate_submission(data: bytes, competition: Competition) -> None:
-    """Raise ValueError unless a CSV matches the competition's template."""
+    """Raise ValueError unless a CSV has the template's header and ids, and what it asks for."""
     rows = parse_csv(data)
     if list(rows) != list(competition.template_columns):
         raise ValueError(f"header {list(rows)} is not the template's")
-    if rows.iloc[:, 0].tolist() != list(competition.template):
+    values = rows[value_columns(competition)]
+    if rows.drop(columns=list(values)).iloc[:, 0].tolist() != list(competition.template):
         raise ValueError("the ids are not the template's, in its order")
-    unknown = set(rows.iloc[:, 1]) - set(competition.classes)
+    if competition.output in ("probability", "probabilities"):
+        prob = values.to_numpy(dtype=np.float64)
+        if not np.all((prob >= 0) & (prob <= 1)):
+            raise ValueError("probabilities that are not in 0 to 1")
+        if competition.output == "probabilities" and np.any(np.abs(prob.sum(axis=1) - 1) > 1e-6):
+            raise ValueError("probabilities that do not sum to 1")
+        return
+    given = [[cell] for cell in values.iloc[:, 0]]
+    if competition.output == "top5":
+        given = [cell.split(" ") for [cell] in given]
+        expected = min(TOP, len(competition.classes))
+        if any(not len(labels) == len(set(labels)) == expected for labels in given):
+            raise ValueError(f"rows without {expected} different labels")
+    unknown = {label for labels in given for label in labels} - set(competition.classes)
     if unknown:
         raise ValueError(f"unknown labels {sorted(unknown)}")
+
+
+def value_columns(competition: Competition) -> list[str]:
+    """The template's columns but the ids'.
+
+    The ids' column has the name that it has beside the labels, or is the first with a name of its
+    own.
+    """
+    columns = competition.template_columns
+    taken = {competition.label_column, *competition.classes}
+    own = [name for name in columns if name not in taken]
+    id_column = competition.id_column if competition.id_column in columns else own[0]
+    return [name for name in columns if name != id_column]
 
 
 def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any]) -> Path:

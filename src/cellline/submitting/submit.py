@@ -72,7 +72,7 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
             )
         ]
     decided = rule.apply(np.stack(predictions), picture)
-    data = render_submission(folds.competition, decided.predicted)
+    data = render_submission(folds.competition, decided)
     validate_submission(data, folds.competition)
 
     record: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellline.config import Augmentation
+from cellline.config import Training
 from cellline.seeding import AUGMENT, derive_seed
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ class Augmenter:
     image would be mirrored both ways or not at all).
     """
 
-    def __init__(self, settings: Augmentation, seed: int) -> None:
-        self.settings = settings
-        self.seed = seed
+    def __init__(self, training: Training) -> None:
+        self.training = training
         self.transforms: albumentations.Compose | None = None
 
     def __call__(self, image: np.ndarray, epoch: int, sample: int) -> np.ndarray:
@@ -34,17 +33,18 @@ class Augmenter:
         # second, and its objects need not travel to the loader's workers.
         if self.transforms is None:
             square = image.shape[1] == image.shape[2]
-            self.transforms = build_transforms(self.settings, square=square)
-        seed = derive_seed(self.seed, AUGMENT, epoch, sample)
+            self.transforms = build_transforms(self.training, square=square)
+        seed = derive_seed(self.training.seed, AUGMENT, epoch, sample)
         self.transforms.set_random_state(np.random.default_rng(seed), random.Random(seed))
         varied = self.transforms(image=np.ascontiguousarray(image.transpose(1, 2, 0)))["image"]
         result: np.ndarray = varied.transpose(2, 0, 1)
         return result
 
 
-def build_transforms(settings: Augmentation, *, square: bool) -> "albumentations.Compose":
+def build_transforms(training: Training, *, square: bool) -> "albumentations.Compose":
     """The transforms, for images uint8 [height, width, channel] of one shape.
 
+    Those of the symmetry come first; `model.views.choose_views` has the same ones for prediction.
     Images that are not square are only mirrored: quarter turns would change their shape.
     """
     # Without this, albumentations asks a server for newer versions on import.
@@ -54,10 +54,13 @@ def build_transforms(settings: Augmentation, *, square: bool) -> "albumentations
 
     # At 64 pixels OpenCV's threads cost more than they gain, and starve those of training.
     cv2.setNumThreads(0)
-    mirrors = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
+    settings = training.augmentation
+    mirror = albumentations.HorizontalFlip(p=0.5)
+    flips = [mirror, albumentations.VerticalFlip(p=0.5)]
+    turns = [albumentations.D4(p=1)] if square else flips
     return albumentations.Compose(
         [
-            *([albumentations.D4(p=1)] if square else mirrors),
+            *{"d4": turns, "flips": flips, "mirror": [mirror], "none": []}[training.symmetry],
             albumentations.Affine(
                 rotate=(-settings.rotate, settings.rotate),
                 scale=(1 - settings.scale, 1 + settings.scale),

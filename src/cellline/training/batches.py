@@ -109,7 +109,7 @@ class AugmentedBatches(Dataset[tuple[Tensor, Tensor]]):
         self.images = task.competition.train_images
         self.labels = task.competition.labels
         self.numbers = number_samples(task.competition.train_ids)
-        self.augmenter = Augmenter(task.training.augmentation, task.training.seed)
+        self.augmenter = Augmenter(task.training)
 
     def __getitem__(self, key: tuple[int, np.ndarray]) -> tuple[Tensor, Tensor]:
         epoch, positions = key

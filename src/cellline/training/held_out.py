@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cellline.model.views import PLAIN, Predictor, all_views
+from cellline.model.views import PLAIN, Predictor, choose_views
 from cellline.runs.predictions import OutOfFold
 from cellline.scoring.decisions import likeliest, surprise
 from cellline.training.learner import Learner
@@ -33,7 +33,8 @@ class HeldOut:
 
     def predictions(self, pause: Callable[[], None]) -> OutOfFold:
         """The fold's out-of-fold predictions, with and without TTA."""
-        of_views = self.predict(all_views(self.task.competition.train_images), pause)
+        shape, symmetry = self.task.competition.train_images.shape, self.task.training.symmetry
+        of_views = self.predict(choose_views(shape, symmetry), pause)
         prob = of_views.mean(axis=0)
         return OutOfFold(self.task.folds, self.task.held_out, prob, of_views[PLAIN[0]])
 

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from cellline.data.views import VIEWS
 from cellline.host.device import Device
 from cellline.host.progress import duration, progress_bar, say
+from cellline.model.views import choose_views
 from cellline.runs.run import History, best_epoch
 from cellline.training.batches import Batch
 from cellline.training.epoch import EpochRecord
@@ -16,7 +16,7 @@ from cellline.training.task import Task
 
 # The first step also builds kernels and fills caches; the second is timed.
 TIMED_STEP = 2
-# A forward pass takes about a third of a training step; the last epoch is followed by eight views.
+# A forward pass takes about a third of a training step; the last epoch is followed by all views.
 FORWARD_SHARE = 1 / 3
 
 
@@ -59,7 +59,8 @@ class Progress:
         task = self.task
         held_out = FORWARD_SHARE * len(task.held_out) / len(task.rows)
         costs = [task.pixels(later) / task.pixels(epoch) for later in self.epochs_from(epoch)]
-        epochs = sum(costs) * (1 + held_out) + len(VIEWS) * held_out * costs[-1]
+        views = choose_views(task.competition.train_images.shape, task.training.symmetry)
+        epochs = sum(costs) * (1 + held_out) + len(views) * held_out * costs[-1]
         say(
             f"{self.title}: {task.device.describe()}; {len(task.rows)} training and "
             f"{len(task.held_out)} held-out samples; {len(costs)} epochs of {task.steps} steps; "

@@ -65,6 +65,11 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
     # The precision decides if the loss is scaled; each kind of device communicates in its own way.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
     say(f"run {run.name}: {settled.training.network}, {settled.line}")
+    if settled.training.symmetry == "d4":
+        say(
+            "images are flipped and turned (--symmetry d4): right for microscopes; for photographs "
+            "give mirror, for text, digits and X-rays none"
+        )
 
     def train_one(fold: int) -> OutOfFold:
         trainer = FoldTrainer(Task(folds, fold, settled.training, device, ranks))
