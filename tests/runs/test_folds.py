@@ -15,7 +15,6 @@ from cellline.runs.folds import (
     Pairs,
     open_folds,
     read_folds,
-    record_reading,
     write_folds,
 )
 
@@ -52,7 +51,6 @@ def test_settings_that_changed_since_the_folds_were_dealt_are_reported(
     record = {
         "n_folds": 2,
         "input_digest": competition.digest,
-        "reading": record_reading(competition.reading),
         "image_size": None,
     }
     dealt = Dealt(np.arange(90) % 2, competition.train_ids, NO_PAIRS)
