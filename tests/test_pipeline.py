@@ -181,7 +181,6 @@ def test_runs_are_blended(drawn: Path, verbs: Verbs) -> None:
         ("train --weights nowhere.pth", "no such file"),
         ("train --epochs many", "--epochs"),
         ("train --epochs 0", "--epochs 0: must be at least 1"),
-        ("train --image-size 48", "--start-size 64: must not be larger"),
         ("tune --dropout 2", "--dropout 2: must be 0 or more and less than 1"),
         ("tune --tune-epochs 0", "--epochs 0: must be at least 1"),
         ("train --no-such-setting", "no-such-setting"),

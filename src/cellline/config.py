@@ -107,7 +107,7 @@ class Training:
     image_size: int | None = None
     """Side in pixels to resize images to on the device; by default they keep their size."""
     start_size: int | None = None
-    """Side in pixels in the first epochs, where small images save time; by default `image_size`."""
+    """Side in pixels in the first epochs, where small images save time; at most `image_size`."""
     start_share: float = 0.65
     """Share of the epochs at `start_size`: five of eight. Each later epoch takes twice as long."""
     epochs: int = 8
@@ -144,7 +144,14 @@ class Training:
         DAWNBench). The last epoch always has `image_size`, which the network then predicts at.
         """
         starts = epoch < int(self.start_share * self.epochs)
-        return self.start_size if self.start_size and starts else self.image_size
+        return self.first_size if starts else self.image_size
+
+    @property
+    def first_size(self) -> int | None:
+        """Side in pixels that the network sees in the first epochs; None: images as they are."""
+        if self.start_size is None or self.image_size is None:
+            return self.start_size or self.image_size
+        return min(self.start_size, self.image_size)
 
 
 # The meaning of `--recipe`. `quick` trains on the challenge's images at their own size, then
@@ -206,12 +213,6 @@ def check_settings(config: Config) -> None:
     for name, value in flatten(asdict(config)).items():
         if value is not None and (rule := broken_rule(name, value)):
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be {rule}")
-    training = config.training
-    if training.start_size and training.image_size and training.start_size > training.image_size:
-        raise UserError(
-            f"--start-size {training.start_size}: must not be larger than --image-size "
-            f"{training.image_size}"
-        )
 
 
 def broken_rule(name: str, value: Any) -> str:

@@ -163,8 +163,13 @@ def submitted(capsys: pytest.CaptureFixture[str]) -> Callable[..., Submitted]:
         with path.open(newline="") as file:
             rows = list(csv.reader(file))[1:]
         classes = json.loads(Path("oof/folds.json").read_text())["classes"]
-        ordered = sorted((int(number), label) for number, label in rows)
-        predicted = np.array([classes.index(label) for _, label in ordered])
+        ordered = [cells for _, *cells in sorted(rows, key=lambda row: int(row[0]))]
+        predicted = np.array(
+            [
+                classes.index(cells[0]) if len(cells) == 1 else np.argmax(list(map(float, cells)))
+                for cells in ordered
+            ]
+        )
         return predicted, json.loads(path.with_suffix(".json").read_text()), capsys.readouterr().out
 
     return submit_runs

@@ -127,7 +127,7 @@ def check_image_size(
     network.eval()
     advice = "--image-size 224" + (" --start-size 224" if training.start_size else "")
     # The network keeps the last of these sizes.
-    for size in dict.fromkeys((training.start_size or training.image_size, training.image_size)):
+    for size in dict.fromkeys((training.first_size, training.image_size)):
         network.image_size = size
         try:
             with torch.no_grad():

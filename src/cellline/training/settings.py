@@ -100,7 +100,7 @@ def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Set
 def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
     """', images of 64x80 pixels resized to 64x64, then 96x96', for example; empty if they stay."""
     height, width = image_shape
-    sides = [side for side in (training.start_size, training.image_size) if side]
+    sides = [side for side in dict.fromkeys((training.first_size, training.image_size)) if side]
     if {(side, side) for side in sides} <= {(height, width)}:
         return ""
     resized = ", then ".join(f"{side}x{side}" for side in sides)
