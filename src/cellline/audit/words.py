@@ -220,8 +220,8 @@ def describe_reference(reference: Reference) -> list[str]:
         )
         if reference.test_share:
             lines.append(
-                f"on a test set of which {percent(reference.test_share)} have others in training, it "
-                f"would score {with_interval(leak.expected(reference.test_share))}"
+                f"on a test set of which {percent(reference.test_share)} have others in training, "
+                f"it would score {with_interval(leak.expected(reference.test_share))}"
             )
     return lines
 
