@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellline.audit import copies as copies_module
+from cellline.audit.keypoints import MOST, find_keypoints
 from cellline.data.competition import load_competition
 from cellline.data.views import VIEWS, take_view
 
@@ -140,6 +141,14 @@ def test_one_channel_and_non_square() -> None:
     assert copies.exact.tolist() == [[0, 4]]
     same_bytes = np.ascontiguousarray(np.rot90(other, axes=(1, 2))).reshape(other.shape)
     assert groups(other, same_bytes) == [0, 1]
+
+
+def test_large_images_that_overlap_are_found_by_their_sharpest_keypoints() -> None:
+    fine = field(3, 330, channels=1)
+    first, second = crop(fine, 0, 0, 224, 224), crop(fine, 100.25, 60.5, 224, 224)
+    keypoints = find_keypoints(np.stack([first, second]), np.arange(2))
+    assert np.bincount(keypoints["row"]).tolist() == [MOST, MOST]
+    assert groups(first, take_view(second, 5)) == [0, 0]
 
 
 @pytest.mark.parametrize("side", [1, 12, 13])

@@ -54,7 +54,7 @@ def place(own_folder: None) -> None:
     competition = load_competition(Path("input"), Folders().cache_dir)
     record = {
         "n_folds": 3,
-        "channels": list(competition.channels),
+        "image_size": None,
         "input_digest": competition.digest,
     }
     dealt = Dealt(np.arange(90) // 3 % 3, competition.train_ids, NO_PAIRS)

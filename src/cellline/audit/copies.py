@@ -35,9 +35,9 @@ def find_copies(*arrays: np.ndarray, scratch: Path, overlaps: bool = True) -> Co
     """Group the samples of `arrays`, rows numbered consecutively over them.
 
     Arrays are uint8 [n, channel, height, width] with one sample shape. Time is nearly linear: 11 s
-    for 9,632 samples on one core. Keypoints, 20 kB per sample of 64 x 64 pixels, are kept in a
-    nameless file in the folder `scratch`; raises OSError if the disk is full. Without `overlaps`,
-    only exact copies are looked for.
+    for 9,632 samples of 64 x 64 pixels on one core, 9 ms per sample of 224 x 224. Keypoints, 20 kB
+    per sample of 64 x 64 and at most 125 kB, are kept in a nameless file in the folder `scratch`;
+    raises OSError if the disk is full. Without `overlaps`, only exact copies are looked for.
 
     Overlaps can be missed. With the geometry of cell-lines 41 % of all pairs that overlap are
     found: 86 % of those that share a quarter of their area, 17 % at a tenth.

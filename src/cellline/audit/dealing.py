@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -73,25 +74,7 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     """Audit the input and write its folds; keep existing ones of the same input and plan."""
     if competition.own_fold is not None:
         plan = replace(plan, n_folds=int(competition.own_fold.max()) + 1, seed=0)
-    n = len(competition.train_ids)
-    own = competition.own_group
-    # The folds follow from these.
-    settings = {
-        "n_folds": plan.n_folds,
-        "seed": plan.seed,
-        "classes": list(competition.classes),
-        "channels": list(competition.channels),
-        "image_size": plan.image_size,
-        "input_digest": competition.digest,
-        "own_groups": None if own is None else digest_parts(own[:n]),
-        "own_folds": None if competition.own_fold is None else digest_parts(competition.own_fold),
-        "overlaps": plan.overlaps,
-    }
-    # New test samples only need a new audit.
-    of_test = {
-        "test_digest": competition.test_digest,
-        "test_groups": None if own is None else digest_parts(own),
-    }
+    settings, of_test = determine(competition, plan)
     path, record_path = folders.oof_dir / FOLDS, folders.oof_dir / RECORD
     recorded = read_folds_record(folders.oof_dir) if record_path.exists() else {}
     same = settings.items() <= recorded.items()
@@ -117,11 +100,33 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         fold = deal_folds(competition.labels, audit.first, plan.n_folds, plan.seed)
         group = audit.first
     check_training(competition.labels, fold, competition.classes)
-    say("measuring how much a leak would inflate the score, comparing training and test samples")
+    compared = ", comparing training and test samples" * bool(len(competition.test_ids))
+    say(f"measuring how much a leak would inflate the score{compared}")
     findings = measure(competition, audit, fold, plan)
     record = {**settings, **of_test, "audit": findings.record(), "code": code_version()}
     write_folds(folders.oof_dir, competition, Dealt(fold, group, audit.pairs), record)
     write_pictures(folders.oof_dir, competition, audit.counts.shown)
+
+
+def determine(competition: Competition, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content of folds.json that the folds follow from, and content that only the audit needs."""
+    own, own_fold = competition.own_group, competition.own_fold
+    settings = {
+        "n_folds": plan.n_folds,
+        "seed": plan.seed,
+        "classes": list(competition.classes),
+        "channels": list(competition.channels),
+        "image_size": plan.image_size,
+        "input_digest": competition.digest,
+        "own_groups": None if own is None else digest_parts(own[: len(competition.labels)]),
+        "own_folds": None if own_fold is None else digest_parts(own_fold),
+        "overlaps": plan.overlaps,
+    }
+    of_test = {
+        "test_digest": competition.test_digest,
+        "test_groups": None if own is None else digest_parts(own),
+    }
+    return settings, of_test
 
 
 def measure(competition: Competition, audit: Audit, fold: np.ndarray, plan: Plan) -> Findings:

@@ -215,10 +215,11 @@ def choose_overlaps(
                 break
             if kept.false_share < MOST_FALSE:
                 groups = count_groups(labels, chosen.group)
-                enough = count_groups(labels, nothing.group) >= n_folds
-                few = find_fewest(np.where(enough, groups, n_folds), n_folds)
-                if few is None:
+                lost = (groups < n_folds) & (count_groups(labels, nothing.group) >= n_folds)
+                if not lost.any():
                     return chosen, Trust(mode, exact, found, kept, strictness)
+                fewest = int(np.where(lost, groups, n_folds).argmin())
+                few = fewest, int(groups[fewest])
                 break
     return nothing, Trust(mode, exact, found, Agreement(), None, few)
 
@@ -230,12 +231,6 @@ def count_mixed(pairs: np.ndarray, labels: np.ndarray) -> Agreement:
     mixed = int(np.sum(first != second))
     share = min(mixed / len(first) / float(by_chance), 1.0) if mixed else 0.0
     return Agreement(len(first), mixed, share)
-
-
-def find_fewest(groups: np.ndarray, n_folds: int) -> tuple[int, int] | None:
-    """The class with the fewest groups, and their number; None if all have one for each fold."""
-    label = int(groups.argmin())
-    return (label, int(groups[label])) if groups[label] < n_folds else None
 
 
 def find_large(group: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> dict[int, Large]:

@@ -13,6 +13,9 @@ import numpy as np
 RINGS = (2.0, 3.5, 5.0)  # radii of a descriptor, pixels: wider ones see less at a crop's border
 MARGIN = 6  # the largest ring, and half a pixel for the keypoint's own position
 MIN_CURVATURE = 6.0  # gray values per pixel^2, smoothed: flatter extrema are camera noise
+# Sharpest extrema of a sample. Cell-lines has up to 83. Images of 224 px with the spectrum of a
+# photograph have 900; all of them find no more overlaps and take 3.5 times as long.
+MOST = 256
 MAX_DISTANCE = 0.15  # between unit descriptors: true pairs have 0.03 (median), 0.08 (90 %)
 CELL = 0.2  # width of a hash cell
 PROJECTIONS, TABLES = 6, 8  # 43 % of the true pairs share a cell in one table, 99 % in one of eight
@@ -35,7 +38,7 @@ def smooth_images(images: np.ndarray) -> np.ndarray:
 
 
 def find_keypoints(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Find and describe the extrema of the smoothed channel sum; a structured array [k].
+    """Find and describe the sharpest extrema of the smoothed channel sum; a structured array [k].
 
     `rows` [n] numbers the `images` uint8 [n, channel, height, width]. Fields: `row` int64;
     `position` [y, x] in pixels; `descriptor`, see `describe_keypoints`; `rings` [channel, ring, 8]:
@@ -51,10 +54,14 @@ def find_keypoints(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     }
     centre = shifted.pop((0, 0))
     four = shifted[-1, 0] + shifted[1, 0] + shifted[0, -1] + shifted[0, 1]
-    extremum = np.abs(four - 4 * centre) > MIN_CURVATURE
+    curvature = np.abs(four - 4 * centre)
+    extremum = curvature > MIN_CURVATURE
     high, low = (reduce(extreme, shifted.values()) for extreme in (np.maximum, np.minimum))
     extremum &= (centre > high) | (centre < low)
     n, y, x = (index.astype(np.int64) for index in np.nonzero(extremum))
+    order = np.lexsort((-curvature[n, y, x], n))
+    sharpest = np.sort(order[np.arange(len(n)) - np.searchsorted(n, n) < MOST])
+    n, y, x = n[sharpest], y[sharpest], x[sharpest]
     y, x = y + MARGIN, x + MARGIN
     position, middle = np.stack([y, x], 1).astype(np.float64), total[n, y, x]
     for axis, (down, right) in enumerate(((1, 0), (0, 1))):

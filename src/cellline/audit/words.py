@@ -145,14 +145,14 @@ def describe_torn(torn: Sequence[Id], folds: Folds) -> list[str]:
     named = ", ".join(map(str, torn[:NAMED])) + (", ..." if len(torn) > NAMED else "")
     column = folds.competition.reading.folds_column
     why = (
-        f"the folds of column {column} part them, other folds (without --folds-column) would not"
+        f"the folds of column {column} separate them; without --folds-column they stay together"
         if column
-        else "the new test set connects them, new folds (another --oof-dir) would not part them"
+        else "the new test set connects them; in new folds (another --oof-dir) they stay together"
     )
     return [
         Caution(
             f"{len(torn)} training samples have a relative (copy, overlap{same}) in another fold: "
-            f"{named}; so the score is too high; {why}"
+            f"{named}; the score is too high: {why}"
         )
     ]
 

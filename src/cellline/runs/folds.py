@@ -186,7 +186,7 @@ def read_folds_record(oof_dir: Path) -> dict[str, Any]:
 
 
 def read_reading(record: Mapping[str, Any]) -> Reading:
-    """How folds.json says that the input was read."""
+    """Settings that the input was read with, from folds.json."""
     reading = record["reading"]
     lists = {key: tuple(value) for key, value in reading.items() if isinstance(value, list)}
     return Reading(**{**reading, **lists})
@@ -217,7 +217,7 @@ def open_folds(folders: Folders, for_training: bool = False) -> Folds:
 def read_folds(oof_dir: Path, competition: Competition, for_training: bool = False) -> Folds:
     """The folds of a competition. Raises UserError if they were made from other input.
 
-    `for_training`, the test set may have changed since: the folds then have no pairs.
+    `for_training`, the test set may have changed since. The folds then have no pairs.
     """
     record = read_folds_record(oof_dir)
     path, pairs_path = oof_dir / FOLDS, oof_dir / PAIRS
