@@ -95,7 +95,7 @@ def test_estimates_and_gains_agree_with_scores(
     gain = metric.gain(labels, (decided, better), bootstrap, weights)
     ahead = metric.utility(found.value) - metric.utility(metric.score(labels, decided, weights))
     np.testing.assert_allclose(gain.value, ahead)
-    assert 0 < gain.value <= gain.high
+    assert 0 < gain.value <= gain.high + 1e-9
     back = metric.gain(labels, (better, decided), bootstrap, weights)
     np.testing.assert_allclose(back.interval, (-gain.high, -gain.low))
 
@@ -152,6 +152,8 @@ def simulate(
     return labels, softmax(sharpness * log_p, axis=1).astype(np.float32)
 
 
+# Its draws take a second, once.
+BOOTSTRAP = Bootstrap(np.arange(1500))
 PRIOR = [0.55, 0.2, 0.12, 0.08, 0.05]
 
 
@@ -165,7 +167,7 @@ def test_a_decision_is_never_worse_than_the_likeliest_class_beyond_noise(
     held_out = np.arange(3000) < 1500
     fitted = metric.fit(prob[~held_out], labels[~held_out])
     pair = (likeliest(prob[held_out]), fitted.apply(prob[held_out]))
-    gain = metric.gain(labels[held_out], pair, Bootstrap(np.arange(1500)))
+    gain = metric.gain(labels[held_out], pair, BOOTSTRAP)
     # The rows that it was fitted to are noise of their own.
     assert gain.value > -3 * gain.error - 1e-6
     # What is wrong is put right where the metric asks for it.
@@ -188,6 +190,12 @@ def test_two_classes_stay_in_their_order_so_roc_auc_has_no_decision() -> None:
     assert metric.fewest_classes == 3
     corrected = metric.fit(prob, labels).apply(prob)
     assert metric.score(labels, corrected) == pytest.approx(metric.score(labels, likeliest(prob)))
+
+
+def test_one_class_alone_has_no_roc_auc() -> None:
+    labels, decided, _ = draw(40, 2, 0)
+    found = METRICS["roc_auc"].estimate(0 * labels, decided, Bootstrap(np.arange(40)))
+    assert np.isnan(astuple(found)).all()
 
 
 def test_scores_are_shown_as_the_metric_is_read() -> None:
