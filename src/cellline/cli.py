@@ -248,9 +248,10 @@ def end(status: int, message: str) -> None:
 def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool = True) -> str:
     """The `make` command that runs a verb with these settings.
 
-    Defaults are omitted; learning rate and batch size, too, if the run has begun: it keeps its own.
+    Defaults are omitted, and what competition.toml says; learning rate and batch size, too, if the
+    run has begun: it keeps its own.
     """
-    usual = Config(training=RECIPES["quick"])
+    usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}"])
     words = [f"make {verb}"]
     for name, path, usual_path in (
         ("INPUT", config.folders.input_dir, usual.folders.input_dir),
@@ -265,12 +266,12 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
         words.append(f"GPUS={processes}")
     elsewhere = {"input_dir", "oof_dir", "submissions_dir", "run", "fold", "recipe"}
     if begun:
-        elsewhere |= {"lr", "batch_size"}
-    usual_settings = flatten(asdict(usual))
+        elsewhere |= {key for key in ("lr", "batch_size") if getattr(usual.training, key) is None}
+    defaults = flatten(asdict(usual))
     changed = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {quote(str(value))}")
         for name, value in flatten(asdict(config)).items()
-        if name not in elsewhere and value != usual_settings.get(name, value)
+        if name not in elsewhere and value != defaults.get(name, value)
     ]
     if changed:
         joined = _in_make(" ".join(changed))
