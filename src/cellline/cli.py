@@ -249,7 +249,7 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     """The `make` command that runs a verb with these settings.
 
     It omits defaults and the settings of competition.toml. If the run has begun, it also omits
-    learning rate and batch size, which the run keeps.
+    learning rate, batch size and class weights, which the run keeps unless they are given.
     """
     usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}"])
     words = [f"make {verb}"]
@@ -266,7 +266,8 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
         words.append(f"GPUS={processes}")
     elsewhere = {"input_dir", "oof_dir", "submissions_dir", "run", "fold", "recipe"}
     if begun:
-        elsewhere |= {key for key in ("lr", "batch_size") if getattr(usual.training, key) is None}
+        kept = ("lr", "batch_size", "class_weights")
+        elsewhere |= {name for name in kept if getattr(usual.training, name) in (None, "auto")}
     defaults = flatten(asdict(usual))
     changed = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {quote(str(value))}")
