@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cellline.cli import KEYS, parse_arguments
+from cellline.cli import KEYS, make_command, parse_arguments
 from cellline.config import RECIPES, Config, flatten
 from cellline.errors import UserError
 
@@ -251,6 +251,20 @@ def test_a_competition_keeps_its_settings_beside_its_files() -> None:
         assert parse("folds", *option).folds == 4
     assert parse("demo").folds == 3
     assert parse("demo").training.symmetry == "d4"
+
+
+def test_a_printed_command_gives_what_the_competition_does_not() -> None:
+    write_competition("recipe = 'full'\nnetwork = 'resnet18'\nlr = 0.1")
+    assert make_command("train", parse("train")) == "make train RUN=densenet161"
+    usual = Config()
+    given = parse("train", "--recipe", "quick", "--network", usual.training.network, "--lr", "1")
+    command = make_command("train", given)
+    assert f"--network {usual.training.network}" in command
+    assert f"--epochs {RECIPES['quick'].epochs}" in command
+    # A run keeps its own learning rate only where nothing else gives one.
+    assert "--lr 1.0" in command
+    write_competition("")
+    assert "--lr" not in make_command("train", given)
 
 
 def test_every_key_of_a_competition_is_a_flag() -> None:

@@ -38,10 +38,10 @@ from cellline.host.names import printable
 Settings = TypeVar("Settings", bound=Config)
 AnySettings = TypeVar("AnySettings")
 
-# A file in the input folder that holds settings of the competition, by the names of their flags.
+# File in the input folder with settings of the competition, named as their flags.
 COMPETITION = "competition.toml"
-# Those of a verb's own among them, and of all that concern the input and its training; not those
-# that change from one command or machine to the next.
+# Its keys: settings of reading, dealing and training. Folders, run, fold and hardware change from
+# one command to the next and stay on the command line.
 KEYS = {
     *("folds", "overlaps", "public_share", "recipe"),
     *(each.name for owner in (Reading, Training, Augmentation) for each in fields(owner)),
@@ -103,7 +103,7 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
 def parse_arguments(
     verb: Callable[[Settings], None], settings: type[Settings], arguments: Sequence[str]
 ) -> Settings:
-    """The settings that the command line gives; --help ends the process."""
+    """The settings of a command line; --help and --help-all print theirs and exit."""
     usual = usual_settings(settings, arguments)
     more = ""
     if "--help-all" in arguments:
@@ -174,7 +174,7 @@ class OwnSettings:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, settings: AnySettings) -> AnySettings:
-        """Replace those of the settings, nested ones included, that the competition has.
+        """The settings, nested ones included, with the competition's values where it has any.
 
         Raises UserError for a value of another type and for one out of range.
         """
@@ -195,7 +195,7 @@ class OwnSettings:
 def read_own(input_dir: Path) -> OwnSettings:
     """The settings of the competition in an input folder; none if it has no competition.toml.
 
-    Raises UserError if that is no TOML, or has a key that is no setting of a competition.
+    Raises UserError if the file is not TOML or has an unknown key.
     """
     path = input_dir / COMPETITION
     if not path.is_file():
@@ -214,7 +214,7 @@ def read_own(input_dir: Path) -> OwnSettings:
 
 
 def convert(name: str, value: Any, kind: Any) -> Any:
-    """A value of TOML as a setting has it. Raises ValueError that says what is allowed."""
+    """A TOML value as the type of its setting. Raises ValueError that says what is allowed."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value == "None" and NoneType in kinds:  # as on the command line
         return None
@@ -248,10 +248,10 @@ def end(status: int, message: str) -> None:
 def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool = True) -> str:
     """The `make` command that runs a verb with these settings.
 
-    Defaults are omitted. So are learning rate, batch size and class weights if the run has begun:
-    it keeps its own.
+    It omits defaults and the settings of competition.toml. If the run has begun, it also omits
+    learning rate, batch size and class weights, which the run keeps unless they are given.
     """
-    usual = Config(training=RECIPES["quick"])
+    usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}"])
     words = [f"make {verb}"]
     for name, path, usual_path in (
         ("INPUT", config.folders.input_dir, usual.folders.input_dir),
@@ -266,12 +266,13 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
         words.append(f"GPUS={processes}")
     elsewhere = {"input_dir", "oof_dir", "submissions_dir", "run", "fold", "recipe"}
     if begun:
-        elsewhere |= {"lr", "batch_size", "class_weights"}
-    usual_settings = flatten(asdict(usual))
+        kept = ("lr", "batch_size", "class_weights")
+        elsewhere |= {name for name in kept if getattr(usual.training, name) in (None, "auto")}
+    defaults = flatten(asdict(usual))
     changed = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {quote(str(value))}")
         for name, value in flatten(asdict(config)).items()
-        if name not in elsewhere and value != usual_settings.get(name, value)
+        if name not in elsewhere and value != defaults.get(name, value)
     ]
     if changed:
         joined = _in_make(" ".join(changed))

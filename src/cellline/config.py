@@ -37,9 +37,9 @@ class Reading:
     """
 
     labels: str | None = None
-    """Table of the training labels, or the folder that has a folder for each class."""
+    """Table of the training labels, or the folder that holds a folder for each class."""
     id_column: str | None = None
-    """Column of the ids or file names in the table of labels."""
+    """Column of ids or file names in the table of labels."""
     label_column: str | None = None
     """Column of the labels."""
     train_images: str | None = None
@@ -47,23 +47,23 @@ class Reading:
     test_images: str | None = None
     """Folder or archive with the test images."""
     template: str | None = None
-    """Table to fill in; it names the test samples and the columns of the submission."""
+    """Table to fill in: its ids are the test samples, its header is the submission's."""
     channels: tuple[str, ...] = ()
-    """Endings of the image files' names, in the network's order; "" for one file a sample."""
+    """Endings of the image files' names, in the network's order; "" for one file per sample."""
     resize: Resize = "squash"
-    """Images of several sizes are stored as squares: squash keeps all of the image, crop the shape
-    of its middle, pad both, with a black border."""
+    """How images of several sizes become squares: squash keeps everything but the proportions,
+    crop keeps the middle, pad adds a black border."""
     metric: MetricName | None = None
     """The competition's metric."""
     output: Output | None = None
-    """Content of the submission: a label, the probability of one class or of each, or five labels,
-    likeliest first."""
+    """Content of the submission: the label, the probability of one class or of each class, or the
+    five likeliest labels."""
     positive: str | None = None
-    """The class whose probability is submitted, if only one is."""
+    """Class whose probability is submitted, for output probability."""
     group_column: tuple[str, ...] = ()
-    """Columns whose equal values, such as a patient's, keep samples in one fold."""
+    """Columns such as patient_id: samples with equal values stay in one fold."""
     folds_column: str | None = None
-    """Column of folds that were dealt elsewhere."""
+    """Column of folds to use as they are."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,11 @@ class Training:
     averaging: float = 0.1
     """Length of the moving average of the weights, as a share of all steps."""
     class_weights: Literal["auto", "balanced", "none"] = "auto"
-    """balanced: every class counts as much in the loss; auto: as the metric wants."""
+    """balanced: every class counts equally in the loss; auto: what suits the metric."""
     symmetry: Symmetry = "d4"
-    """Views in which an image is as likely as it is: flips and quarter turns (d4), flips, mirror
-    (left and right), or none. Right for microscopes and telescopes: d4; for most photographs:
-    mirror; for text, digits and X-rays: none."""
+    """Changes that an image's label survives, in training and prediction: d4, flips and quarter
+    turns (microscopes, telescopes); flips, both ways; mirror, left and right (most photographs);
+    none (text, digits, X-rays)."""
     seed: int = 0
     """Seed of the folds and of everything random in training."""
     augmentation: Augmentation = field(default_factory=Augmentation)
