@@ -275,19 +275,19 @@ def test_what_is_not_read_is_named(data: bytes, phrase: str) -> None:
     assert fault.advice.startswith("Convert them")
 
 
+PACKINGS: list[tuple[str, dict[str, Any]]] = [
+    ("PNG", {}),
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("BMP", {}),
+    ("WEBP", {}),
+]
+
+
 @pytest.mark.filterwarnings("ignore")  # of Pillow's
-@pytest.mark.parametrize(
-    ("file_format", "options"),
-    [
-        ("PNG", {}),
-        ("JPEG", {}),
-        ("JPEG", {"progressive": True}),
-        ("TIFF", {}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-        ("BMP", {}),
-        ("WEBP", {}),
-    ],
-)
+@pytest.mark.parametrize(("file_format", "options"), PACKINGS)
 def test_truncated_files(file_format: str, options: dict[str, Any]) -> None:
     data = pack(COARSE, "RGB", file_format, **options)
     for side in (None, 5):  # a JPEG is decoded smaller then
@@ -296,3 +296,25 @@ def test_truncated_files(file_format: str, options: dict[str, Any]) -> None:
         assert isinstance(decode_image(data, form), Decoded)
         for length in range(0, len(data) - 1, 1 + len(data) // 100):
             assert isinstance(decode_image(data[:length], form), Fault), length
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow's
+@pytest.mark.parametrize(("file_format", "options"), PACKINGS)
+def test_damaged_files(file_format: str, options: dict[str, Any]) -> None:
+    """Only PNG has checksums: a JPEG's changed byte may show. But nothing else happens."""
+    sound = pack(COARSE, "RGB", file_format, **options)
+    generator = np.random.default_rng(0)
+    for number in range(200):
+        data = bytearray(sound)
+        for at in generator.integers(0, min(len(data), 300), 1 + number % 3):
+            data[at] = generator.integers(0, 256)
+        decoded = decode(bytes(data), Form(("",), 5))
+        assert isinstance(decoded, Fault) or len(decoded.pixels) in (25, 75)
+
+
+def test_only_the_first_picture_of_a_camera_counts() -> None:
+    """Cameras add a smaller copy, or one for three-dimensional glasses, to a JPEG."""
+    gray = COARSE[..., 0]
+    pictures = [Image.fromarray(each) for each in (gray, 255 - gray)]
+    data = encode(pictures[0], "MPO", save_all=True, append_images=pictures[1:], quality=98)
+    np.testing.assert_allclose(read(data).astype(int), planes(gray), atol=2)

@@ -124,5 +124,5 @@ def test_absurd_dimensions_are_refused(given: Input, cache_dir: Path) -> None:
     assert refusal(given.write(), cache_dir) == [
         "  images_train: 2 images larger than 64 megapixels or 193 MiB: "
         "00017_red.png, 00030_red.png",
-        "Shrink them.",
+        "Save them at a smaller size.",
     ]

@@ -39,7 +39,8 @@ class DecodedSplit:
     """One split's decoded images."""
 
     channels: tuple[str, ...]
-    """Of the pixels: as the files' names have them, or what one file a sample holds."""
+    """Names in the pixels' order: the endings of the files' names; for one file a sample, gray, or
+    red, green and blue, or page1 to pageN."""
     ids: np.ndarray
     """int64 or text [n], ascending."""
     pixels: np.ndarray
@@ -47,7 +48,8 @@ class DecodedSplit:
     blank: Mapping[str, Sequence[Id]]
     """Channel -> ids of the samples whose image is all zero."""
     scales: Mapping[str, Scale]
-    """Channel -> what its 16-bit values were scaled by; the same for all splits."""
+    """Channel -> range of its 16-bit values that is stored as 0 to 255, from the training images;
+    empty for images of 8 bits."""
     digest: str
     """Digest of the channels' names, the ids and the pixels."""
 
@@ -158,7 +160,7 @@ def _decode_all(readers: Sequence[SplitReader], files: Sequence[BinaryIO], form:
 
 
 def _say_sizes(form: Form, sizes: set[Size]) -> None:
-    """Say that images were resized."""
+    """Say how images were resized, if they were."""
     if form.size is not None and sizes - {form.size}:
         ends = dict.fromkeys((min(sizes, key=math.prod), max(sizes, key=math.prod)))
         sides = " to ".join(f"{width} x {height}" for width, height in ends)

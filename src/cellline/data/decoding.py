@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from io import BytesIO
 from typing import NamedTuple, TypeVar
 
@@ -31,10 +31,11 @@ MAX_PIXELS = 64 << 20  # of an image, all pages together: 8192 x 8192, more than
 MAX_PAGES = 64
 MAX_BYTES = 3 * MAX_PIXELS + (1 << 20)  # of a file: in colour, if nothing compresses
 BLOCK_PIXELS = 1 << 20  # numpy needs 8 bytes for each pixel of a block
-# A larger image is stored smaller; a smaller one keeps its detail for training at larger sides.
-LARGEST = 2  # x --image-size
+# Side of an image that is stored as it is, in multiples of --image-size: the detail is there for
+# training at a larger size, and a set of photographs still fits on a disk.
+LARGEST = 2
 
-_FILTER = Image.Resampling.BILINEAR  # Pillow's averages over all pixels, also of a large image
+_FILTER = Image.Resampling.BILINEAR  # antialiased: it averages over all pixels of a large image
 _ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF's orientations
 
 Result = TypeVar("Result")
@@ -43,10 +44,13 @@ Size = tuple[int, int]  # width, height, as Pillow has it
 AGAIN = "Download or copy the damaged files again."
 UNREADABLE = Fault("image", "damaged, truncated or not PNG, JPEG, TIFF, BMP or WebP", AGAIN)
 TOO_LARGE = Fault(
-    "image", f"larger than {MAX_PIXELS >> 20} megapixels or {MAX_BYTES >> 20} MiB", "Shrink them."
+    "image",
+    f"larger than {MAX_PIXELS >> 20} megapixels or {MAX_BYTES >> 20} MiB",
+    "Save them at a smaller size.",
 )
 _UNUSUAL = "Convert them to gray with 8 or 16 bits, or to colour with 8 bits for each channel."
 UNUSUAL_TIFF = Fault("image", "damaged, or a kind of TIFF that Pillow can't read", _UNUSUAL)
+_DAMAGE = (*DAMAGE, TypeError)  # the latter for fields of TIFF that have another type
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")  # of a PNG: length, kind; after the content come 4 bytes of checksum
@@ -90,8 +94,10 @@ class _Content(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """Form in which all images of a set are stored: known from the first image on, until another
-    image needs another one."""
+    """Form in which all images of a set are stored.
+
+    It is that of the first image, until another image needs another one.
+    """
 
     files: tuple[str, ...]
     """Channels by the files' names; ("",) if a sample is one file."""
@@ -152,29 +158,21 @@ class Form:
 def decode_image(data: bytes, form: Form, channel: int = 0) -> Decoded | Form | Fault:
     """Decode an image to the set's form, or return the form that would hold it as well.
 
-    `channel` is the index of the file's channel. Alpha is composited on black.
+    `channel` is the index of the file's channel. Alpha is composited on black. A colour of 16 bits
+    keeps its upper 8: Pillow reads no more.
     """
-
-    def decode(image: Image.Image, found: _Content) -> Decoded | Form | Fault:
-        fitting = form.fit(found, channel)
-        return _decode(image, found, form, channel) if fitting is form else fitting
-
-    return _read(data, decode)
+    return _read(data, partial(_decode, form, channel))
 
 
 def count_values(data: bytes) -> list[np.ndarray] | Fault:
     """Return how often each value occurs, int64 [65536] for each page of 16 bits."""
-
-    def count(image: Image.Image, found: _Content) -> list[np.ndarray]:
-        return [_count(page) for page in _pages(image, found)] if found.deep else []
-
-    return _read(data, count)
+    return _read(data, _count)
 
 
 def find_scale(counts: np.ndarray) -> Scale:
-    """Return a channel's scale from the counts of its values, int64 [65536].
+    """Return a channel's scale, given the counts of its values, int64 [65536].
 
-    It ends at the 99.99th percentile: a hot pixel doesn't darken all images.
+    It reaches from the smallest value to the 99.99th percentile: hot pixels don't darken images.
     """
     total = np.cumsum(counts)
     low = np.searchsorted(total, 1)
@@ -183,7 +181,7 @@ def find_scale(counts: np.ndarray) -> Scale:
 
 
 def _read(data: bytes, work: Callable[[Image.Image, _Content], Result]) -> Result | Fault:
-    """Return the result for an image whose header is read; or what is wrong with it."""
+    """Open an image, check its header, and return the result of the work, or the fault."""
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             found = _inspect(image)
@@ -196,7 +194,7 @@ def _read(data: bytes, work: Callable[[Image.Image, _Content], Result]) -> Resul
         return TOO_LARGE
     except UnidentifiedImageError:
         return UNUSUAL_TIFF if data.startswith(_TIFF) else UNREADABLE
-    except DAMAGE:
+    except _DAMAGE:
         return UNREADABLE
 
 
@@ -214,7 +212,7 @@ def _inspect(image: Image.Image) -> _Content | Fault:
     if kind == "TIFF" or ("exif" not in image.info and "xmp" not in image.info):
         return _Content(size, pages, colour, deep, turned=False)
     orientation = 1
-    with suppress(*DAMAGE):  # a camera's broken note is no fault of the pixels
+    with suppress(*_DAMAGE):  # broken EXIF is no fault of the pixels
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation in _ON_ITS_SIDE:
         size = size[1], size[0]
@@ -247,7 +245,12 @@ def _pages(image: Image.Image, found: _Content) -> Iterator[Image.Image]:
         yield image
 
 
-def _decode(image: Image.Image, found: _Content, form: Form, channel: int) -> Decoded:
+def _decode(
+    form: Form, channel: int, image: Image.Image, found: _Content
+) -> Decoded | Form | Fault:
+    fitting = form.fit(found, channel)
+    if fitting is not form:
+        return fitting
     assert form.size is not None
     gray = image.mode == "L" and found.pages == 1 and not found.turned
     if gray and found.size == form.size and (not form.one_file or form.channels == GRAY):
@@ -306,11 +309,12 @@ def _fit_inside(size: Size, square: Size) -> Size:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _count(image: Image.Image) -> np.ndarray:
-    counts = np.zeros(DEEP, np.int64)
-    for block in _blocks(image):
-        counts += np.bincount(block.ravel(), minlength=DEEP)
-    return counts
+def _count(image: Image.Image, found: _Content) -> list[np.ndarray]:
+    counts = np.zeros((found.pages if found.deep else 0, DEEP), np.int64)
+    for into, page in zip(counts, _pages(image, found), strict=False):
+        for block in _blocks(page):
+            into += np.bincount(block.ravel(), minlength=DEEP)
+    return list(counts)
 
 
 def _blocks(image: Image.Image) -> list[np.ndarray]:
