@@ -13,6 +13,7 @@ def settings_section(run: Run) -> Section:
     """Every setting of the run, digests of its data, and versions."""
     settings = flatten(run.settings)
     data = {
+        "metric": run.folds.metric.title,
         "input": run.competition.digest[:12],
         "folds": run.folds.digest[:12],
         "number of folds": run.folds.n_folds,
