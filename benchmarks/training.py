@@ -17,7 +17,7 @@ from benchmarks.reference import ReferenceLoop, elsewhere, plain_network
 from cellline.config import Config, Folders
 from cellline.data.competition import Competition
 from cellline.host.stopping import Stop
-from cellline.model.loss import BalancedCrossEntropy, class_weights
+from cellline.model.loss import WeightedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import measure_normalization
 from cellline.runs.folds import Folds
@@ -153,7 +153,7 @@ def bare_steps(case: Case) -> tuple[BareSteps, BareSteps]:
     ours = our_network(case, competition, folds)
     images = torch.from_numpy(competition.train_images[: case.batch_size])
     labels = torch.from_numpy(competition.labels[: case.batch_size])
-    loss = BalancedCrossEntropy(class_weights(competition.labels, N_CLASSES))
+    loss = WeightedCrossEntropy(class_weights(competition.labels, N_CLASSES))
     before = BareSteps(plain_twin(case, ours), loss, images, labels, case)
     return before, BareSteps(ours, loss, images, labels, case)
 

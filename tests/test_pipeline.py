@@ -118,7 +118,7 @@ def test_from_four_files_to_a_submission(drawn: Path, verbs: Verbs) -> None:
     assert [row[0] for row in rows] == [row[0] for row in template]
     record = json.loads(submission.with_suffix(".json").read_text())
     assert record["oof"]["samples"] == 90
-    assert record["oof"]["interval"][0] <= record["oof"]["bac"] <= record["oof"]["interval"][1]
+    assert record["oof"]["interval"][0] <= record["oof"]["score"] <= record["oof"]["interval"][1]
     assert list(record["runs"][0]["models"]) == ["0", "1", "2"]
 
     kept = {

@@ -101,7 +101,8 @@ def end(status: int, message: str) -> None:
 def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool = True) -> str:
     """The `make` command that runs a verb with these settings.
 
-    Defaults are omitted; learning rate and batch size, too, if the run has begun: it keeps its own.
+    Defaults are omitted. So are learning rate, batch size and class weights if the run has begun:
+    it keeps its own.
     """
     usual = Config(training=RECIPES["quick"])
     words = [f"make {verb}"]
@@ -118,7 +119,7 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
         words.append(f"GPUS={processes}")
     elsewhere = {"input_dir", "oof_dir", "submissions_dir", "run", "fold", "recipe"}
     if begun:
-        elsewhere |= {"lr", "batch_size"}
+        elsewhere |= {"lr", "batch_size", "class_weights"}
     usual_settings = flatten(asdict(usual))
     changed = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {quote(str(value))}")

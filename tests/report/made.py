@@ -67,9 +67,9 @@ def make_run(
         {
             "epoch": epoch,
             "train_loss": 1 / epoch,
-            "train_bac": 0.3 + 0.1 * epoch,
+            "train_score": 0.3 + 0.1 * epoch,
             "held_out_loss": 1.2 / epoch,
-            "held_out_bac": bac,
+            "held_out_score": bac,
         }
         for epoch, bac in ((1.0, 0.5), (2.0, 0.75), (3.0, 0.7))
     ]

@@ -182,7 +182,7 @@ def test_tuning_and_submissions_are_told(config: Config, page: Path) -> None:
 
     [path] = config.folders.submissions_dir.glob("*.csv")
     record = read_json(path.with_suffix(".json"))
-    score = percent(record["oof"]["bac"], record["oof"]["interval"])
+    score = percent(record["oof"]["score"], record["oof"]["interval"])
     assert f"{path.name}, OOF BAC {score}, weights: tiny 1.00." in shown.text
     assert record["rule"]["trials"][0]["why"] in shown.text
 
@@ -227,7 +227,7 @@ def test_a_browser_shows_it_whole_on_a_desk_and_dark_on_a_phone(
         pytest.skip("chromium and chromedriver are not installed")
     oof = predictions(config)
     [record_path] = config.folders.submissions_dir.glob("*.json")
-    bac = percent(read_json(record_path)["oof"]["bac"])
+    bac = percent(read_json(record_path)["oof"]["score"])
     diagonal = np.diag(confusion_matrix(oof["label"], oof["prob"].argmax(1)))
     with browse(tmp_path_factory.mktemp("profile")) as tab:
         light, dark = (check_shown(tab, page, width, width < 600) for width in (1280, 360))

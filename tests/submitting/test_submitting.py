@@ -18,11 +18,10 @@ from cellline.data.competition import load_competition
 from cellline.demo.cells import CELL_LINES
 from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competition
 from cellline.errors import UserError
-from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
+from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, record_reading, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
 from cellline.runs.run import new_run
 from cellline.scoring.recalls import balanced_accuracy
-from cellline.submitting.decision import Part
 from cellline.submitting.submit import submit
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -39,6 +38,8 @@ def dealt(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "input").symlink_to(drawn)
     competition = load_competition(folder / "input", folder / ".cache")
     record = {
+        "reading": record_reading(competition.reading),
+        "image_size": None,
         "n_folds": 3,
         "classes": competition.classes,
         "channels": competition.channels,
@@ -123,7 +124,7 @@ def unfinish(name: str, *, steps: int) -> None:
     for folder in Path("oof", name).glob("fold*"):
         (folder / "oof.npz").unlink(missing_ok=True)
         checkpoint = read_checkpoint(folder / "checkpoint.pt")
-        history = [{"epoch": 3, "held_out_bac": 0.612}]
+        history = [{"epoch": 3, "held_out_score": 0.612}]
         begun = replace(checkpoint, resume={"n_averaged": steps}, history=history)
         write_checkpoint(folder, begun)
 
@@ -192,7 +193,7 @@ def test_runs_that_know_nothing_are_left_out(submitted: Submitting) -> None:
     assert "3 runs were scored" not in printed
     assert "3 runs were scored on these folds: if the best is chosen" in submitted("good")[2]
     assert f"weights: good {weights['good']:.2f}, noise" in printed
-    assert record["oof"]["bac"] > record["oof"]["plain_bac"]
+    assert record["oof"]["score"] > record["oof"]["plain_score"]
 
 
 @pytest.mark.usefixtures("here")
@@ -212,10 +213,10 @@ def test_what_leans_to_frequent_classes_is_corrected(submitted: Submitting) -> N
     assert f"temperature {correction['temperature']:.2f}" in printed
     held_out, labels = of_train("leaning")
     plain = balanced_accuracy(labels, held_out.argmax(axis=1))
-    assert record["oof"]["plain_bac"] == pytest.approx(plain)
+    assert record["oof"]["plain_score"] == pytest.approx(plain)
     low, high = record["oof"]["interval"]
-    assert plain < low < record["oof"]["bac"] < high
-    assert f"expect BAC {100 * record['oof']['bac']:.1f} % [" in printed
+    assert plain < low < record["oof"]["score"] < high
+    assert f"expect BAC {100 * record['oof']['score']:.1f} % [" in printed
     assert "on this test set: OOF, 90 of 90 training samples\n" in printed
 
 
@@ -231,7 +232,7 @@ def test_test_samples_of_one_picture_get_one_class(submitted: Submitting) -> Non
     assert record["pooled_samples"] == 90
     assert "90 of 90 test samples are pooled with others of their picture" in printed
     assert "warning" not in printed
-    assert record["oof"]["bac"] > record["oof"]["plain_bac"]
+    assert record["oof"]["score"] > record["oof"]["plain_score"]
     assert "pooling samples of one picture: used" in printed
 
 
@@ -252,7 +253,9 @@ def test_copies_that_labels_contradict_are_not_pooled(submitted: Submitting) -> 
     draw_run("a", 1.5)
     predicted, record, printed = submitted("a")
     np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))
-    assert [trial["part"] for trial in record["rule"]["trials"]] == [Part.CORRECTION]
+    assert [trial["part"] for trial in record["rule"]["trials"]] == [
+        "temperature and prior correction"
+    ]
     assert "pooled" not in printed.partition("predicted")[2]
 
 

@@ -15,9 +15,9 @@ from cellline.training.task import Task
 RECORD = EpochRecord(
     epoch=2,
     train_loss=1.5,
-    train_bac=0.4,
+    train_score=0.4,
     held_out_loss=1.75,
-    held_out_bac=0.35,
+    held_out_score=0.35,
     lr=5e-4,
     samples_per_second=26.2,
     seconds=90.0,
@@ -41,7 +41,7 @@ def test_lines_of_a_training(
     with progress.predicting(8) as advance:
         advance(16)
     progress.epoch(RECORD)
-    progress.end([{"epoch": 1, "held_out_bac": 0.5}, {"epoch": 2, "held_out_bac": 0.35}])
+    progress.end([{"epoch": 1, "held_out_score": 0.5}, {"epoch": 2, "held_out_score": 0.35}])
     printed = capsys.readouterr()
     assert printed.err == ""
     start, epoch, end = printed.out.splitlines()

@@ -10,7 +10,7 @@ from cellline.cli import make_command
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.host.stopping import Stopped
-from cellline.runs.folds import NO_PAIRS, Dealt, write_folds
+from cellline.runs.folds import NO_PAIRS, Dealt, record_reading, write_folds
 from cellline.training.run import train_run
 
 MACHINE = Machine(device="cpu", precision="float32", workers=0)
@@ -21,6 +21,8 @@ def config(drawn: Path, training: Training) -> Config:
     """The settings of a training on two folds of the drawn competition."""
     competition = load_competition(drawn, Path(".cache"))
     record = {
+        "reading": record_reading(competition.reading),
+        "image_size": None,
         "n_folds": 2,
         "channels": list(competition.channels),
         "input_digest": competition.digest,

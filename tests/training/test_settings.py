@@ -1,10 +1,10 @@
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from cellline.config import Config, Training
+from cellline.config import Config, MetricName, Training
 from cellline.errors import UserError
 from cellline.host.files import write_json
 from cellline.runs.folds import Folds
@@ -14,12 +14,13 @@ from cellline.training.settings import Tuned, describe_resizing, read_tuned, set
 ASKED = Training(network="resnet18", weights="none")
 OOF = Path("oof")
 BEST = OOF / "tuning" / "best.json"
+BEGUN = {"class_weights": "balanced"}
 DIGESTS = {"input_digest": "1" * 64, "folds_digest": "3" * 64}
 
 
 def tuned(**settings: object) -> Tuned:
     settings = {**asdict(ASKED), **settings}
-    return Tuned(2e-4, 16, 0.8, 1, 12, settings, **DIGESTS, code="4" * 40)
+    return Tuned(2e-4, 16, 0.8, "accuracy", 1, 12, settings, **DIGESTS, code="4" * 40)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_sources_of_settings(
     if found is not None:
         write_json(BEST, asdict(found))
         assert read_tuned(OOF) == found
-    record = None if recorded is None else {"settings": recorded}
+    record = None if recorded is None else {"settings": {**BEGUN, **recorded}}
     settled = settle(Config(training=replace(ASKED, **given)), record, folds)
     assert (settled.training.lr, settled.training.batch_size) == expected
     assert says in settled.line
@@ -73,9 +74,9 @@ def test_a_tuning_on_other_data_is_refused_only_if_it_would_be_used(
     for training in (ASKED, replace(ASKED, lr=0.1)):
         with pytest.raises(UserError, match=told):
             settle(Config(training=training), None, other)
-    given = replace(ASKED, lr=0.1, batch_size=8)
+    given = replace(ASKED, lr=0.1, batch_size=8, class_weights="none")
     assert settle(Config(training=given), None, other).training == given
-    begun = {"settings": {"lr": 0.5, "batch_size": 2}}
+    begun = {"settings": {**BEGUN, "lr": 0.5, "batch_size": 2}}
     assert settle(Config(training=ASKED), begun, other).training.lr == 0.5
     another = Config(training=replace(ASKED, network="vgg11"))
     assert settle(another, None, other).training.lr == 1e-3
@@ -88,6 +89,31 @@ def test_a_best_json_that_was_changed_is_reported(folds: Folds) -> None:
         BEST.write_text(changed)
         with pytest.raises(UserError, match=r"best.json is damaged"):
             settle(Config(training=ASKED), None, folds)
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "recorded", "expected"),
+    [
+        ("balanced_accuracy", "auto", None, "balanced"),
+        ("log_loss", "auto", None, "none"),
+        ("log_loss", "balanced", None, "balanced"),
+        ("log_loss", "auto", "balanced", "balanced"),
+        ("balanced_accuracy", "none", "balanced", "none"),
+    ],
+)
+def test_class_weights_follow_the_metric_unless_given_or_recorded(
+    folds: Folds,
+    metric: MetricName,
+    given: Literal["auto", "balanced", "none"],
+    recorded: str | None,
+    expected: str,
+) -> None:
+    scored = replace(folds, competition=replace(folds.competition, metric=metric))
+    settings = {"lr": 0.5, "batch_size": 2, "class_weights": recorded}
+    record = {"settings": settings} if recorded else None
+    settled = settle(Config(training=replace(ASKED, class_weights=given)), record, scored)
+    assert settled.training.class_weights == expected
+    assert f"class weights {expected}" in settled.line
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_todays_settings_come_first_and_the_best_is_written(
     assert len(tried) == 3
     best = max((t for t in tried if t.state == COMPLETE), key=lambda t: t.value or 0)
     assert (found.lr, found.batch_size) == (best.params["lr"], best.params["batch_size"])
-    assert found.bac == best.value
+    assert found.score == best.value
     assert read_tuned(Path("oof")) == found
     assert (found.trials, found.fold) == (3, 0)
     assert (found.input_digest, found.folds_digest) == (competition.digest, folds.digest)

@@ -1,4 +1,4 @@
-"""Class-weighted cross-entropy: every class counts as much, however many samples it has."""
+"""Cross-entropy in which every class can count as much, however many samples it has."""
 
 import numpy as np
 import torch
@@ -9,12 +9,16 @@ from torch.nn import functional
 def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Weights [n_classes] inversely proportional to class frequency; their mean over `labels` is 1.
 
-    The rule is scikit-learn's "balanced" (King and Zeng 2001). Every class must occur.
+    The rule is scikit-learn's "balanced" (King and Zeng 2001). An absent class has 0.
     """
-    return len(labels) / (n_classes * np.bincount(labels, minlength=n_classes))
+    counts = np.bincount(labels, minlength=n_classes)
+    there = counts > 0
+    weights = np.zeros(n_classes)
+    weights[there] = len(labels) / (there.sum() * counts[there])
+    return weights
 
 
-class BalancedCrossEntropy(nn.Module):
+class WeightedCrossEntropy(nn.Module):
     """Class-weighted cross-entropy, averaged over the samples of a batch.
 
     torch's own weighted mean divides by the batch's weights, so that a sample counts less the more

@@ -7,10 +7,11 @@ from cellline.report.content import Block, Columns, Figure, Section
 from cellline.report.figures import draw_reliability
 from cellline.runs.run import Run
 from cellline.scoring.calibration import binned, calibration_error, error_by_chance, log_loss_gain
+from cellline.scoring.metrics import Metric
 from cellline.scoring.words import percent, with_interval
 from cellline.submitting.decision import Part, Rule, cross_fit, fit_parts, fit_rule, hold_out
 from cellline.submitting.submission import read_submissions
-from cellline.submitting.words import explain
+from cellline.submitting.words import explain, name_part
 
 LOOK = (
     "Dots on the diagonal keep their word: of all samples given 80 %, 80 % are right. Below it the "
@@ -44,15 +45,17 @@ def calibration_section(run: Run) -> Section:
     blocks: list[Block] = [
         Columns(figures),
         *gains,
-        describe_rule(fit_rule(samples)),
+        describe_rule(fit_rule(samples), samples.metric),
     ]
     submitted, cautions = show_submissions(run)
     return Section("calibration", "Calibration and decision", [*blocks, *submitted], cautions)
 
 
-def describe_rule(rule: Rule) -> str:
+def describe_rule(rule: Rule, metric: Metric) -> str:
     """One sentence on the rule that a submission of the run would use."""
-    parts = "; ".join(f"{trial.part} is {explain(trial)}" for trial in rule.trials)
+    parts = "; ".join(
+        f"{name_part(trial.part, metric)} is {explain(trial, metric)}" for trial in rule.trials
+    )
     return f"In a submission of this run alone, {parts}."
 
 
@@ -66,7 +69,7 @@ def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
             continue
         oof, rule = record["oof"], record["rule"]
         # None if a run had no finished fold.
-        scored = f"OOF BAC {percent(oof['bac'], oof['interval'])}" if oof else "not scored"
+        scored = f"OOF BAC {percent(oof['score'], oof['interval'])}" if oof else "not scored"
         weights = ", ".join(f"{name} {weight:.2f}" for name, weight in rule["weights"].items())
         blocks.append(f"{path.name}, {scored}, weights: {weights}.")
         if digest_file(path) != record["csv_digest"]:

@@ -57,12 +57,12 @@ def legend_above(axes: "Axes") -> None:
 def draw_curves(run: Run, what: str, axis: str) -> str:
     """`train_<what>` and `held_out_<what>` of every finished fold by epoch, a colour for each fold.
 
-    For "bac", in percent, also the best epoch and the level of guessing. A dotted line marks the
+    For "score", in percent, also the best epoch and the level of guessing. A dotted line marks the
     epoch after which images are larger.
     """
     from matplotlib.ticker import MaxNLocator
 
-    factor = 100 if what == "bac" else 1
+    factor = 100 if what == "score" else 1
 
     def paint(axes: "Axes") -> None:
         # Six markers beside five colours tell thirty folds apart.
@@ -75,13 +75,13 @@ def draw_curves(run: Run, what: str, axis: str) -> str:
             axes.plot(epochs, train, "." if len(epochs) == 1 else "--", color=colour, lw=1, ms=3)
             axes.plot(epochs, held_out, f"{marker}-", color=colour, ms=4, label=f"fold {fold}")
             axes.lines[-1].set_markevery(max(1, len(epochs) // 8))
-            if what == "bac":
-                best = best_epoch(history)
-                x, y = best["epoch"], factor * best["held_out_bac"]
+            if what == "score":
+                best = best_epoch(history, run.metric)
+                x, y = best["epoch"], factor * best["held_out_score"]
                 axes.plot(x, y, "D", color=colour, ms=9, mfc="none", mew=1.4)
         axes.plot([], [], "-", color=MUTED, label="held out")
         axes.plot([], [], "--", color=MUTED, lw=1, label="training")
-        if what == "bac":
+        if what == "score":
             axes.plot([], [], "D", color=MUTED, ms=8, mfc="none", mew=1.4, label="best epoch")
             chance = factor / len(run.class_names)
             axes.axhline(chance, color=MUTED, lw=1, ls="-.", label="guessing")

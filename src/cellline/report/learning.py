@@ -15,7 +15,7 @@ def learning_section(run: Run) -> Section:
             "Balanced accuracy by epoch",
             "A curve that still rises at its end asks for more epochs. Held out falling while "
             "training rises is overfitting.",
-            draw_curves(run, "bac", "BAC, %"),
+            draw_curves(run, "score", "BAC, %"),
             describe_curves(run),
         ),
         Figure(
@@ -29,10 +29,10 @@ def learning_section(run: Run) -> Section:
     ]
     rows = []
     for fold, history in run.histories.items():
-        best, last = best_epoch(history), history[-1]
-        gain = best["held_out_bac"] - last["held_out_bac"]
-        ahead = last["train_bac"] - last["held_out_bac"]
-        scored = [f"{of['epoch']:.0f}, {percent(of['held_out_bac'])}" for of in (last, best)]
+        best, last = best_epoch(history, run.metric), history[-1]
+        gain = best["held_out_score"] - last["held_out_score"]
+        ahead = last["train_score"] - last["held_out_score"]
+        scored = [f"{of['epoch']:.0f}, {percent(of['held_out_score'])}" for of in (last, best)]
         rows.append((f"fold {fold}", *scored, f"{100 * gain:+.1f}", f"{100 * ahead:+.1f}"))
     table = Table(
         "No epoch is chosen: the model is the last one's averaged weights, whatever the held-out "
@@ -44,7 +44,7 @@ def learning_section(run: Run) -> Section:
     return Section("learning", "Learning curves", [Columns(figures), table])
 
 
-def describe_curves(run: Run, what: str = "bac") -> str:
+def describe_curves(run: Run, what: str = "score") -> str:
     """The curves in words, for who can't see them."""
     ends = (
         f"fold {fold} from {history[0][f'held_out_{what}']:.3f} to "

@@ -18,7 +18,8 @@ from cellline.errors import UserError
 from cellline.host.files import read_arrays, write_arrays
 from cellline.runs.folds import Folds
 from cellline.scoring.bootstrap import Bootstrap, Estimate
-from cellline.scoring.recalls import Recall, mean_recall, score_recalls
+from cellline.scoring.decisions import Decided, likeliest
+from cellline.scoring.recalls import Recall, score_recalls
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +58,15 @@ class OutOfFold:
         group: np.ndarray = self.folds.group[self.rows]
         return group
 
+    @cached_property
+    def decided(self) -> Decided:
+        """The likeliest class of each sample."""
+        return likeliest(self.prob)
+
     @property
     def predicted(self) -> np.ndarray:
         """int64 [n]: the likeliest class"""
-        predicted: np.ndarray = self.prob.argmax(1)
-        return predicted
+        return self.decided.predicted
 
     @cached_property
     def bootstrap(self) -> Bootstrap:
@@ -73,8 +78,8 @@ class OutOfFold:
         return OutOfFold(self.folds, self.rows[kept], self.prob[kept], self.prob_plain[kept])
 
     def score(self, kept: np.ndarray | None = None) -> Estimate:
-        """Balanced accuracy on all samples, or on those of bool [n], over the classes they hold."""
-        return mean_recall(self.score_recalls(kept))
+        """Score by the competition's metric on all samples, or on those of bool [n]."""
+        return self.folds.metric.estimate(self.labels, self.decided, self.bootstrap, kept)
 
     def score_recalls(self, weights: np.ndarray | None = None) -> tuple[Recall, ...]:
         """Recall of each class; samples may have weights [n]."""

@@ -19,7 +19,7 @@ from cellline.host.locking import one_writer
 from cellline.host.names import name_classes, shorten_name
 from cellline.runs.folds import FOLDS, PAIRS, RECORD, Folds, check_data
 from cellline.runs.predictions import OutOfFold, check_belongs, read_out_of_fold, read_provenance
-from cellline.scoring.words import percent
+from cellline.scoring.metrics import METRICS, Metric
 
 # The rows of a fold's history.csv.
 History = list[dict[str, float]]
@@ -48,7 +48,8 @@ class Run:
     """The run's name, its folders and its training settings."""
     folds: Folds
     record: dict[str, Any]
-    """The content of config.json: settings, classes, channels, digests of input and folds."""
+    """The content of config.json: settings, metric, classes, channels, digests of input and
+    folds."""
 
     @property
     def name(self) -> str:
@@ -64,6 +65,11 @@ class Run:
     def competition(self) -> Competition:
         """The competition that the folds divide."""
         return self.folds.competition
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that the run was trained under, which its histories are of."""
+        return METRICS[self.record["metric"]]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -188,6 +194,7 @@ def new_run(config: Config, folds: Folds) -> Run:
     competition = folds.competition
     record = {
         "settings": asdict(config.training),
+        "metric": competition.metric,
         "classes": list(competition.classes),
         "channels": list(competition.channels),
         "input_digest": competition.digest,
@@ -257,12 +264,13 @@ def run_folder(config: Config) -> Path:
     return folder
 
 
-def last_score(history: History) -> str:
+def last_score(history: History, metric: Metric) -> str:
     """Words for the last epoch's score, such as 'held-out BAC 61.2 % after epoch 3'."""
     last = history[-1]
-    return f"held-out BAC {percent(last['held_out_bac'])} after epoch {last['epoch']:.0f}"
+    score = metric.show(last["held_out_score"])
+    return f"held-out {metric.title} {score} after epoch {last['epoch']:.0f}"
 
 
-def best_epoch(history: History) -> dict[str, float]:
-    """The epoch with the best held-out balanced accuracy, the first of several."""
-    return max(history, key=lambda row: row["held_out_bac"])
+def best_epoch(history: History, metric: Metric) -> dict[str, float]:
+    """The epoch with the best held-out score, the first of several."""
+    return max(history, key=lambda row: metric.utility(row["held_out_score"]))

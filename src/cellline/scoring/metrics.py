@@ -216,7 +216,7 @@ def measure_auc(
         ranked.append((order, ties, labels[order] == positive))
     scores = []
     for counts in draws.blocks():
-        drawn = counts * (1.0 if weights is None else weights)
+        drawn = counts * (1.0 if weights is None else weights.astype(float))
         areas = []
         for order, ties, is_positive in ranked:
             own = drawn[:, order]

@@ -56,7 +56,8 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] 
             path = run.oof_path(fold)
             check_belongs(path, read_provenance(path), {"model_digest": model_digest})
         elif checkpoint.history:
-            say(f"{run.name}, fold {fold} was stopped early: {last_score(checkpoint.history)}")
+            score = last_score(checkpoint.history, run.metric)
+            say(f"{run.name}, fold {fold} was stopped early: {score}")
         made_from = {
             "model_digest": model_digest,
             "test_digest": run.competition.test_digest,

@@ -33,7 +33,7 @@ from cellline.submitting.words import (
 
 
 def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
-    """Choose a class for each test sample, write the submission and return its path.
+    """Decide for each test sample, write the submission and return its path.
 
     Raises UserError if a run is missing or of other data, and, unless `partial`, if a fold of it is
     not finished. `partial` blends a run's finished folds or, if there are none, the checkpoints of
@@ -42,7 +42,7 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     folds = open_folds(config.folders)
     runs = open_runs(config, names, folds)
     check_finished(runs, partial)
-    named = [run.name for run in runs]
+    named, metric = [run.name for run in runs], folds.metric
     device = choose_device(config.machine)
     predictions, described = zip(*(predict_run(run, device) for run in runs), strict=True)
     # Without pooling every sample is its own picture.
@@ -50,8 +50,8 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     if all(run.finished for run in runs):
         samples = hold_out([run.oof for run in runs])
         rule, expected = fit_rule(samples), expect(samples)
-        oof = record_expected(expected, len(samples.labels))
-        lines = describe_members(expected, named)
+        oof = record_expected(expected, samples)
+        lines = describe_members(expected, named, metric)
         if rule.pooled:
             picture = samples.of_test
             lines += describe_pooling(samples)
@@ -62,29 +62,32 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
         lines = [
             Caution(
                 "a run has no finished fold: its last checkpoints predict as they are; their "
-                "held-out BAC is of one view, after the last epoch that ended"
+                f"held-out {metric.title} is of one view, after the last epoch that ended"
             )
         ]
-    predicted = rule.apply(np.stack(predictions), picture).predicted
-    data = render_submission(folds.competition, predicted)
+    decided = rule.apply(np.stack(predictions), picture)
+    data = render_submission(folds.competition, decided.predicted)
     validate_submission(data, folds.competition)
 
     record: dict[str, Any] = {
         "runs": described,
         "input_digest": folds.competition.digest,
         "folds_digest": folds.digest,
-        "rule": record_rule(rule, named),
+        "rule": record_rule(rule, named, metric),
         "pooled_samples": count_pooled(picture),
         "oof": oof,
         "precision": device.precision,
     }
     kind = "-partial" if any(run.missing for run in runs) else ""
     path = write_submission(config.folders.submissions_dir, join_names(named) + kind, data, record)
+    counts = []
+    if folds.competition.output == "label":
+        counts = describe_counts(folds.competition, decided.predicted)
     for line in (
-        *describe_counts(folds.competition, predicted),
-        *describe_rule(rule, named),
+        *counts,
+        *describe_rule(rule, named, metric),
         *lines,
-        f"wrote {path} ({len(predicted)} rows)",
+        f"wrote {path} ({len(folds.competition.template)} rows)",
     ):
         say(line)
     return path

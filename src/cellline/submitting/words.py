@@ -9,56 +9,74 @@ import numpy as np
 from cellline.data.competition import Competition
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
-from cellline.scoring.words import percent, points, with_interval
+from cellline.scoring.metrics import Metric
+from cellline.scoring.words import percent
 from cellline.submitting.decision import (
     Expected,
     HeldOut,
+    Part,
     PartTrial,
     Rule,
 )
 from cellline.submitting.pooling import count_members, count_pooled
 
 
-def record_expected(expected: Expected, n: int) -> dict[str, Any]:
-    """The expected scores for a submission's record, from `n` out-of-fold samples."""
+def record_expected(expected: Expected, samples: HeldOut) -> dict[str, Any]:
+    """The expected scores for a submission's record."""
     scored = expected.scored
     return {
         "of_rule": expected.of_rule is not None,
-        "bac": scored.like_test.value,
+        "metric": samples.metric.name,
+        "score": scored.like_test.value,
         "interval": scored.like_test.interval,
-        "samples": n,
+        "samples": len(samples.labels),
         "scores": asdict(scored),
-        "plain_bac": expected.plain.like_test.value,
+        "plain_score": expected.plain.like_test.value,
     }
 
 
-def record_rule(rule: Rule, runs: Sequence[str]) -> dict[str, Any]:
+def record_rule(rule: Rule, runs: Sequence[str], metric: Metric) -> dict[str, Any]:
     """The rule for a submission's record; its runs by name."""
-    trials = [{**asdict(trial), "used": trial.used, "why": explain(trial)} for trial in rule.trials]
+    trials = [
+        {
+            **asdict(trial),
+            "part": name_part(trial.part, metric),
+            "used": trial.used,
+            "why": explain(trial, metric),
+        }
+        for trial in rule.trials
+    ]
     weights = dict(zip(runs, rule.weights, strict=True))
     return {**asdict(rule), "weights": weights, "trials": trials}
 
 
-def explain(trial: PartTrial) -> str:
+def name_part(part: Part, metric: Metric) -> str:
+    """The name of a part of the rule; that of the correction is the metric's own."""
+    return metric.decision if part is Part.CORRECTION else part
+
+
+def explain(trial: PartTrial, metric: Metric) -> str:
     """The reason for using a part or not."""
     if trial.gain is None:
         return "not used: fitting it on one fold and judging it on another takes two finished folds"
     used, than = ("used", "more") if trial.used else ("not used", "not more")
     chosen = "; this gain decided its use, so it is a little too high" if trial.used else ""
+    error = f"{100 * trial.gain.error:.2f}" if metric.is_share else f"{trial.gain.error:.4f}"
     return (
-        f"{used}: on folds that it was not fitted on, it changes BAC by {points(trial.gain)} "
-        f"points, {than} than two standard errors (2 x {100 * trial.gain.error:.2f}){chosen}"
+        f"{used}: on folds that it was not fitted on, its gain in {metric.title} is "
+        f"{metric.show_gain(trial.gain)}, {than} than two standard errors (2 x {error}){chosen}"
     )
 
 
-def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
+def describe_rule(rule: Rule, runs: Sequence[str], metric: Metric) -> list[str]:
     """A short line on each part that was tried beyond the plain rule, and those in use."""
     lines = []
     for trial in rule.trials:
         gain = "needs two finished folds"
         if trial.gain is not None:
-            gain = f"{100 * trial.gain.value:+.1f} points"
-        lines.append(f"{trial.part}: {'used' if trial.used else 'not used'}, {gain}")
+            gain = metric.show_gain(trial.gain.value)
+        name = name_part(trial.part, metric)
+        lines.append(f"{name}: {'used' if trial.used else 'not used'}, {gain}")
     if rule.correction:
         lines[-1] += f" ({rule.correction.describe()})"
     if len(runs) > 1:
@@ -69,20 +87,20 @@ def describe_rule(rule: Rule, runs: Sequence[str]) -> list[str]:
 
 def describe_expected(expected: Expected, samples: HeldOut, n_train: int) -> list[str]:
     """Lines on the scores that out-of-fold samples, of `n_train`, promise; the test set's first."""
-    scored, of_test = expected.scored, samples.of_test
+    scored, of_test, metric = expected.scored, samples.of_test, samples.metric
     what = "" if expected.of_rule else ", nothing pooled or corrected (judging that takes 3 folds)"
     # The first row of a group with a training sample is one.
     related = int(np.sum(of_test < n_train))
     where = "test samples that are not related to training samples" if related else "this test set"
     lines = [
-        f"expect BAC {with_interval(scored.like_test)} on {where}: OOF, "
+        f"expect {metric.title} {metric.show(scored.like_test)} on {where}: OOF, "
         f"{len(samples.labels)} of {n_train} training samples{what}"
     ]
     if (samples.members > 1).any():
-        lone = with_interval(scored.lone) if scored.lone else "some class has none"
+        lone = metric.show(scored.lone) if scored.lone else "some class has none"
         lines.append(
             "  weighted so that pictures are as large as in the test set; each picture counted "
-            f"once: {with_interval(scored.by_picture)}; samples that are alone in theirs: {lone}"
+            f"once: {metric.show(scored.by_picture)}; samples that are alone in theirs: {lone}"
         )
     if related:
         lines.append(
@@ -107,18 +125,19 @@ def describe_pooling(samples: HeldOut) -> list[str]:
     return lines
 
 
-def describe_members(expected: Expected, runs: Sequence[str]) -> list[str]:
+def describe_members(expected: Expected, runs: Sequence[str], metric: Metric) -> list[str]:
     """Lines on each run by itself, and a Caution if one is better than the blend."""
     if len(runs) == 1:
         return []
     single = dict(zip(runs, expected.single, strict=True))
-    lines = [f"{run} alone: {with_interval(score)}" for run, score in single.items()]
-    best = max(single, key=lambda run: single[run].value)
-    gain = single[best].value - expected.scored.like_test.value
+    lines = [f"{run} alone: {metric.show(score)}" for run, score in single.items()]
+    utility = {run: metric.utility(score.value) for run, score in single.items()}
+    best = max(utility, key=lambda run: utility[run])
+    gain = utility[best] - metric.utility(expected.scored.like_test.value)
     if gain > 0:
         lines.append(
             Caution(
-                f"{best} alone scores {100 * gain:.1f} points more than this blend, though the "
+                f"{best} alone is better than this blend, by {metric.show_gain(gain)}, though the "
                 f"best of {len(runs)} is a little flattered: consider submitting it by itself"
             )
         )

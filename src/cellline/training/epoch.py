@@ -17,10 +17,10 @@ class EpochRecord:
     epoch: int
     """From 1."""
     train_loss: float
-    train_bac: float
+    train_score: float
     """On the augmented batches, as they were learned from."""
     held_out_loss: float
-    held_out_bac: float
+    held_out_score: float
     """Computed with the averaged weights, without test-time augmentation."""
     lr: float
     """At the epoch's last step."""
@@ -39,8 +39,8 @@ class PartialEpoch:
 
     losses: list[Tensor] = field(default_factory=list)
     """A scalar for each step: the sum of the samples' losses."""
-    predicted: list[Tensor] = field(default_factory=list)
-    """Predicted classes [sample] for each step."""
+    logits: list[Tensor] = field(default_factory=list)
+    """Logits [sample, class] for each step."""
     labels: list[Tensor] = field(default_factory=list)
     """Labels [sample] for each step, on the CPU."""
     started: float = field(default_factory=time.perf_counter)
@@ -53,22 +53,23 @@ class PartialEpoch:
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add the results of a step."""
         self.losses.append(loss)
-        self.predicted.append(logits.argmax(1))
+        self.logits.append(logits)
         # A copy: loader processes hand over shared memory, which keeps a file open for each batch.
         self.labels.append(labels.clone())
 
     def join(self, ranks: Ranks) -> dict[str, Tensor]:
         """The results of all ranks.
 
-        `losses` [step] on the device; `predicted` and `labels` [sample], in one order, on the CPU.
+        `losses` [step] on the device; `logits` [sample, class] and `labels` [sample], in one order,
+        on the CPU.
         """
         if not self.losses:
-            return {name: torch.empty(0) for name in ("losses", "predicted", "labels")}
-        share = torch.cat(self.predicted).cpu(), torch.cat(self.labels)
-        predicted, labels = zip(*ranks.gather(share), strict=True)
+            return {name: torch.empty(0) for name in ("losses", "logits", "labels")}
+        share = torch.cat(self.logits).cpu(), torch.cat(self.labels)
+        logits, labels = zip(*ranks.gather(share), strict=True)
         return {
             "losses": ranks.total(torch.stack(self.losses)),
-            "predicted": torch.cat(predicted),
+            "logits": torch.cat(logits),
             "labels": torch.cat(labels),
         }
 
@@ -84,7 +85,7 @@ def restore_epoch(joined: dict[str, Any], ranks: Ranks, device: torch.device) ->
     kept = slice(None) if ranks.first else slice(0)
     return PartialEpoch(
         list(losses if ranks.first else torch.zeros_like(losses)),
-        [joined["predicted"][kept].to(device)],
+        [joined["logits"][kept].to(device)],
         [joined["labels"][kept]],
         time.perf_counter() - joined["seconds"],
     )

@@ -6,8 +6,7 @@ import numpy as np
 
 from cellline.model.views import PLAIN, Predictor, all_views
 from cellline.runs.predictions import OutOfFold
-from cellline.scoring.decisions import surprise
-from cellline.scoring.recalls import balanced_accuracy
+from cellline.scoring.decisions import likeliest, surprise
 from cellline.training.learner import Learner
 from cellline.training.progress import Progress
 from cellline.training.task import Task
@@ -25,12 +24,12 @@ class HeldOut:
         self.progress = progress
 
     def score(self, pause: Callable[[], None]) -> tuple[float, float]:
-        """Class-weighted loss and balanced accuracy of the averaged network, without TTA."""
+        """Loss, weighted as in training, and score of the averaged network, without TTA."""
         labels = self.task.competition.labels[self.task.held_out]
         prob = self.predict(PLAIN, pause)[0]
         weights = self.learner.loss.weights.cpu().numpy()[labels]
         loss = float(np.mean(weights * surprise(labels, prob)))
-        return loss, balanced_accuracy(labels, prob.argmax(1))
+        return loss, self.task.folds.metric.score(labels, likeliest(prob))
 
     def predictions(self, pause: Callable[[], None]) -> OutOfFold:
         """The fold's out-of-fold predictions, with and without TTA."""

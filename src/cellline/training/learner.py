@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cellline.errors import UserError
-from cellline.model.loss import BalancedCrossEntropy, class_weights
+from cellline.model.loss import WeightedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import measure_normalization
 from cellline.seeding import DROPOUT, derive_seed
@@ -15,6 +16,7 @@ from cellline.training.batches import Batch
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import Parts, explain_full_memory
 from cellline.training.optimizing import build_optimizers, learning_rate, set_learning_rate
+from cellline.training.settings import weighs_classes
 from cellline.training.task import Task
 
 
@@ -42,13 +44,15 @@ class Learner:
         torch.manual_seed(training.seed)
         normalization = measure_normalization(competition.train_images, task.rows)
         network = build_network(training, n_classes, image_shape, normalization)
-        weights = class_weights(competition.labels[task.rows], n_classes)
+        weights = np.ones(n_classes)
+        if weighs_classes(training, task.folds.metric):
+            weights = class_weights(competition.labels[task.rows], n_classes)
         self.task = task
         self.network = device.place(network)
         self.parallel = task.ranks.parallel(self.network, device.device)
         self.parts = Parts(self.network)
         self.average = MovingAverage(self.network, training.averaging * task.n_steps)
-        self.loss = BalancedCrossEntropy(weights).to(device.device)
+        self.loss = WeightedCrossEntropy(weights).to(device.device)
         self.optimizers = build_optimizers(self.network, training)
         scaled = device.precision == "float16"
         self.scaler = torch.amp.GradScaler(device.device.type, enabled=scaled)

@@ -10,7 +10,6 @@ from cellline.data.views import VIEWS
 from cellline.host.device import Device
 from cellline.host.progress import duration, progress_bar, say
 from cellline.runs.run import History, best_epoch
-from cellline.scoring.words import percent
 from cellline.training.batches import Batch
 from cellline.training.epoch import EpochRecord
 from cellline.training.task import Task
@@ -72,20 +71,23 @@ class Progress:
         # record.epoch counts from 1.
         costs = [self.task.pixels(epoch) for epoch in self.epochs_from(record.epoch - 1)]
         left = duration(record.seconds * sum(costs[1:]) / costs[0])
+        metric = self.task.folds.metric
+        train, held_out = (metric.show(of) for of in (record.train_score, record.held_out_score))
         say(
             f"{self.title}, epoch {record.epoch}/{self.task.training.epochs}: "
             f"loss {record.train_loss:.3f}, held out {record.held_out_loss:.3f}; "
-            f"BAC {percent(record.train_bac)}, held out {percent(record.held_out_bac)}; "
+            f"{metric.title} {train}, held out {held_out}; "
             f"lr {record.lr:.2g}; {record.samples_per_second:.0f} samples/s; {left} left"
         )
 
     def end(self, history: History) -> None:
         """Print the line after the last epoch: how much choosing the best epoch would flatter."""
-        best = best_epoch(history)
+        metric = self.task.folds.metric
+        best = best_epoch(history, metric)
+        last_score, best_score = (metric.show(of["held_out_score"]) for of in (history[-1], best))
         say(
-            f"{self.title}: the last epoch's weights are kept, held-out BAC "
-            f"{percent(history[-1]['held_out_bac'])}; the best epoch, {best['epoch']}, had "
-            f"{percent(best['held_out_bac'])}"
+            f"{self.title}: the last epoch's weights are kept, held-out {metric.title} "
+            f"{last_score}; the best epoch, {best['epoch']}, had {best_score}"
         )
 
     def epochs_from(self, epoch: int) -> range:

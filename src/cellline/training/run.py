@@ -11,8 +11,7 @@ from cellline.host.versions import code_version
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import last_score, new_run, read_record, run_folder
-from cellline.scoring.recalls import balanced_accuracy
-from cellline.scoring.words import percent
+from cellline.scoring.decisions import likeliest
 from cellline.training.fold import train_fold
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
 from cellline.training.settings import settle
@@ -74,7 +73,7 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
         try:
             return train_fold(trainer, run, stop)
         except Stopped:
-            score = f", {last_score(trainer.history)}" if trainer.history else ""
+            score = f", {last_score(trainer.history, run.metric)}" if trainer.history else ""
             say(f"fold {fold} is saved{score}; to resume:\n  {run.command(config.fold, processes)}")
             raise
 
@@ -90,15 +89,18 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
         named = ", ".join(map(str, run.finished))
         score = run.oof.score()
         say(
-            f"folds {named}: {describe(run.oof)}; "
-            f"95 % interval {percent(score.low)} to {percent(score.high)}"
+            f"folds {named}: {describe(run.oof)}; 95 % interval {folds.metric.show(score.low)} to "
+            f"{folds.metric.show(score.high)}"
         )
         for line in describe_choice(config.folders.oof_dir, folds):
             say(line)
 
 
 def describe(predictions: OutOfFold) -> str:
-    """Balanced accuracy with and without test-time augmentation."""
-    with_tta = balanced_accuracy(predictions.labels, predictions.predicted)
-    plain = balanced_accuracy(predictions.labels, predictions.prob_plain.argmax(1))
-    return f"OOF BAC {percent(with_tta)} with all views, {percent(plain)} with one"
+    """Scores with and without test-time augmentation."""
+    metric = predictions.folds.metric
+    with_tta, plain = (
+        metric.show(metric.score(predictions.labels, decided))
+        for decided in (predictions.decided, likeliest(predictions.prob_plain))
+    )
+    return f"OOF {metric.title} {with_tta} with all views, {plain} with one"

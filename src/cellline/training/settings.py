@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training
+from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, MetricName, Training
 from cellline.host.files import read_json
 from cellline.runs.folds import Folds, check_data
 from cellline.runs.run import Tuning
+from cellline.scoring.metrics import Metric
 
 # A rate that suits one network, its initial weights, image size or optimizer says little about
 # another's.
@@ -23,8 +24,9 @@ class Tuned:
 
     lr: float
     batch_size: int
-    bac: float
-    """Held-out balanced accuracy after the trial's last epoch."""
+    score: float
+    """Held-out score after the trial's last epoch."""
+    metric: MetricName
     fold: int
     """The fold whose held-out rows scored the trials."""
     trials: int
@@ -45,20 +47,21 @@ def read_tuned(oof_dir: Path) -> Tuned | None:
 
 @dataclass(frozen=True)
 class Settled:
-    """Training settings with a learning rate and a batch size."""
+    """Training settings with learning rate, batch size and class weights."""
 
     training: Training
     line: str
-    """Both values and their sources, for a person."""
+    """The values and their sources, for a person."""
     tuning: Tuning | None
     """The tuning that a value was taken from now; None if none was."""
 
 
 def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Settled:
-    """Settle a run's learning rate and batch size.
+    """Settle a run's learning rate, batch size and class weights.
 
     The command line decides first, then the run's `recorded` config.json, then a tuning that
-    `suits`, then the defaults. Raises UserError if that tuning used other input or folds.
+    `suits`, then the defaults; for class weights the metric. Raises UserError if that tuning used
+    other input or folds.
     """
     training, oof_dir = config.training, config.folders.oof_dir
     found: dict[str, Any] = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
@@ -80,9 +83,15 @@ def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Set
         given = getattr(training, name)
         values[name] = found[name] if given is None else given
         sources[name] = source if given is None else "given"
+    if training.class_weights == "auto" and recorded is not None:
+        values["class_weights"] = found["class_weights"]
+    else:
+        balanced = weighs_classes(training, folds.metric)
+        values["class_weights"] = "balanced" if balanced else "none"
     line = (
         f"learning rate {values['lr']:g} ({sources['lr']}), "
-        f"batch size {values['batch_size']} ({sources['batch_size']})"
+        f"batch size {values['batch_size']} ({sources['batch_size']}), "
+        f"class weights {values['class_weights']}"
         f"{describe_resizing(training, folds.competition.train_images.shape[2:])}"
     )
     return Settled(replace(training, **values), line, tuning)
@@ -96,6 +105,13 @@ def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
         return ""
     resized = ", then ".join(f"{side}x{side}" for side in sides)
     return f", images of {width}x{height} pixels resized to {resized}"
+
+
+def weighs_classes(training: Training, metric: Metric) -> bool:
+    """True if every class counts as much in the loss; by default if the metric counts so, too."""
+    if training.class_weights == "auto":
+        return metric.balanced
+    return training.class_weights == "balanced"
 
 
 def suits(tuned: Tuned, training: Training) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cellline.scoring.recalls import balanced_accuracy
+from cellline.scoring.decisions import Decided
 from cellline.training.batches import TrainingBatches
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.epoch import EpochRecord, PartialEpoch, restore_epoch
@@ -62,14 +62,16 @@ class FoldTrainer:
         n_samples = len(self.task.rows)
         train_loss = float(joined["losses"].sum()) / n_samples
         learner.check_finite(torch.tensor(train_loss))
-        held_out_loss, held_out_bac = self.held_out.score(pause)
+        held_out_loss, held_out_score = self.held_out.score(pause)
         learner.check_finite(torch.tensor(held_out_loss))
+        logits = joined["logits"]
+        decided = Decided(logits.float().softmax(1).numpy(), logits.argmax(1).numpy())
         record = EpochRecord(
             epoch=epoch + 1,
             train_loss=train_loss,
-            train_bac=balanced_accuracy(joined["labels"].numpy(), joined["predicted"].numpy()),
+            train_score=self.task.folds.metric.score(joined["labels"].numpy(), decided),
             held_out_loss=held_out_loss,
-            held_out_bac=held_out_bac,
+            held_out_score=held_out_score,
             lr=learner.optimizers[0].param_groups[0]["lr"],
             samples_per_second=n_samples / seconds,
             seconds=partial.seconds,

@@ -20,7 +20,6 @@ from cellline.host.progress import say
 from cellline.host.stopping import Stop
 from cellline.host.versions import code_version
 from cellline.runs.folds import open_folds
-from cellline.scoring.words import percent
 from cellline.seeding import TUNING, derive_seed
 from cellline.training.learner import DivergedError
 from cellline.training.memory import TooLittleMemoryError
@@ -56,10 +55,17 @@ def describe(task: Task) -> dict[str, Any]:
     """Return all that must be the same for trials to be compared."""
     return {
         "settings": {**asdict(task.training), **first_parameters(task.training)},
+        "metric": task.competition.metric,
         "fold": task.fold,
         "input_digest": task.folds.competition.digest,
         "folds_digest": task.folds.digest,
     }
+
+
+def value_of(trial: FrozenTrial) -> float:
+    """The score of a completed trial."""
+    assert trial.value is not None
+    return trial.value
 
 
 @dataclass(frozen=True)
@@ -101,15 +107,15 @@ class Worker:
         return self.keep_best()
 
     def run_trial(self, trial: Trial) -> None:
-        """Train with a trial's parameters; score it by the BAC after the last (not the best) epoch.
+        """Train with a trial's parameters; score it after the last (not the best) epoch.
 
         A trial that ends early is queued again, whatever the reason but pruning.
         """
         training = self.draw(trial)
         title = f"trial {trial.number}: lr {training.lr:.2g}, batch size {training.batch_size}"
         try:
-            bac = self.train(trial, title, training)
-            self.study.tell(trial, bac, skip_if_finished=True)
+            score = self.train(trial, title, training)
+            self.study.tell(trial, score, skip_if_finished=True)
         except optuna.TrialPruned as pruned:
             self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
             say(f"{title}: {pruned}")
@@ -120,8 +126,11 @@ class Worker:
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
         else:
-            best = max([bac, *(other.value or 0.0 for other in self.trials(TrialState.COMPLETE))])
-            say(f"{title}: held-out BAC {percent(bac)}; best so far {percent(best)}")
+            metric = self.task.folds.metric
+            others = (value_of(other) for other in self.trials(TrialState.COMPLETE))
+            best = max([score, *others], key=metric.utility)
+            shown = metric.show(score)
+            say(f"{title}: held-out {metric.title} {shown}; best so far {metric.show(best)}")
 
     def draw(self, trial: Trial) -> Training:
         """Return the settings of a trial: queued ones, or what Optuna draws."""
@@ -144,7 +153,7 @@ class Worker:
         )
 
     def train(self, trial: Trial, title: str, training: Training) -> float:
-        """Train a trial to its end; return its BAC.
+        """Train a trial to its end; return its score.
 
         Raises TrialPruned also if the loss diverges or memory is too small: the same parameters
         would only fail again.
@@ -152,15 +161,16 @@ class Worker:
         try:
             trainer = FoldTrainer(replace(self.task, training=training), title)
             for epoch in range(training.epochs):
-                bac = trainer.train_epoch(self.stop.check).held_out_bac
-                trial.report(bac, epoch)
+                score = trainer.train_epoch(self.stop.check).held_out_score
+                trial.report(score, epoch)
                 if trial.should_prune() and epoch + 1 < training.epochs:
-                    raise optuna.TrialPruned(f"pruned after epoch {epoch + 1} at {percent(bac)}")
+                    shown = self.task.folds.metric.show(score)
+                    raise optuna.TrialPruned(f"pruned after epoch {epoch + 1} at {shown}")
         except DivergedError as error:
             raise optuna.TrialPruned("the loss is NaN or infinite") from error
         except TooLittleMemoryError as error:
             raise optuna.TrialPruned(str(error)) from error
-        return bac
+        return score
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in these states, in order."""
@@ -172,13 +182,14 @@ class Worker:
         with one_writer(self.folder, "tuning", WRITING_SECONDS):
             # Not Study.best_trial, which chooses among equal ones by the storage.
             scored = self.trials(TrialState.COMPLETE)
-            best = max(scored, key=lambda trial: trial.value or 0.0, default=None)
-            if best is None:
+            if not scored:
                 return None
+            utility = self.task.folds.metric.utility
+            best = max(scored, key=lambda trial: utility(value_of(trial)))
             tuned = Tuned(
                 lr=best.params["lr"],
                 batch_size=best.params["batch_size"],
-                bac=best.value or 0.0,
+                score=value_of(best),
                 trials=len(self.trials(*FINISHED)),
                 code=code_version(),
                 **describe(self.task),
@@ -213,7 +224,7 @@ def open_study(where: str, task: Task) -> optuna.Study:
     study = optuna.create_study(
         storage=open_storage(where),
         study_name=STUDY,
-        direction="maximize",
+        direction="maximize" if task.folds.metric.higher_is_better else "minimize",
         pruner=optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS),
         load_if_exists=True,
     )
@@ -243,7 +254,8 @@ def tune_run(config: Config, trials: int, storage: str | None = None) -> Tuned:
     tuned = tune(task, trials, folder, storage, Stop(config.machine.max_minutes))
     say(
         f"best trial of {tuned.trials} on fold {fold}: learning rate {tuned.lr:.3g}, batch size "
-        f"{tuned.batch_size} (held-out BAC {percent(tuned.bac)} after {config.training.epochs} "
-        f"epochs). New runs of {config.training.network} use them; {folder / BEST} says so"
+        f"{tuned.batch_size} (held-out {folds.metric.title} {folds.metric.show(tuned.score)} after "
+        f"{config.training.epochs} epochs). New runs of {config.training.network} use them; "
+        f"{folder / BEST} says so"
     )
     return tuned
