@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ def config(drawn: Path, training: Training) -> Config:
     fold[np.argsort(competition.labels, kind="stable")] = np.arange(90) % 3
     record = {
         "n_folds": 3,
-        "channels": list(channels),
+        "reading": asdict(competition.reading),
+        "image_size": None,
         "input_digest": competition.digest,
     }
     dealt = Dealt(fold, competition.train_ids, NO_PAIRS)
@@ -102,7 +103,7 @@ def test_only_folds_that_both_have_finished_are_compared(config: Config, finish:
     assert any(line.startswith("settings: the same") for line in lines)
     finish("twin", 0.55)
     same = compare(config, "a", "twin")
-    assert "a and twin are right on the same samples of folds 0 and 1: keep the cheaper" in same
+    assert "a and twin score the same on all samples of folds 0 and 1: keep the cheaper" in same
 
 
 def test_folds_that_a_run_was_tuned_on_do_not_judge_it(config: Config, finish: Finish) -> None:

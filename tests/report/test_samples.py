@@ -8,7 +8,7 @@ from PIL import Image
 
 from cellline.report.content import Grid
 from cellline.report.samples import CONFIDENT_ERRORS, samples_section
-from cellline.report.tiles import SIDE, encode, false_colour
+from cellline.report.tiles import SIDE, colour, encode
 from cellline.runs.run import Run
 
 LABEL_ERRORS = "Likely label errors"
@@ -95,6 +95,6 @@ def test_a_run_without_errors_shows_no_pictures() -> None:
 def test_other_numbers_of_channels_are_grey_and_large_images_shrunk(channels: int) -> None:
     image = np.full((channels, 300, 600), 10, dtype=np.uint8)
     image[0] += 4
-    shown = decode(encode(false_colour(image)))
+    shown = decode(encode(colour(image, ["blue"] * channels)))
     expected = np.full((SIDE // 2, SIDE), round(10 + 4 / channels))
     np.testing.assert_array_equal(shown, expected)

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from cellline.errors import UserError
-from cellline.scoring.leaderboard import simulate_leaderboard
+from cellline.scoring.decisions import Decided
+from cellline.scoring.leaderboard import SimulatedTests, simulate_leaderboard
+from cellline.scoring.metrics import METRICS
+
+BAC = METRICS["balanced_accuracy"]
+
+
+def decide(predicted: np.ndarray) -> Decided:
+    return Decided(np.eye(3, dtype=np.float32)[predicted], predicted)
 
 
 def predict(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -24,9 +32,8 @@ def test_it_agrees_with_test_sets_that_are_drawn_one_by_one() -> None:
     held, swaps, foretold = 0, 0.0, 0.0
     for _ in range(20):
         labels, predicted, group = draw(300)
-        board = simulate_leaderboard(
-            labels, predicted, group, np.full(len(labels), 400 / len(labels)), 0.3
-        )
+        tests = SimulatedTests(group, np.full(len(labels), 400 / len(labels)), 0.3)
+        board = simulate_leaderboard(BAC, labels, [*map(decide, predicted)], tests)
         foretold += board.swap
         test_labels, test_predicted, _ = draw(300)
         # A third of each group's samples, of these 30 % on the public board.
@@ -46,9 +53,8 @@ def test_it_agrees_with_test_sets_that_are_drawn_one_by_one() -> None:
 
 def test_alike_submissions_never_change_places() -> None:
     labels = np.arange(60) % 3
-    board = simulate_leaderboard(
-        labels, np.stack([labels, labels]), np.arange(60), np.full(60, 1.5), 0.5
-    )
+    tests = SimulatedTests(np.arange(60), np.full(60, 1.5), 0.5)
+    board = simulate_leaderboard(BAC, labels, [decide(labels)] * 2, tests)
     assert (board.ahead_public, board.ahead_private, board.swap) == (0, 0, 0)
     assert board.public[1].value == board.private[1].high == 1
 
@@ -57,4 +63,4 @@ def test_alike_submissions_never_change_places() -> None:
 def test_a_share_that_leaves_a_part_empty_is_refused(share: float) -> None:
     labels = np.arange(6) % 3
     with pytest.raises(UserError, match=f"--public-share {share}: must be more than 0 and less"):
-        simulate_leaderboard(labels, labels[None], labels, np.ones(len(labels)), share)
+        SimulatedTests(labels, np.ones(len(labels)), share)

@@ -26,9 +26,7 @@ def write_pictures(oof_dir: Path, competition: Competition, pairs: Sequence[Show
         (oof_dir / FOLDER / name).unlink(missing_ok=True)
     for pair in pairs:
         rows = np.searchsorted(competition.train_ids, np.array(pair.ids))
-        images = [
-            colour(image, competition.channels) for image in competition.train_images[rows]
-        ]
+        images = [colour(image, competition.channels) for image in competition.train_images[rows]]
         zoom = -(-SIDE // images[0].shape[0])
         gap = np.full_like(images[0][:, :1], 255)
         joined = np.concatenate([images[0], gap, images[1]], axis=1)

@@ -64,7 +64,7 @@ def open_finished(config: Config) -> Run:
         names = ", ".join(run.class_names[index] for index in absent)
         raise UserError(
             f"the finished folds of {run.folder} hold no sample of {names}, so there is no "
-            f"{run.folds.metric.title} of all classes yet; train the next:\n  {run.command(run.missing[0])}"
+            f"score of all classes yet; train the next:\n  {run.command(run.missing[0])}"
         )
     return run
 

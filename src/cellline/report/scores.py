@@ -100,7 +100,8 @@ def show_kinds(metric: Metric, expected: Expected, has_test: bool) -> Table:
         + ("the" if has_test else "The")
         + " last two say more about new pictures. No sample here is related to one that its "
         "network was trained on, as far as the audit found."
-        + " As decided: by the rule of a submission of this run alone." * (len(columns) > 1),
+        + " As decided: by the rule of a submission of this run alone."
+        * (len(columns) > 1),
         (metric.title, *columns),
         [
             (name, *(metric.show(of) if of else "none" for of in found))
@@ -127,7 +128,7 @@ def spread_over_folds(run: Run) -> list[Block]:
         f"{metric.show_spread(float(deviation))}. The mean standard error of one fold is "
         f"{metric.show_spread(float(error))}: chance alone explains that much.",
         Figure(
-            f"{metric.title} by fold",
+            "Score by fold",
             f"The dashed line is the overall {metric.title}. A fold whose interval is far from it "
             "holds other pictures than the others do, or its training went wrong.",
             draw_intervals("folds", folds, axis, whole, factor),
@@ -219,9 +220,7 @@ def hardest_pairs(counts: np.ndarray) -> list[tuple[int, int, float]]:
     return [(int(label), int(other), float(lost[label, other])) for label, other in pairs]
 
 
-def in_words(
-    rows: Mapping[str, Estimate], show: Callable[[Estimate], str] = with_interval
-) -> str:
+def in_words(rows: Mapping[str, Estimate], show: Callable[[Estimate], str] = with_interval) -> str:
     """The estimates of a figure, for who can't see it."""
     return "; ".join(f"{name} {show(one)}" for name, one in rows.items()) + "."
 

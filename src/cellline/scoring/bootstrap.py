@@ -33,9 +33,12 @@ class Estimate:
 def estimate(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
     """A scalar with the percentile interval and standard error of its bootstrap draws [draw].
 
-    NaN draws, such as the recall of a class that was not drawn, are omitted.
+    NaN draws, such as the recall of a class that was not drawn, are omitted. If all are NaN, so
+    is the interval.
     """
     draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return Estimate(float(value), np.nan, np.nan, np.nan)
     low, high = np.quantile(draws, [0.025, 0.975])
     return Estimate(float(value), float(low), float(high), float(np.std(draws)))
 

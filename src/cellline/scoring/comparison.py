@@ -71,12 +71,12 @@ def compare_predictions(
     sums = bootstrap.sums(np.stack([is_class * more_right[:, None], is_class], axis=1))
     with np.errstate(invalid="ignore"):  # a class that is not drawn has NaN
         recall_draws = sums[:, 0] / sums[:, 1]
-    recalls = [of @ is_class / is_class.sum(axis=0) for of in right]
+    side_recalls = [of @ is_class / is_class.sum(axis=0) for of in right]
     if metric.name == "balanced_accuracy":
         # From the recalls' differences, draws that gain in one class what they lose in another are
         # exactly 0.
         gain_draws = mean_of_classes(recall_draws)
-        utilities = [mean_of_classes(of) for of in recalls]
+        utilities = [mean_of_classes(of) for of in side_recalls]
     else:
         sign = 1 if metric.higher_is_better else -1
 
@@ -93,7 +93,8 @@ def compare_predictions(
     # Columns: the metric, then the recall of each class.
     draws = np.insert(recall_draws, 0, gain_draws, axis=1)
     scores = [
-        np.insert(of, 0, utility, axis=1) for of, utility in zip(recalls, utilities, strict=True)
+        np.insert(of, 0, utility, axis=1)
+        for of, utility in zip(side_recalls, utilities, strict=True)
     ]
     value = scores[1].mean(axis=0) - scores[0].mean(axis=0)
     variance, freedom = np.nanvar(draws, axis=0), np.full(1 + len(there), np.inf)
