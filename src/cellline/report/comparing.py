@@ -8,6 +8,7 @@ import numpy as np
 from cellline.config import Config, list_differences
 from cellline.errors import Caution, UserError
 from cellline.host.names import align, printable
+from cellline.report.scores import MATRIX_CLASSES, WORST
 from cellline.report.words import name_folds
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, Tuning, new_run, open_run, open_runs, read_record
@@ -156,7 +157,7 @@ class RunComparison:
             return []
         width = max(len(a), len(b))
         seed = ", of the first seed" if len(self.sides[0].runs) > 1 else ""
-        lines = [f"expected on the leaderboard, each sample decided by itself{seed}:"]
+        lines = [f"expected on the leaderboard, each sample by itself, uncorrected{seed}:"]
         lines += [
             f"{name:<{width}}  public {show(public)}, private {show(private)}"
             for name, public, private in zip((a, b), board.public, board.private, strict=True)
@@ -184,21 +185,24 @@ class RunComparison:
 
     def _describe_recalls(self) -> list[str]:
         """A table of recalls by class and side, with their difference, one line each."""
-        names = self.sides[0].runs[0].class_names
-        head, *margin = align(["recall", *names])
+        names, found = self.sides[0].runs[0].class_names, self.comparison
+        differences = np.array([difference.value for difference in found.recalls])
+        shown = np.flatnonzero(np.isfinite(differences))  # folds may have no sample of a class
+        if many := len(shown) > MATRIX_CLASSES:
+            shown = np.sort(shown[np.argsort(-np.abs(differences[shown]), kind="stable")[:WORST]])
+        head, *margin = align(["recall", *(names[index] for index in shown)])
         column = max(8, *(len(side.name) for side in self.sides))
         lines = [head + "".join(f"  {side.name:>{column}}" for side in self.sides) + "  difference"]
-        for index, (name, difference, is_marked) in enumerate(
-            zip(margin, self.comparison.recalls, self.comparison.marked, strict=True)
-        ):
-            if np.isnan(difference.value):
-                continue  # the compared folds have no sample of the class
+        for index, name in zip(shown.tolist(), margin, strict=True):
             means = (np.mean([own[index].value for own in side.recalls]) for side in self.sides)
-            shown = "".join(f"  {percent(float(mean)):>{column}}" for mean in means)
-            lines.append(f"{name}{shown}  {points(difference)}{' *' if is_marked else ''}")
+            cells = "".join(f"  {percent(float(mean)):>{column}}" for mean in means)
+            mark = " *" * found.marked[index]
+            lines.append(f"{name}{cells}  {points(found.recalls[index])}{mark}")
+        if many:
+            lines.append(f"shown are the {WORST} classes that differ most")
         lines.append(
             f"* differs, after correction for {len(names)} classes"
-            if any(self.comparison.marked)
+            if any(found.marked)
             else f"no class differs by more than chance explains among {len(names)}"
         )
         return lines

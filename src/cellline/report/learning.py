@@ -23,8 +23,8 @@ def learning_section(run: Run) -> Section:
         Figure(
             "Loss by epoch",
             "Loss is minus the logarithm of the probability given to the true class: 0 is perfect. "
-            f"If held-out loss turns upward while {metric.title} does not get worse, the network "
-            "grows too sure of itself.",
+            "If held-out loss turns upward while the score does not get worse, the network grows "
+            "too sure of itself.",
             draw_curves(run, "loss", f"loss{weighted}"),
             describe_curves(run, "loss"),
         ),
@@ -41,8 +41,8 @@ def learning_section(run: Run) -> Section:
         rows.append((f"fold {fold}", *scored, *gains))
     table = Table(
         "No epoch is chosen: the model is the last one's averaged weights, whatever the held-out "
-        f"{metric.title} did. {metric.title} is of one view; 'ahead' is how much better it is on "
-        "training images, which are augmented and therefore harder.",
+        f"{metric.title} did. Scores are of one view; 'ahead' is how much better training images "
+        "score, though they are augmented, which makes them harder.",
         ("", "kept epoch", "best epoch", "would flatter by", "training ahead by"),
         rows,
     )

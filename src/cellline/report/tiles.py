@@ -20,7 +20,9 @@ def describe_colours(channels: Sequence[str]) -> str:
     """A sentence on the colours that pictures show channels in."""
     order = order_colours(channels)
     if order is None:
-        return f"Pictures show {'the mean of all channels, ' * (len(channels) > 1)}in grey."
+        return (
+            "Pictures show the mean of all channels." if len(channels) > 1 else "Pictures are grey."
+        )
     if tuple(channels) == NATURAL:
         return "Pictures show their own colours."
     red, green, blue = (name_channel(channels[index]) for index in order)

@@ -175,7 +175,11 @@ def by_mean(value: Callable[[np.ndarray, Decided], np.ndarray]) -> Measure:
     def terms(labels: np.ndarray, decided: Decided) -> np.ndarray:
         return np.stack([value(labels, decided), np.ones(len(labels))], axis=1)
 
-    return by_sums(terms, lambda sums: sums[:, 0] / sums[:, 1])
+    def mean(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # a small part of a test set may be empty
+            return np.asarray(sums[:, 0] / sums[:, 1])
+
+    return by_sums(terms, mean)
 
 
 def tally_decided(labels: np.ndarray, decided: Decided) -> np.ndarray:
@@ -308,7 +312,7 @@ METRICS: Mapping[MetricName, Metric] = {
             measure=by_sums(kappa_terms, kappa_of),
             fit=fit_thresholds,
             is_share=False,
-            decision="ordinal thresholds",
+            decision="decision by ordinal thresholds",
         ),
         Metric(
             name="map5",
