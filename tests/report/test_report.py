@@ -141,11 +141,11 @@ def test_the_numbers_are_those_of_the_oof_files(config: Config, page: Path) -> N
     # The head is that of a submission of the run alone.
     [record_path] = config.folders.submissions_dir.glob("*.json")
     record = read_json(record_path)["oof"]
-    assert f"<b>{percent(record['bac'])}</b>" in shown.source
+    assert f"<b>{percent(record['score'])}</b>" in shown.source
     kinds = shown.table("BAC", "as decided", "each sample by itself")
     shown_scores = [row[1].split(" [")[0] for row in kinds]
     assert shown_scores == [percent(score["value"]) for score in record["scores"].values()]
-    assert kinds[0][2].split(" [")[0] == percent(record["plain_bac"])
+    assert kinds[0][2].split(" [")[0] == percent(record["plain_score"])
 
     for column, prob in enumerate((oof["prob"], oof["prob_plain"]), start=1):
         guess = prob.argmax(1)

@@ -95,7 +95,7 @@ def test_estimates_and_gains_agree_with_scores(
     gain = metric.gain(labels, (decided, better), bootstrap, weights)
     ahead = metric.utility(found.value) - metric.utility(metric.score(labels, decided, weights))
     np.testing.assert_allclose(gain.value, ahead)
-    assert 0 < gain.value <= gain.high
+    assert 0 < gain.value <= gain.high + 1e-9
     back = metric.gain(labels, (better, decided), bootstrap, weights)
     np.testing.assert_allclose(back.interval, (-gain.high, -gain.low))
 
@@ -188,6 +188,12 @@ def test_two_classes_stay_in_their_order_so_roc_auc_has_no_decision() -> None:
     assert metric.fewest_classes == 3
     corrected = metric.fit(prob, labels).apply(prob)
     assert metric.score(labels, corrected) == pytest.approx(metric.score(labels, likeliest(prob)))
+
+
+def test_one_class_alone_has_no_roc_auc() -> None:
+    labels, decided, _ = draw(40, 2, 0)
+    found = METRICS["roc_auc"].estimate(0 * labels, decided, Bootstrap(np.arange(40)))
+    assert np.isnan(astuple(found)).all()
 
 
 def test_scores_are_shown_as_the_metric_is_read() -> None:

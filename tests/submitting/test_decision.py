@@ -87,6 +87,17 @@ def test_parts_that_help_are_used() -> None:
     assert (rule.weights, rule.correction) == (fitted.weights, fitted.correction)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_rule_helps_under_every_metric(metric: MetricName) -> None:
+    samples = draw((2, 0), prior_share=-1, n=450, metric=metric)
+    rule, expected = fit_rule(samples), expect(samples)
+    assert [trial.part for trial in rule.trials if trial.used] == [Part.SELECTION, Part.CORRECTION]
+    assert expected.of_rule is not None
+    after, before = expected.of_rule.like_test, expected.plain.like_test
+    assert METRICS[metric].utility(after.value) > METRICS[metric].utility(before.value)
+    assert after.low <= after.value <= after.high
+
+
 def test_each_part_is_judged_on_top_of_those_before_it() -> None:
     scores = [
         bac(HELPED, cross_fit(partial(fit_parts, parts), HELPED).predicted)

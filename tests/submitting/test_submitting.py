@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss
 
 from cellline.audit.dealing import Plan, make_folds
 from cellline.audit.splitting import deal_folds
@@ -18,6 +19,7 @@ from cellline.data.competition import load_competition
 from cellline.demo.cells import CELL_LINES
 from cellline.demo.drawing import Drawing, Sample, draw_sample, write_competition
 from cellline.errors import UserError
+from cellline.host.files import read_json, write_json
 from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, record_reading, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
 from cellline.runs.run import new_run
@@ -79,11 +81,17 @@ def deal_copies(*, of_test: int, mixed: bool = False) -> None:
 
 
 def draw_run(
-    name: str, strength: float, *, bias: float = 0, folds: tuple[int, ...] = (0, 1, 2)
+    name: str,
+    strength: float,
+    *,
+    bias: float = 0,
+    sharpness: float = 1,
+    folds: tuple[int, ...] = (0, 1, 2),
 ) -> None:
     """A run whose predictions tell the classes by `strength`, held-out and test samples alike.
 
-    `bias` is the power of the classes' frequencies that leans them to the frequent ones.
+    `bias` is the power of the classes' frequencies that leans them to the frequent ones;
+    `sharpness` makes them too sure.
     """
     dealt = open_folds(CONFIG.folders)
     competition = dealt.competition
@@ -95,7 +103,7 @@ def draw_run(
     def predict(labels: np.ndarray) -> np.ndarray:
         logits = generator.normal(size=(len(labels), n_classes)) + lean
         logits[np.arange(len(labels)), labels] += strength
-        powers = np.exp(logits)
+        powers = np.exp(sharpness * logits)
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
     run = new_run(replace(CONFIG, run=name, training=Training(seed=seed)), dealt)
@@ -218,6 +226,26 @@ def test_what_leans_to_frequent_classes_is_corrected(submitted: Submitting) -> N
     assert plain < low < record["oof"]["score"] < high
     assert f"expect BAC {100 * record['oof']['score']:.1f} % [" in printed
     assert "on this test set: OOF, 90 of 90 training samples\n" in printed
+
+
+@pytest.mark.usefixtures("here")
+def test_log_loss_is_calibrated_and_named(submitted: Submitting) -> None:
+    record = read_json(Path("oof/folds.json"))
+    record["reading"]["metric"] = "log_loss"
+    write_json(Path("oof/folds.json"), record)
+    draw_run("sure", 2, sharpness=4)
+    _, record, printed = submitted("sure")
+    [trial] = record["rule"]["trials"]
+    assert (trial["part"], trial["used"]) == ("calibration by temperature and prior", True)
+    assert record["rule"]["correction"]["temperature"] > 2
+    oof = record["oof"]
+    assert oof["metric"] == "log_loss"
+    held_out, labels = of_train("sure")
+    assert oof["plain_score"] == pytest.approx(log_loss(labels, held_out), rel=1e-5)
+    assert oof["interval"][0] < oof["score"] < oof["plain_score"]
+    assert f"expect log loss {oof['score']:.3f} [" in printed
+    assert f"prior: used, {trial['gain']['value']:+.3f} (temp" in printed
+    assert "BAC" not in printed
 
 
 def test_test_samples_of_one_picture_get_one_class(submitted: Submitting) -> None:

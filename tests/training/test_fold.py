@@ -8,12 +8,14 @@ import pytest
 import torch
 from stop_at import StopAt
 
-from cellline.config import Config, Machine, Training
+from cellline.config import Config, Machine, MetricName, Training
 from cellline.errors import UserError
 from cellline.host.device import Device, choose_device
 from cellline.host.stopping import Stop, Stopped
 from cellline.runs.folds import Folds
 from cellline.runs.run import Run, new_run
+from cellline.scoring.decisions import likeliest, surprise
+from cellline.scoring.metrics import METRICS
 from cellline.scoring.recalls import balanced_accuracy
 from cellline.training.batches import Batch
 from cellline.training.checkpoint import digest_values, read_checkpoint, write_checkpoint
@@ -74,6 +76,28 @@ def test_it_learns_and_leaves_what_the_contracts_promise(task: Task) -> None:
         "history.csv",
         "oof.npz",
     }
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_histories_are_of_the_competitions_metric(task: Task, metric: MetricName) -> None:
+    competition = replace(task.competition, metric=metric)
+    training = replace(task.training, epochs=2)
+    task = replace(task, folds=replace(task.folds, competition=competition), training=training)
+    [_, last] = train(task, "a")["history"]
+    with np.load("oof/a/fold0/oof.npz") as oof:
+        prob, labels = oof["prob_plain"], oof["label"]
+    assert last["held_out_score"] == METRICS[metric].score(labels, likeliest(prob))
+    # Weights in the loss follow the metric.
+    counts = np.bincount(competition.labels[task.rows])
+    weights = counts.sum() / 3 / counts if METRICS[metric].balanced else np.ones(3)
+    loss = np.mean(weights[labels] * surprise(labels, prob))
+    assert last["held_out_loss"] == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_class_that_only_the_held_out_fold_has_does_not_stop_the_training(task: Task) -> None:
+    fold = np.where(task.competition.labels == 2, 0, task.folds.fold)
+    [*_, last] = train(replace(task, folds=replace(task.folds, fold=fold)), "a")["history"]
+    assert np.isfinite([last["train_loss"], last["held_out_loss"]]).all()
 
 
 def test_the_same_training_twice_is_the_same_to_the_bit(task: Task) -> None:

@@ -13,7 +13,7 @@ import pytest
 from disks import small_file_system
 from optuna.trial import FrozenTrial, TrialState
 
-from cellline.config import Training
+from cellline.config import MetricName, Training
 from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.host.device import Device
@@ -39,10 +39,15 @@ def search(folds: Folds, training: Training, device: Device) -> Search:
     """Tune for so many trials, with a storage, a stop and changes of settings."""
 
     def run(
-        trials: int, where: str | None = None, stop: Stop | None = None, **changes: Any
+        trials: int,
+        where: str | None = None,
+        stop: Stop | None = None,
+        metric: MetricName = "balanced_accuracy",
+        **changes: Any,
     ) -> Tuned:
+        scored = replace(folds, competition=replace(folds.competition, metric=metric))
         settings = {"epochs": 2, "lr": None, "batch_size": None, **changes}
-        task = Task(folds, 0, replace(training, **settings), device)
+        task = Task(scored, 0, replace(training, **settings), device)
         return tune(task, trials, FOLDER, where, stop or Stop())
 
     return run
@@ -88,6 +93,20 @@ def test_todays_settings_come_first_and_the_best_is_written(
     assert found.code == code_version()
     # By this, dealing other folds knows that the study depends on these.
     assert read_json(FOLDER / "config.json")["folds_digest"] == folds.digest
+
+
+def test_where_less_is_better_the_least_is_the_best(
+    search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search(1)
+    with pytest.raises(UserError, match="metric was balanced_accuracy and is log_loss now"):
+        search(1, metric="log_loss")
+    JOURNAL.unlink()
+    found = search(3, metric="log_loss")
+    scored = [trial.value for trial in trials() if trial.state == COMPLETE]
+    assert found.score == min(value for value in scored if value is not None)
+    assert read_json(FOLDER / "best.json")["metric"] == "log_loss"
+    assert f"best so far {found.score:.3f}\n" in capsys.readouterr().out
 
 
 def test_a_database_has_the_same_trials(search: Search) -> None:

@@ -33,8 +33,8 @@ class Estimate:
 def estimate(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
     """A scalar with the percentile interval and standard error of its bootstrap draws [draw].
 
-    NaN draws, such as the recall of a class that was not drawn, are omitted. If all are NaN, so
-    is the interval.
+    NaN draws, such as the recall of a class that was not drawn, are omitted. If all are, so is the
+    interval.
     """
     draws = draws[np.isfinite(draws)]
     if not len(draws):

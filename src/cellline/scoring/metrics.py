@@ -8,6 +8,7 @@ kappa, which takes a class's index for its rank.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -37,6 +38,10 @@ from cellline.scoring.words import percent, points, with_interval
 Measure = Callable[[np.ndarray, Decided, np.ndarray | None, Draws], np.ndarray]
 # A metric's decision, fitted to held-out probabilities [n, class] and labels [n].
 Fit = Callable[[np.ndarray, np.ndarray], Decision]
+
+
+# Of a run of ties, for searchsorted.
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 @dataclass(frozen=True)
@@ -209,29 +214,34 @@ def measure_auc(
 ) -> np.ndarray:
     """Area under the ROC curve [draw]; a tie counts half.
 
-    With two classes that of the second; with more the mean, one class against the rest.
+    With two classes that of the second; with more the mean, one class against the rest. The area is
+    Mann and Whitney's share of won pairs, from the ranks of the positive samples.
     """
     n_classes = decided.prob.shape[1]
+    is_class = np.eye(n_classes)[labels]
     ranked = []
     for positive in [1] if n_classes == 2 else np.unique(labels):
         prob = decided.prob[:, positive]
         order = np.argsort(prob)
-        ties = np.unique(prob[order], return_index=True)[1]
-        ranked.append((order, ties, labels[order] == positive))
+        own = np.flatnonzero(labels[order] == positive)
+        ends = [np.searchsorted(prob[order], prob[order][own], side) for side in SIDES]
+        ranked.append((positive, order, own, ends))
     scores = []
     for counts in draws.blocks():
         drawn = counts * (1.0 if weights is None else weights.astype(float))
-        areas = []
-        for order, ties, is_positive in ranked:
-            own = drawn[:, order]
-            positive = np.add.reduceat(own * is_positive, ties, axis=1)
-            negative = np.add.reduceat(own * ~is_positive, ties, axis=1)
-            below = negative.cumsum(axis=1) - negative / 2
-            pairs = positive.sum(axis=1) * negative.sum(axis=1)
-            # NaN where a class is absent, or is all.
-            with np.errstate(invalid="ignore"):
-                areas.append((positive * below).sum(axis=1) / pairs)
-        scores.append(mean_of_classes(np.stack(areas, axis=1)))
+        totals = drawn @ is_class
+        others = totals @ (1 - np.eye(n_classes))
+        areas = np.full((len(drawn), len(ranked)), np.nan)
+        below = np.zeros((len(drawn), len(labels) + 1))
+        for column, (positive, order, own, ends) in enumerate(ranked):
+            by_rank = drawn[:, order]
+            np.cumsum(by_rank, axis=1, out=below[:, 1:])
+            # Twice the pairs that positive samples win, against all others of their class as well.
+            won = np.sum(by_rank[:, own] * (below[:, ends[0]] + below[:, ends[1]]), axis=1)
+            pairs = totals[:, positive] * others[:, positive]
+            won -= totals[:, positive] ** 2
+            np.divide(won, 2 * pairs, out=areas[:, column], where=pairs > 0)
+        scores.append(mean_of_classes(areas))
     return np.concatenate(scores)
 
 
