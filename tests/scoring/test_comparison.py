@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score
 
 from cellline.scoring.bootstrap import Bootstrap, Estimate
 from cellline.scoring.comparison import Comparison, compare_predictions
-from cellline.scoring.metrics import METRICS
+from cellline.scoring.decisions import likeliest
+from cellline.scoring.metrics import METRICS, Metric
 
 BAC = METRICS["balanced_accuracy"]
 
@@ -15,30 +15,52 @@ def one_hot(predicted: np.ndarray, n_classes: int) -> np.ndarray:
     return np.eye(n_classes, dtype=np.float32)[predicted]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 999), st.integers(1, 4))
-def test_it_is_the_difference_of_the_scores_and_turns_with_the_order(seed: int, size: int) -> None:
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(list(METRICS.values())), st.integers(0, 999), st.integers(1, 4))
+def test_it_is_the_difference_of_the_scores_and_turns_with_the_order(
+    metric: Metric, seed: int, size: int
+) -> None:
     generator = np.random.default_rng(seed)
     labels = generator.permutation(np.arange(60) % 3)
     prob_a, prob_b = generator.dirichlet(np.ones(3), (2, 60)).astype(np.float32)
     bootstrap = Bootstrap(np.arange(60) // size)
-    there = compare_predictions(BAC, labels, [prob_a], [prob_b], bootstrap)
-    back = compare_predictions(BAC, labels, [prob_b], [prob_a], bootstrap)
-    score_a, score_b = (balanced_accuracy_score(labels, p.argmax(1)) for p in (prob_a, prob_b))
-    np.testing.assert_allclose(there.gain.value, score_b - score_a, atol=1e-12)
+    there = compare_predictions(metric, labels, [prob_a], [prob_b], bootstrap)
+    back = compare_predictions(metric, labels, [prob_b], [prob_a], bootstrap)
+    old, new = (metric.score(labels, likeliest(prob)) for prob in (prob_a, prob_b))
+    gain = old - new if metric.name == "log_loss" else new - old
+    np.testing.assert_allclose(there.gain.value, gain, atol=1e-12)
     for one, other in ((there.gain, back.gain), *zip(there.recalls, back.recalls, strict=True)):
         turned = (-other.value, -other.high, -other.low, other.error)
         np.testing.assert_allclose((one.value, one.low, one.high, one.error), turned, atol=1e-9)
     assert there.marked == back.marked
 
 
-def test_a_run_does_not_differ_from_itself() -> None:
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_a_run_does_not_differ_from_itself(metric: Metric) -> None:
     labels = np.arange(90) % 3
     prob = np.random.default_rng(0).dirichlet(np.ones(3), 90).astype(np.float32)
-    same = compare_predictions(BAC, labels, [prob], [prob], Bootstrap(labels))
+    same = compare_predictions(metric, labels, [prob], [prob], Bootstrap(np.arange(90) // 2))
     assert same.gain == Estimate(0, 0, 0, 0)
     assert not same.is_clear
     assert not any(same.marked)
+
+
+def test_the_spread_of_seeds_counts_by_the_metric() -> None:
+    """Of networks that are right equally often; some are too sure of it, which log loss shows."""
+    labels = np.arange(200) % 2
+    right = np.random.default_rng(0).random(200) < 0.8
+    guess = one_hot(np.where(right, labels, 1 - labels), 2)
+
+    def compare(*sure: float) -> Comparison:
+        plain = [0.8 * guess + 0.1] * 3
+        other = [share * guess + (1 - share) / 2 for share in sure]
+        bootstrap = Bootstrap(np.arange(200))
+        return compare_predictions(METRICS["log_loss"], labels, plain, other, bootstrap)
+
+    alike, apart = compare(0.98, 0.98, 0.98), compare(0.8, 0.98, 0.999)
+    assert alike.is_clear and alike.gain.value < 0
+    assert not apart.is_clear and apart.gain.value < alike.gain.value
+    assert [of.value for of in alike.recalls] == [0, 0]
 
 
 def test_what_both_find_hard_cancels_out() -> None:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from cellline.config import MetricName
 from cellline.errors import UserError
-from cellline.scoring.decisions import Decided
+from cellline.scoring.decisions import Decided, likeliest
 from cellline.scoring.leaderboard import SimulatedTests, simulate_leaderboard
 from cellline.scoring.metrics import METRICS
 
@@ -57,6 +58,32 @@ def test_alike_submissions_never_change_places() -> None:
     board = simulate_leaderboard(BAC, labels, [decide(labels)] * 2, tests)
     assert (board.ahead_public, board.ahead_private, board.swap) == (0, 0, 0)
     assert board.public[1].value == board.private[1].high == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "n_classes"), [("log_loss", 3), ("roc_auc", 2), ("quadratic_kappa", 5), ("map5", 7)]
+)
+def test_the_better_run_by_the_metric_is_ahead(name: MetricName, n_classes: int) -> None:
+    metric, labels = METRICS[name], np.arange(300) % n_classes
+    weak, strong = (
+        likeliest((noise + sure * np.eye(n_classes)[labels]) / (1 + sure))
+        for noise, sure in zip(
+            np.random.default_rng(0).dirichlet(np.ones(n_classes), (2, 300)),
+            (0.2, 0.5),
+            strict=True,
+        )
+    )
+    tests = SimulatedTests(np.arange(300), np.ones(300), 0.3)
+    board = simulate_leaderboard(metric, labels, [weak, strong], tests)
+    assert board.ahead_private >= board.ahead_public > 0.9
+    scores = [score.value for score in board.private]
+    assert scores == pytest.approx([metric.score(labels, of) for of in (weak, strong)])
+    assert all(of.low < of.value < of.high for of in board.public)
+    # Some parts of three test samples are empty or of one class.
+    few = SimulatedTests(np.arange(300), np.full(300, 0.01), 0.5)
+    board = simulate_leaderboard(metric, labels, [weak, strong], few)
+    assert 0 < board.ahead_public < 0.9
+    assert np.isfinite([of.interval for of in (*board.public, *board.private)]).all()
 
 
 @pytest.mark.parametrize("share", [0, 1, 30])

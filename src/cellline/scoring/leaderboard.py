@@ -100,11 +100,8 @@ def simulate_leaderboard(
     public, private = (
         tuple(estimate(value, of) for value, of in zip(values, part, strict=True)) for part in draws
     )
-    # A part may have no score, such as the ROC AUC of a single class.
-    scored = draws[..., np.isfinite(draws).all(axis=(0, 1))]
-    ahead = np.sign(scored[:, -1] - scored[:, 0])
-    if not metric.higher_is_better:
-        ahead = -ahead
+    # Nobody is ahead where a part has no score, such as the ROC AUC of a single class.
+    ahead = np.sign(draws[:, -1] - draws[:, 0]) * (1 if metric.higher_is_better else -1)
     on_public, on_private = np.mean(ahead > 0, axis=1).tolist()
     swap = float(np.mean(ahead.prod(axis=0) < 0))
     return Leaderboard(public, private, on_public, on_private, swap)
