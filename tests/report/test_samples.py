@@ -8,7 +8,7 @@ from PIL import Image
 
 from cellline.report.content import Grid
 from cellline.report.samples import CONFIDENT_ERRORS, samples_section
-from cellline.report.tiles import SIDE, colour, encode
+from cellline.report.tiles import SIDE, colour, describe_colours, encode
 from cellline.runs.run import Run
 
 LABEL_ERRORS = "Likely label errors"
@@ -89,6 +89,16 @@ def test_a_run_without_errors_shows_no_pictures() -> None:
     folds = make_folds()
     blocks = samples_section(make_run(folds, sure_of(folds.competition.labels, 3, 0.9))).blocks
     assert not [block for block in blocks if isinstance(block, Grid)]
+
+
+def test_a_photograph_has_its_own_colours_and_other_channels_are_named() -> None:
+    image = np.arange(3, dtype=np.uint8)[:, None, None].repeat(4, axis=1).repeat(5, axis=2)
+    for channels, shown, words in (
+        (("red", "green", "blue"), [0, 1, 2], "Pictures show their own colours."),
+        (("nuclei", "tubes", "er"), [1, 2, 0], "channel tubes in red, er in green and nuclei in"),
+    ):
+        assert decode(encode(colour(image, channels)))[0, 0].tolist() == shown
+        assert words in describe_colours(channels)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
