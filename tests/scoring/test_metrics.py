@@ -152,6 +152,8 @@ def simulate(
     return labels, softmax(sharpness * log_p, axis=1).astype(np.float32)
 
 
+# Its draws take a second, once.
+BOOTSTRAP = Bootstrap(np.arange(1500))
 PRIOR = [0.55, 0.2, 0.12, 0.08, 0.05]
 
 
@@ -165,7 +167,7 @@ def test_a_decision_is_never_worse_than_the_likeliest_class_beyond_noise(
     held_out = np.arange(3000) < 1500
     fitted = metric.fit(prob[~held_out], labels[~held_out])
     pair = (likeliest(prob[held_out]), fitted.apply(prob[held_out]))
-    gain = metric.gain(labels[held_out], pair, Bootstrap(np.arange(1500)))
+    gain = metric.gain(labels[held_out], pair, BOOTSTRAP)
     # The rows that it was fitted to are noise of their own.
     assert gain.value > -3 * gain.error - 1e-6
     # What is wrong is put right where the metric asks for it.

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +22,7 @@ from cellline.submitting.decision import (
     fit_rule,
     score_decided,
 )
+from cellline.submitting.words import describe_expected
 
 PRIOR = np.array([0.7, 0.2, 0.1])
 
@@ -150,6 +152,13 @@ def test_scores_count_samples_as_in_the_test_set_or_pictures_or_lone_samples() -
     assert scored.lone.error > scored.like_test.error > 0
     of_one_class = replace(samples, alone=samples.alone & (labels == 0))
     assert score_decided(of_one_class, decided).lone is None
+
+
+def test_without_a_test_set_the_score_is_of_new_samples() -> None:
+    samples = replace(HELPED, of_test=np.empty(0, np.int64))
+    [first, second] = describe_expected(expect(samples), samples, 600)
+    assert re.match(r"expect BAC [\d.]+ % \[.*\] on new samples: OOF, 600 of 600 training", first)
+    assert second.startswith("  each picture counted once: ")
 
 
 def test_two_folds_can_use_a_part_but_not_judge_the_rule() -> None:

@@ -109,6 +109,12 @@ def test_where_less_is_better_the_least_is_the_best(
     assert f"best so far {found.score:.3f}\n" in capsys.readouterr().out
 
 
+def test_a_fold_that_has_no_score_is_reported(search: Search, competition: Competition) -> None:
+    competition.labels[::3] = 0
+    with pytest.raises(UserError, match=r"fold 0 has no ROC AUC, because .* --fold"):
+        search(1, metric="roc_auc")
+
+
 def test_a_database_has_the_same_trials(search: Search) -> None:
     found = search(3)
     assert search(3, where="sqlite:///study.db") == found

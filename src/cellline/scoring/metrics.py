@@ -38,9 +38,7 @@ from cellline.scoring.words import percent, points, with_interval
 Measure = Callable[[np.ndarray, Decided, np.ndarray | None, Draws], np.ndarray]
 # A metric's decision, fitted to held-out probabilities [n, class] and labels [n].
 Fit = Callable[[np.ndarray, np.ndarray], Decision]
-
-
-# Of a run of ties, for searchsorted.
+# The ends of a run of ties, for searchsorted.
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
@@ -180,11 +178,12 @@ def by_mean(value: Callable[[np.ndarray, Decided], np.ndarray]) -> Measure:
     def terms(labels: np.ndarray, decided: Decided) -> np.ndarray:
         return np.stack([value(labels, decided), np.ones(len(labels))], axis=1)
 
-    def mean(sums: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore"):  # a small part of a test set may be empty
-            return np.asarray(sums[:, 0] / sums[:, 1])
+    def of_sums(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # NaN for a draw without weight
+            mean: np.ndarray = sums[:, 0] / sums[:, 1]
+        return mean
 
-    return by_sums(terms, mean)
+    return by_sums(terms, of_sums)
 
 
 def tally_decided(labels: np.ndarray, decided: Decided) -> np.ndarray:

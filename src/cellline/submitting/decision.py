@@ -1,10 +1,10 @@
-"""The decision rule: how the probabilities of several runs become one class per sample.
+"""The decision rule: from the probabilities of several runs to one decision for each sample.
 
-The plain rule blends the runs equally and takes the likeliest class. Three parts are added only if
-they gain on folds that they were not fitted on: pooling the samples of one picture, selected
-weights, and the decision that suits the metric (`Metric.fit`). The rule for a fold is fitted to
-predictions and labels of the other folds alone. (The networks that made those predictions were
-trained on the fold itself, as in all stacking.)
+The plain rule blends the runs equally and takes the likeliest class. Three parts are added if they
+gain on folds that they were not fitted on: pooling the samples of a picture, selected weights, and
+the decision that suits the metric (`Metric.fit`). The rule for a fold is fitted to predictions and
+labels of the other folds alone. (The networks that made those predictions were trained on the fold
+itself, as in all stacking.)
 """
 
 from collections.abc import Callable, Sequence, Set
@@ -30,7 +30,7 @@ class Part(StrEnum):
 
     POOLING = "pooling samples of one picture"
     SELECTION = "weights of the runs by greedy selection"
-    CORRECTION = "correction"
+    CORRECTION = "correction"  # printed as `Metric.decision`
 
 
 @dataclass(frozen=True, eq=False)

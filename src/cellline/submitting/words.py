@@ -69,7 +69,7 @@ def explain(trial: PartTrial, metric: Metric) -> str:
 
 
 def describe_rule(rule: Rule, runs: Sequence[str], metric: Metric) -> list[str]:
-    """A short line on each part that was tried beyond the plain rule, and those in use."""
+    """A line on each part that was tried; the weights of several runs."""
     lines = []
     for trial in rule.trials:
         gain = "needs two finished folds"
@@ -86,12 +86,15 @@ def describe_rule(rule: Rule, runs: Sequence[str], metric: Metric) -> list[str]:
 
 
 def describe_expected(expected: Expected, samples: HeldOut, n_train: int) -> list[str]:
-    """Lines on the scores that out-of-fold samples, of `n_train`, promise; the test set's first."""
+    """Lines on the expected scores, from out-of-fold samples; `n_train` are in training."""
     scored, of_test, metric = expected.scored, samples.of_test, samples.metric
     what = "" if expected.of_rule else ", nothing pooled or corrected (judging that takes 3 folds)"
-    # The first row of a group with a training sample is one.
+    # The first row of a picture with a training sample is one.
     related = int(np.sum(of_test < n_train))
-    where = "test samples that are not related to training samples" if related else "this test set"
+    where, weighted = "new samples", ""
+    if len(of_test):
+        where = "test samples unrelated to training samples" if related else "this test set"
+        weighted = "weighted so that pictures are as large as in the test set; "
     lines = [
         f"expect {metric.title} {metric.show(scored.like_test)} on {where}: OOF, "
         f"{len(samples.labels)} of {n_train} training samples{what}"
@@ -99,8 +102,8 @@ def describe_expected(expected: Expected, samples: HeldOut, n_train: int) -> lis
     if (samples.members > 1).any():
         lone = metric.show(scored.lone) if scored.lone else "some class has none"
         lines.append(
-            "  weighted so that pictures are as large as in the test set; each picture counted "
-            f"once: {metric.show(scored.by_picture)}; samples that are alone in theirs: {lone}"
+            f"  {weighted}each picture counted once: {metric.show(scored.by_picture)}; samples "
+            f"that are alone in their picture: {lone}"
         )
     if related:
         lines.append(
@@ -111,7 +114,7 @@ def describe_expected(expected: Expected, samples: HeldOut, n_train: int) -> lis
 
 
 def describe_pooling(samples: HeldOut) -> list[str]:
-    """How many test samples share a picture, and a Caution if fewer do than are scored so."""
+    """Number of test samples that share a picture; a Caution if the score assumes more."""
     n_pooled, n_test = count_pooled(samples.of_test), len(samples.of_test)
     scored = samples.weight @ (count_members(samples.picture) > 1) / samples.weight.sum()
     lines = [f"{n_pooled} of {n_test} test samples are pooled with others of their picture"]
@@ -126,7 +129,7 @@ def describe_pooling(samples: HeldOut) -> list[str]:
 
 
 def describe_members(expected: Expected, runs: Sequence[str], metric: Metric) -> list[str]:
-    """Lines on each run by itself, and a Caution if one is better than the blend."""
+    """A line on each run by itself; a Caution if one is better than the blend."""
     if len(runs) == 1:
         return []
     single = dict(zip(runs, expected.single, strict=True))
@@ -137,8 +140,9 @@ def describe_members(expected: Expected, runs: Sequence[str], metric: Metric) ->
     if gain > 0:
         lines.append(
             Caution(
-                f"{best} alone is better than this blend, by {metric.show_gain(gain)}, though the "
-                f"best of {len(runs)} is a little flattered: consider submitting it by itself"
+                f"{best} alone is better than this blend by {metric.show_gain(gain)}, though "
+                f"choosing the best of {len(runs)} flatters it a little: consider submitting it "
+                "by itself"
             )
         )
     return lines

@@ -3,6 +3,7 @@
 import time
 import warnings
 from dataclasses import asdict, dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Worker:
         return self.keep_best()
 
     def run_trial(self, trial: Trial) -> None:
-        """Train with a trial's parameters; score it after the last (not the best) epoch.
+        """Train with a trial's parameters; score it after the last, not the best, epoch.
 
         A trial that ends early is queued again, whatever the reason but pruning.
         """
@@ -162,6 +163,12 @@ class Worker:
             trainer = FoldTrainer(replace(self.task, training=training), title)
             for epoch in range(training.epochs):
                 score = trainer.train_epoch(self.stop.check).held_out_score
+                if isnan(score):
+                    title = self.task.folds.metric.title
+                    raise UserError(
+                        f"fold {self.task.fold} has no {title}, because its samples are of one "
+                        "class: tune on another --fold"
+                    )
                 trial.report(score, epoch)
                 if trial.should_prune() and epoch + 1 < training.epochs:
                     shown = self.task.folds.metric.show(score)
