@@ -114,6 +114,8 @@ def test_the_page_shows_the_competitions_metric(
     # The best epoch, of 0.5, 0.75 and 0.7, and how much it would flatter.
     best = {"log_loss": "1, 0.500 +0.200", "quadratic_kappa": "2, 0.750 +0.050"}
     assert best.get(metric, "2, 75.0 % +5.0 points") in text
+    # Whatever the decision, probabilities are calibrated.
+    assert float(text.split("Calibration changes log loss by ")[1].split(" [")[0]) != 0
     assert "BAC" not in text
     assert "nan" not in text
 

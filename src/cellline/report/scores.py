@@ -55,8 +55,9 @@ def scores_section(run: Run, expected: Expected, public_share: float) -> Section
     if found.is_clear:
         verdict = "a gain" if gain.value > 0 else "a loss"
     blocks.append(
-        "Test-time augmentation (TTA) averages over the flips and turns of each image. Its gain in "
-        f"{metric.title} is {metric.show_gain(gain)}, {verdict}."
+        "Test-time augmentation (TTA) averages over the views of each image (symmetry "
+        f"{run.settings['symmetry']}). Its gain in {metric.title} is {metric.show_gain(gain)}, "
+        f"{verdict}."
     )
     return Section("scores", "Scores", [*blocks, show_metrics(run), *spread_over_folds(run)])
 
