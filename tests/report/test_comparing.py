@@ -206,6 +206,7 @@ def test_a_side_differs_in_its_seed_only(config: Config, finish: Finish) -> None
             "quadratic kappa",
             lambda labels, prob: cohen_kappa_score(labels, prob.argmax(1), weights="quadratic"),
         ),
+        ("accuracy", 31, "accuracy", lambda labels, prob: 100 * np.mean(labels == prob.argmax(1))),
     ],
 )
 def test_runs_are_compared_by_the_competitions_metric(
@@ -220,7 +221,7 @@ def test_runs_are_compared_by_the_competitions_metric(
     config = deal(Folders(Path("input"), cache_dir=Path("cache")), training, metric)
     folds = open_folds(config.folders)
     labels, scores = folds.competition.labels, {}
-    for seed, (name, sure) in enumerate((("weak", 0.2), ("strong", 0.7))):
+    for seed, (name, sure) in enumerate((("weak", 0.05), ("strong", 0.7))):
         noise = np.random.default_rng(seed).dirichlet(np.ones(n_classes), 90)
         prob = ((noise + sure * np.eye(n_classes)[labels]) / (1 + sure)).astype(np.float32)
         run = new_run(replace(config, run=name), folds)
@@ -232,7 +233,7 @@ def test_runs_are_compared_by_the_competitions_metric(
         scores[name] = score(labels, prob)
 
     lines = compare(config, "weak", "strong")
-    shares = metric == "roc_auc"
+    shares = metric in ("roc_auc", "accuracy")
     for line, (name, value) in zip(lines, scores.items(), strict=False):
         shown = f"{value:.1f} %" if shares else f"{value:.3f}"
         assert line.startswith(f"{name:<6}  {title} {shown} [")
@@ -246,19 +247,20 @@ def test_runs_are_compared_by_the_competitions_metric(
     [board] = [line for line in lines if line.startswith("strong is ahead of weak on public")]
     assert int(board.split(" %")[0].split()[-1]) > 60
     assert not any("BAC" in line for line in lines)
+    by_class = lines[[line.split()[0:1] for line in lines].index(["recall"]) + 1 :]
+    assert sum(" % " in line for line in by_class) == min(n_classes, 20)
+    assert ("shown are the 20 classes that differ most" in by_class) == (n_classes > 20)
 
 
 def number_classes(drawn: Path, folder: Path, n_classes: int) -> None:
-    """Make `folder` the input of a drawn competition of fewer classes, which are numbered."""
+    """Make `folder` the input of a drawn competition whose classes are numbered in turn."""
     folder.mkdir()
     for path in drawn.glob("*.tar"):
         (folder / path.name).symlink_to(path)
-    classes: dict[str, int] = {}
     for name in ("y_train.csv", "sample_submission.csv"):
         header, *rows = (drawn / name).read_text().splitlines()
-        cells = [row.split(",") for row in rows]
-        numbered = [f"{i},{classes.setdefault(c, len(classes)) % n_classes}" for i, c in cells]
-        (folder / name).write_text("\n".join([header, *numbered]) + "\n")
+        labelled = [f"{row.split(',')[0]},{k % n_classes}" for k, row in enumerate(rows)]
+        (folder / name).write_text("\n".join([header, *labelled]) + "\n")
 
 
 @pytest.mark.parametrize("runs", [(), ("a", "a"), ("a", "b", "c")])

@@ -35,9 +35,9 @@ class Side:
 
     runs: Sequence[Run]
     scores: Sequence[Estimate]
-    """By run."""
+    """[run]"""
     recalls: Sequence[Sequence[Recall]]
-    """By run, then by class."""
+    """[run][class]"""
 
     @property
     def name(self) -> str:
@@ -140,7 +140,7 @@ class RunComparison:
         )
 
     def _describe_interval(self, a: str) -> str:
-        """What the interval of the difference covers."""
+        """Sources of chance that the interval covers: pictures, and seeds if there are several."""
         n_seeds = len(self.sides[0].runs)
         if n_seeds > 1:
             return f"the interval covers other pictures and other seeds, from {n_seeds} a side"
@@ -247,7 +247,7 @@ def compare_runs(
 
 
 def open_seeds(firsts: Sequence[Run], seeds: int) -> list[list[Run]]:
-    """Each run, with others of its recipe: `seeds` in all, of ascending seeds.
+    """Each run with others of its recipe: `seeds` in all, with ascending seeds.
 
     Those of run `a`, whose seed is 0, are `a-seed1`, `a-seed2` and so on. Raises UserError with the
     commands that train those that are missing, and if other settings than the seed differ.

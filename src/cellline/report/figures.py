@@ -101,7 +101,7 @@ def draw_curves(run: Run, what: str, axis: str, factor: float = 1) -> str:
 
 
 def size_change(run: Run) -> int | None:
-    """The epochs (from 1) that see images of the first size; None if all do."""
+    """Number of epochs at the first image size; None if all are."""
     training = run.config.training
     sizes = [training.size_of(epoch) for epoch in range(training.epochs)]
     return sizes.index(sizes[-1]) or None

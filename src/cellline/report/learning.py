@@ -50,7 +50,7 @@ def learning_section(run: Run) -> Section:
 
 
 def describe_curves(run: Run, what: str = "score") -> str:
-    """The curves in words, for who can't see them."""
+    """The curves in words, for a reader who can't see them."""
     ends = (
         f"fold {fold} from {history[0][f'held_out_{what}']:.3f} to "
         f"{history[-1][f'held_out_{what}']:.3f}"

@@ -27,7 +27,7 @@ from cellline.submitting.words import describe_expected
 def write_report(
     config: Config, storage: str | None = None, public_share: float = PUBLIC_SHARE
 ) -> Path:
-    """Write `report.html` into the folder of the run that `config` names; its path.
+    """Write `report.html` into the folder of the run that `config` names; return its path.
 
     The study is read from `storage`, or from the OOF folder. `public_share` of the test samples are
     on the public leaderboard. The same files give the same bytes.

@@ -222,7 +222,7 @@ def hardest_pairs(counts: np.ndarray) -> list[tuple[int, int, float]]:
 
 
 def in_words(rows: Mapping[str, Estimate], show: Callable[[Estimate], str] = with_interval) -> str:
-    """The estimates of a figure, for who can't see it."""
+    """The estimates of a figure in words, for a reader who can't see it."""
     return "; ".join(f"{name} {show(one)}" for name, one in rows.items()) + "."
 
 
