@@ -10,6 +10,7 @@ from scipy.special import ndtri
 from benchmarks.coverage import N_CLASSES, RECALLS, structures
 from cellline.scoring.bootstrap import Bootstrap
 from cellline.scoring.comparison import compare_predictions
+from cellline.scoring.metrics import METRICS
 
 REPEATS = 200
 # Standard deviations of the parts of a sample's score, which is right if above 0: what is hard for
@@ -46,7 +47,9 @@ def false_verdicts(
             bents = bent * generator.normal(size=(n_folds, N_CLASSES))
             right = common + noise(OWN_GROUP, OWN_SAMPLE) + bents[fold, labels] > 0
             probs.append(np.eye(N_CLASSES)[np.where(right, labels, (labels + 1) % N_CLASSES)])
-        clear += compare_predictions(labels, probs[::2], probs[1::2], bootstrap).is_clear
+        clear += compare_predictions(
+            METRICS["balanced_accuracy"], labels, probs[::2], probs[1::2], bootstrap
+        ).is_clear
     return clear / repeats
 
 

@@ -9,7 +9,7 @@ from cellline.audit.findings import Findings
 from cellline.audit.groups import Agreement, Counts, Trust
 from cellline.audit.reference import Leak, Reference
 from cellline.audit.shift import Shift
-from cellline.config import Config, Reading, Training
+from cellline.config import Config, MetricName, Reading, Training
 from cellline.data.competition import Competition
 from cellline.runs.folds import NO_PAIRS, Folds, Pairs
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
@@ -23,6 +23,7 @@ def make_folds(
     classes: Sequence[str] = CLASSES,
     samples: int = 60,
     shape: tuple[int, int, int] = (3, 12, 12),
+    metric: MetricName = "balanced_accuracy",
 ) -> Folds:
     """Three folds of images of a shape; samples 2k and 2k + 1 are copies and have one label."""
     row = np.arange(samples)
@@ -31,7 +32,7 @@ def make_folds(
     images[1::2] = images[::2]
     competition = Competition(
         reading=Reading(id_column="id", label_column="kind"),
-        metric="balanced_accuracy",
+        metric=metric,
         output="label",
         template_columns=("id", "kind"),
         classes=tuple(classes),

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 
-from cellline.config import Config, Folders, Reading, Training
+from cellline.config import Config, Folders, MetricName, Reading, Training
 from cellline.data.competition import load_competition
 from cellline.errors import Caution, UserError
 from cellline.host.files import write_json
@@ -20,14 +21,16 @@ Finish = Callable[..., None]
 @pytest.fixture
 def config(drawn: Path, training: Training) -> Config:
     """The drawn competition, ten samples a class, dealt into three folds."""
-    folders = Folders(drawn, cache_dir=drawn.parent / "cache")
-    channels = ("blue", "red", "yellow")
-    competition = load_competition(folders.input_dir, folders.cache_dir, Reading(channels=channels))
+    return deal(Folders(drawn, cache_dir=drawn.parent / "cache"), training)
+
+
+def deal(folders: Folders, training: Training, metric: MetricName | None = None) -> Config:
+    reading = Reading(channels=("blue", "red", "yellow"), metric=metric)
+    competition = load_competition(folders.input_dir, folders.cache_dir, reading)
     fold = np.empty(90, dtype=np.int64)
     fold[np.argsort(competition.labels, kind="stable")] = np.arange(90) % 3
     record = {
         "n_folds": 3,
-        "channels": list(channels),
         "image_size": None,
         "input_digest": competition.digest,
     }
@@ -79,12 +82,20 @@ def test_a_better_run_is_told_and_so_is_the_change(config: Config, finish: Finis
     finish("plain", 0.5)
     finish("longer", 0.9, training=longer)
     lines = compare(config, "plain", "longer")
-    assert verdict(lines).startswith("longer is better than plain with these seeds: +")
+    assert lines[:2] == [
+        "plain   BAC 49.7 % [39.5, 59.9] (95 % interval)",
+        "longer  BAC 90.2 % [82.2, 98.1] (95 % interval)",
+    ]
+    better = "longer is better than plain with these seeds: +40.4 [29.6, 51.5] points of BAC on 90 "
+    assert verdict(lines).startswith(better)
     # One seed is no reason to switch.
     assert verdict(lines).endswith(" of all 3 folds")
     assert any("compare several seeds of both (--seeds 3)" in line for line in lines)
     assert verdict(compare(config, "longer", "plain")).startswith("plain is worse than longer with")
-    assert any(line.startswith("longer is ahead of plain on public in ") for line in lines)
+    assert "longer  public 90.2 % [50.0, 100.0], private 90.2 % [68.1, 100.0]" in lines
+    [ahead] = [line for line in lines if line.startswith("longer is ahead of plain on public in ")]
+    assert ahead.split(" in ", 1)[1].startswith("88 % and on private in 99 % of simulations")
+    assert "CACO-2      53.3 %    93.3 %  +40.0 [15.4, 66.7] *" in lines
     assert "settings: epochs 3 -> 9, gain 0.2 -> 0.1" in lines
     assert not any(isinstance(line, Caution) for line in lines)
 
@@ -103,7 +114,7 @@ def test_only_folds_that_both_have_finished_are_compared(config: Config, finish:
     assert any(line.startswith("settings: the same") for line in lines)
     finish("twin", 0.55)
     same = compare(config, "a", "twin")
-    assert "a and twin are right on the same samples of folds 0 and 1: keep the cheaper" in same
+    assert "a and twin score the same on all samples of folds 0 and 1: keep the cheaper" in same
 
 
 def test_folds_that_a_run_was_tuned_on_do_not_judge_it(config: Config, finish: Finish) -> None:
@@ -181,6 +192,74 @@ def test_a_side_differs_in_its_seed_only(config: Config, finish: Finish) -> None
     finish("b-seed1", 0.5, training=replace(config.training, seed=1))
     with pytest.raises(UserError, match=r"a-seed1 must differ from .*a by the seed only.*epochs 7"):
         compare(config, "a", "b", seeds=2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "n_classes", "title", "score"),
+    [
+        ("log_loss", 3, "log loss", log_loss),
+        ("roc_auc", 2, "ROC AUC", lambda labels, prob: 100 * roc_auc_score(labels, prob[:, 1])),
+        (
+            "quadratic_kappa",
+            5,
+            "quadratic kappa",
+            lambda labels, prob: cohen_kappa_score(labels, prob.argmax(1), weights="quadratic"),
+        ),
+        ("accuracy", 31, "accuracy", lambda labels, prob: 100 * np.mean(labels == prob.argmax(1))),
+    ],
+)
+def test_runs_are_compared_by_the_competitions_metric(
+    drawn: Path,
+    training: Training,
+    metric: MetricName,
+    n_classes: int,
+    title: str,
+    score: Callable[[np.ndarray, np.ndarray], float],
+) -> None:
+    number_classes(drawn, Path("input"), n_classes)
+    config = deal(Folders(Path("input"), cache_dir=Path("cache")), training, metric)
+    folds = open_folds(config.folders)
+    labels, scores = folds.competition.labels, {}
+    for seed, (name, sure) in enumerate((("weak", 0.05), ("strong", 0.7))):
+        noise = np.random.default_rng(seed).dirichlet(np.ones(n_classes), 90)
+        prob = ((noise + sure * np.eye(n_classes)[labels]) / (1 + sure)).astype(np.float32)
+        run = new_run(replace(config, run=name), folds)
+        run.begin()
+        for fold in range(3):
+            rows = folds.held_out_rows(fold)
+            own = OutOfFold(folds, rows, prob[rows], prob[rows])
+            write_out_of_fold(run.oof_path(fold), own, run.provenance(fold))
+        scores[name] = score(labels, prob)
+
+    lines = compare(config, "weak", "strong")
+    shares = metric in ("roc_auc", "accuracy")
+    for line, (name, value) in zip(lines, scores.items(), strict=False):
+        shown = f"{value:.1f} %" if shares else f"{value:.3f}"
+        assert line.startswith(f"{name:<6}  {title} {shown} [")
+    gain = abs(scores["strong"] - scores["weak"])
+    size = f"+{gain:.1f}" if shares else f"+{gain:.3f}"
+    [told] = [line for line in lines if line.startswith("strong is better than weak with these")]
+    before = "a gain of " * (metric == "log_loss")
+    assert f"these seeds: {before}{size} [" in told
+    assert f" {title} on 90 samples of all 3 folds" in told
+    assert any(line.startswith("weak is worse than") for line in compare(config, "strong", "weak"))
+    [board] = [line for line in lines if line.startswith("strong is ahead of weak on public")]
+    assert int(board.split(" %")[0].split()[-1]) > 60
+    assert not any("BAC" in line for line in lines)
+    by_class = lines[[line.split()[0:1] for line in lines].index(["recall"]) + 1 :]
+    assert sum(" % " in line for line in by_class) == min(n_classes, 20)
+    assert ("shown are the 20 classes that differ most" in by_class) == (n_classes > 20)
+
+
+def number_classes(drawn: Path, folder: Path, n_classes: int) -> None:
+    """Make `folder` the input of a drawn competition whose classes are numbered in turn."""
+    folder.mkdir()
+    for path in drawn.glob("*.tar"):
+        (folder / path.name).symlink_to(path)
+    for name in ("y_train.csv", "sample_submission.csv"):
+        header, *rows = (drawn / name).read_text().splitlines()
+        labelled = [f"{row.split(',')[0]},{k % n_classes}" for k, row in enumerate(rows)]
+        (folder / name).write_text("\n".join([header, *labelled]) + "\n")
 
 
 @pytest.mark.parametrize("runs", [(), ("a", "a"), ("a", "b", "c")])

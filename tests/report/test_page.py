@@ -1,20 +1,33 @@
 """The sections of a run's page, and its head."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from typing import Any
 
 import numpy as np
 import pytest
 from made import guess, make_folds, make_run
-from sklearn.metrics import balanced_accuracy_score
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, create_trial
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    log_loss,
+    roc_auc_score,
+)
 
+from cellline.config import MetricName
 from cellline.report.auditing import audit_section, likeness_section
-from cellline.report.content import Grid, Section
+from cellline.report.content import Figure, Grid, Section
 from cellline.report.learning import tuning_section
 from cellline.report.page import compose
+from cellline.report.scores import spread_over_folds
+from cellline.report.trials import TuningHistory
 from cellline.runs.folds import NO_PAIRS
 from cellline.runs.run import Run, Tuning
+from cellline.scoring.metrics import METRICS
 from cellline.scoring.words import percent
 from cellline.submitting.decision import expect, hold_out
 
@@ -29,12 +42,15 @@ def texts(section: Section) -> str:
     return " ".join(text for each in lists if isinstance(each, list) for text in each)
 
 
-@pytest.mark.parametrize(("n_classes", "shape"), [(2, (1, 8, 20)), (31, (2, 30, 10))])
+@pytest.mark.parametrize(
+    ("metric", "n_classes", "shape"),
+    [("balanced_accuracy", 2, (1, 8, 20)), ("map5", 31, (2, 30, 10))],
+)
 def test_any_number_of_classes_channels_and_pixels(
-    n_classes: int, shape: tuple[int, int, int]
+    metric: MetricName, n_classes: int, shape: tuple[int, int, int]
 ) -> None:
     classes = [f"kind {k}" for k in range(n_classes)]
-    folds = make_folds(classes, 6 * n_classes, shape)
+    folds = make_folds(classes, 6 * n_classes, shape, metric)
     page = page_of(make_run(folds, guess(folds.competition.labels, n_classes, 0.6)))
     head = " ".join(page[page.index("<header>") : page.index("</header>")].split())
     assert f"of {n_classes} classes, " in head
@@ -54,6 +70,81 @@ def test_any_number_of_classes_channels_and_pixels(
     # No tuning chose its settings, so no section says so.
     assert len(set(linked)) == 8
     assert not re.search(r"Read this first|not trained yet", page)
+
+
+@pytest.mark.parametrize(
+    ("metric", "n_classes", "score", "guessing"),
+    [
+        ("log_loss", 3, lambda labels, prob: f"{log_loss(labels, prob):.3f}", "1.099"),
+        (
+            "roc_auc",
+            2,
+            lambda labels, prob: f"{100 * roc_auc_score(labels, prob[:, 1]):.1f} %",
+            "50.0 %",
+        ),
+        (
+            "quadratic_kappa",
+            5,
+            lambda labels, prob: (
+                f"{cohen_kappa_score(labels, prob.argmax(1), weights='quadratic'):.3f}"
+            ),
+            "0.000",
+        ),
+    ],
+)
+def test_the_page_shows_the_competitions_metric(
+    metric: MetricName,
+    n_classes: int,
+    score: Callable[[np.ndarray, np.ndarray], str],
+    guessing: str,
+) -> None:
+    folds = make_folds([f"kind {k}" for k in range(n_classes)], 12 * n_classes, metric=metric)
+    run = make_run(folds, tuning=Tuning(fold=1, trials=2))
+    study = TuningHistory(METRICS[metric], 1, [make_trial(0.4), make_trial(0.6)])
+    text = text_of(compose(run, expect(hold_out([run.oof])), study))
+    title = METRICS[metric].title
+    assert f"made: {title} " in text
+    assert f"Guessing gives {guessing}." in text
+    assert f"The competition is scored by {title}." in text
+    # By itself and with all views, the first row of the further scores.
+    shown = score(run.oof.labels, run.oof.prob)
+    assert f"with TTA without {title} {shown} [" in text
+    assert f"The folds' {title} ranges from " in text
+    assert f"Without that fold the {title} is " in text
+    assert f"batch size epochs held-out {title} " in text
+    assert f"complete 0.003 8 1 {METRICS[metric].show(0.4)}" in text
+    # The best epoch, of 0.5, 0.75 and 0.7, and how much it would flatter.
+    best = {"log_loss": "1, 0.500 +0.200", "quadratic_kappa": "2, 0.750 +0.050"}
+    assert best.get(metric, "2, 75.0 % +5.0 points") in text
+    # Whatever the decision, probabilities are calibrated.
+    assert float(text.split("Calibration changes log loss by ")[1].split(" [")[0]) != 0
+    assert "BAC" not in text
+    assert "nan" not in text
+
+
+def make_trial(value: float) -> FrozenTrial:
+    ranges = {"lr": FloatDistribution(1e-4, 1e-1), "batch_size": IntDistribution(8, 64)}
+    settings = {"lr": 0.003, "batch_size": 8}
+    return create_trial(
+        params=settings, distributions=ranges, value=value, intermediate_values={0: value}
+    )
+
+
+def text_of(page: str) -> str:
+    """The text of a page, of its figures and of their alternatives."""
+    shown = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    names = " ".join(re.findall(r'aria-label="([^"]*)"', shown))
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", shown) + names).split())
+
+
+def test_a_fold_without_a_score_is_omitted_from_the_spread() -> None:
+    """The ROC AUC of a fold that has one class alone."""
+    folds = make_folds(["no", "yes"], metric="roc_auc")
+    folds.competition.labels[folds.fold == 1] = 0
+    words, figure = spread_over_folds(make_run(folds))
+    assert isinstance(words, str) and isinstance(figure, Figure)
+    assert re.findall(r"fold \d", figure.alternative) == ["fold 0", "fold 2"]
+    assert "nan" not in words + figure.alternative + figure.svg
 
 
 def test_the_head_says_what_is_missing_and_decided() -> None:

@@ -170,7 +170,7 @@ def test_the_numbers_are_those_of_the_oof_files(config: Config, page: Path) -> N
     folds = [bac_of(predictions(config, range(fold, fold + 1))) for fold in range(3)]
     assert f"ranges from {min(folds):.1f} % to {max(folds):.1f} %" in shown.text
     assert f"standard deviation of {np.std(folds, ddof=1):.1f} points" in shown.text
-    assert f"It changes BAC by {bac_of(oof) - bac_of(oof, 'prob_plain'):+.1f} [" in shown.text
+    assert f"Its gain in BAC is {bac_of(oof) - bac_of(oof, 'prob_plain'):+.1f} [" in shown.text
 
 
 def test_tuning_and_submissions_are_told(config: Config, page: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cellline.report.content import Grid
 from cellline.report.samples import CONFIDENT_ERRORS, samples_section
-from cellline.report.tiles import SIDE, encode, false_colour
+from cellline.report.tiles import SIDE, colour, describe_colours, encode
 from cellline.runs.folds import NO_PAIRS
 from cellline.runs.run import Run
 
@@ -92,10 +92,20 @@ def test_a_run_without_errors_shows_no_pictures() -> None:
     assert not [block for block in blocks if isinstance(block, Grid)]
 
 
+def test_a_photograph_has_its_own_colours_and_other_channels_are_named() -> None:
+    image = np.arange(3, dtype=np.uint8)[:, None, None].repeat(4, axis=1).repeat(5, axis=2)
+    for channels, shown, words in (
+        (("red", "green", "blue"), [0, 1, 2], "Pictures show their own colours."),
+        (("nuclei", "tubes", "er"), [1, 2, 0], "channel tubes in red, er in green and nuclei in"),
+    ):
+        assert decode(encode(colour(image, channels)))[0, 0].tolist() == shown
+        assert words in describe_colours(channels)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_other_numbers_of_channels_are_grey_and_large_images_shrunk(channels: int) -> None:
     image = np.full((channels, 300, 600), 10, dtype=np.uint8)
     image[0] += 4
-    shown = decode(encode(false_colour(image)))
+    shown = decode(encode(colour(image, ["blue"] * channels)))
     expected = np.full((SIDE // 2, SIDE), round(10 + 4 / channels))
     np.testing.assert_array_equal(shown, expected)

@@ -2,40 +2,65 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score
 
 from cellline.scoring.bootstrap import Bootstrap, Estimate
 from cellline.scoring.comparison import Comparison, compare_predictions
+from cellline.scoring.decisions import likeliest
+from cellline.scoring.metrics import METRICS, Metric
+
+BAC = METRICS["balanced_accuracy"]
 
 
 def one_hot(predicted: np.ndarray, n_classes: int) -> np.ndarray:
     return np.eye(n_classes, dtype=np.float32)[predicted]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 999), st.integers(1, 4))
-def test_it_is_the_difference_of_the_scores_and_turns_with_the_order(seed: int, size: int) -> None:
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(list(METRICS.values())), st.integers(0, 999), st.integers(1, 4))
+def test_it_is_the_difference_of_the_scores_and_turns_with_the_order(
+    metric: Metric, seed: int, size: int
+) -> None:
     generator = np.random.default_rng(seed)
     labels = generator.permutation(np.arange(60) % 3)
     prob_a, prob_b = generator.dirichlet(np.ones(3), (2, 60)).astype(np.float32)
     bootstrap = Bootstrap(np.arange(60) // size)
-    there = compare_predictions(labels, [prob_a], [prob_b], bootstrap)
-    back = compare_predictions(labels, [prob_b], [prob_a], bootstrap)
-    score_a, score_b = (balanced_accuracy_score(labels, p.argmax(1)) for p in (prob_a, prob_b))
-    np.testing.assert_allclose(there.bac.value, score_b - score_a, atol=1e-12)
-    for one, other in ((there.bac, back.bac), *zip(there.recalls, back.recalls, strict=True)):
+    there = compare_predictions(metric, labels, [prob_a], [prob_b], bootstrap)
+    back = compare_predictions(metric, labels, [prob_b], [prob_a], bootstrap)
+    old, new = (metric.score(labels, likeliest(prob)) for prob in (prob_a, prob_b))
+    gain = old - new if metric.name == "log_loss" else new - old
+    np.testing.assert_allclose(there.gain.value, gain, atol=1e-12)
+    for one, other in ((there.gain, back.gain), *zip(there.recalls, back.recalls, strict=True)):
         turned = (-other.value, -other.high, -other.low, other.error)
         np.testing.assert_allclose((one.value, one.low, one.high, one.error), turned, atol=1e-9)
     assert there.marked == back.marked
 
 
-def test_a_run_does_not_differ_from_itself() -> None:
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_a_run_does_not_differ_from_itself(metric: Metric) -> None:
     labels = np.arange(90) % 3
     prob = np.random.default_rng(0).dirichlet(np.ones(3), 90).astype(np.float32)
-    same = compare_predictions(labels, [prob], [prob], Bootstrap(labels))
-    assert same.bac == Estimate(0, 0, 0, 0)
+    same = compare_predictions(metric, labels, [prob], [prob], Bootstrap(np.arange(90) // 2))
+    assert same.gain == Estimate(0, 0, 0, 0)
     assert not same.is_clear
     assert not any(same.marked)
+
+
+def test_the_spread_of_seeds_counts_by_the_metric() -> None:
+    """Of networks that are right equally often; some are too sure of it, which log loss shows."""
+    labels = np.arange(200) % 2
+    right = np.random.default_rng(0).random(200) < 0.8
+    guess = one_hot(np.where(right, labels, 1 - labels), 2)
+
+    def compare(*sure: float) -> Comparison:
+        plain = [0.8 * guess + 0.1] * 3
+        other = [share * guess + (1 - share) / 2 for share in sure]
+        bootstrap = Bootstrap(np.arange(200))
+        return compare_predictions(METRICS["log_loss"], labels, plain, other, bootstrap)
+
+    alike, apart = compare(0.98, 0.98, 0.98), compare(0.8, 0.98, 0.999)
+    assert alike.is_clear and alike.gain.value < 0
+    assert not apart.is_clear and apart.gain.value < alike.gain.value
+    assert [of.value for of in alike.recalls] == [0, 0]
 
 
 def test_what_both_find_hard_cancels_out() -> None:
@@ -44,12 +69,12 @@ def test_what_both_find_hard_cancels_out() -> None:
     wrong = np.random.default_rng(0).random(400) < 0.3
     repaired = wrong & (np.cumsum(wrong) > 16)
     prob_a, prob_b = (one_hot(np.where(w, 1 - labels, labels), 2) for w in (wrong, repaired))
-    alone = compare_predictions(labels, [prob_a], [prob_b], Bootstrap(np.arange(400)))
+    alone = compare_predictions(BAC, labels, [prob_a], [prob_b], Bootstrap(np.arange(400)))
     assert alone.is_clear
-    assert alone.bac.value == pytest.approx(0.04)
+    assert alone.gain.value == pytest.approx(0.04)
     # The same, of sixteen copies of one picture, is one observation.
     copies = np.where(wrong & ~repaired, -1, np.arange(400))
-    assert not compare_predictions(labels, [prob_a], [prob_b], Bootstrap(copies)).is_clear
+    assert not compare_predictions(BAC, labels, [prob_a], [prob_b], Bootstrap(copies)).is_clear
 
 
 def test_so_many_groups_as_are_needed_show_the_difference_in_four_of_five_comparisons() -> None:
@@ -60,12 +85,12 @@ def test_so_many_groups_as_are_needed_show_the_difference_in_four_of_five_compar
         kind = generator.random(n)
         a_wrong, b_wrong = kind < 0.2, kind > 0.9
         probs = ([one_hot(np.where(w, 1 - labels, labels), 2)] for w in (a_wrong, b_wrong))
-        return compare_predictions(labels, *probs, bootstrap)
+        return compare_predictions(BAC, labels, *probs, bootstrap)
 
     labels = np.arange(60) % 2
     a_wrong, b_wrong = np.arange(60) < 12, np.arange(60) >= 54
     probs = ([one_hot(np.where(w, 1 - labels, labels), 2)] for w in (a_wrong, b_wrong))
-    small = compare_predictions(labels, *probs, Bootstrap(np.arange(60)))
+    small = compare_predictions(BAC, labels, *probs, Bootstrap(np.arange(60)))
     assert not small.is_clear
     n = round(60 * small.needed)
     generator, bootstrap = np.random.default_rng(0), Bootstrap(np.arange(n))
@@ -82,6 +107,6 @@ def test_classes_are_seldom_marked_when_nothing_differs() -> None:
     marked = 0
     for _ in range(60):
         probs = generator.dirichlet(np.ones(6), (2, 120)) + one_hot(labels, 6) / 4
-        marked += any(compare_predictions(labels, probs[:1], probs[1:], bootstrap).marked)
+        marked += any(compare_predictions(BAC, labels, probs[:1], probs[1:], bootstrap).marked)
     # 5 % of 60, plus three standard errors.
     assert marked <= 8

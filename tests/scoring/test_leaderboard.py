@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
 
+from cellline.config import MetricName
 from cellline.errors import UserError
-from cellline.scoring.leaderboard import simulate_leaderboard
+from cellline.scoring.decisions import Decided, likeliest
+from cellline.scoring.leaderboard import SimulatedTests, simulate_leaderboard
+from cellline.scoring.metrics import METRICS
+
+BAC = METRICS["balanced_accuracy"]
+
+
+def decide(predicted: np.ndarray) -> Decided:
+    return Decided(np.eye(3, dtype=np.float32)[predicted], predicted)
 
 
 def predict(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -24,9 +33,8 @@ def test_it_agrees_with_test_sets_that_are_drawn_one_by_one() -> None:
     held, swaps, foretold = 0, 0.0, 0.0
     for _ in range(20):
         labels, predicted, group = draw(300)
-        board = simulate_leaderboard(
-            labels, predicted, group, np.full(len(labels), 400 / len(labels)), 0.3
-        )
+        tests = SimulatedTests(group, np.full(len(labels), 400 / len(labels)), 0.3)
+        board = simulate_leaderboard(BAC, labels, [*map(decide, predicted)], tests)
         foretold += board.swap
         test_labels, test_predicted, _ = draw(300)
         # A third of each group's samples, of these 30 % on the public board.
@@ -46,15 +54,40 @@ def test_it_agrees_with_test_sets_that_are_drawn_one_by_one() -> None:
 
 def test_alike_submissions_never_change_places() -> None:
     labels = np.arange(60) % 3
-    board = simulate_leaderboard(
-        labels, np.stack([labels, labels]), np.arange(60), np.full(60, 1.5), 0.5
-    )
+    tests = SimulatedTests(np.arange(60), np.full(60, 1.5), 0.5)
+    board = simulate_leaderboard(BAC, labels, [decide(labels)] * 2, tests)
     assert (board.ahead_public, board.ahead_private, board.swap) == (0, 0, 0)
     assert board.public[1].value == board.private[1].high == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "n_classes"), [("log_loss", 3), ("roc_auc", 2), ("quadratic_kappa", 5), ("map5", 7)]
+)
+def test_the_better_run_by_the_metric_is_ahead(name: MetricName, n_classes: int) -> None:
+    metric, labels = METRICS[name], np.arange(300) % n_classes
+    weak, strong = (
+        likeliest((noise + sure * np.eye(n_classes)[labels]) / (1 + sure))
+        for noise, sure in zip(
+            np.random.default_rng(0).dirichlet(np.ones(n_classes), (2, 300)),
+            (0.2, 0.5),
+            strict=True,
+        )
+    )
+    tests = SimulatedTests(np.arange(300), np.ones(300), 0.3)
+    board = simulate_leaderboard(metric, labels, [weak, strong], tests)
+    assert board.ahead_private >= board.ahead_public > 0.9
+    scores = [score.value for score in board.private]
+    assert scores == pytest.approx([metric.score(labels, of) for of in (weak, strong)])
+    assert all(of.low < of.value < of.high for of in board.public)
+    # Some parts of three test samples are empty or of one class.
+    few = SimulatedTests(np.arange(300), np.full(300, 0.01), 0.5)
+    board = simulate_leaderboard(metric, labels, [weak, strong], few)
+    assert 0 < board.ahead_public < 0.9
+    assert np.isfinite([of.interval for of in (*board.public, *board.private)]).all()
 
 
 @pytest.mark.parametrize("share", [0, 1, 30])
 def test_a_share_that_leaves_a_part_empty_is_refused(share: float) -> None:
     labels = np.arange(6) % 3
     with pytest.raises(UserError, match=f"--public-share {share}: must be more than 0 and less"):
-        simulate_leaderboard(labels, labels[None], labels, np.ones(len(labels)), share)
+        SimulatedTests(labels, np.ones(len(labels)), share)

@@ -55,7 +55,6 @@ def place(own_folder: None) -> None:
     record = {
         "image_size": None,
         "n_folds": 3,
-        "image_size": None,
         "input_digest": competition.digest,
     }
     dealt = Dealt(np.arange(90) // 3 % 3, competition.train_ids, NO_PAIRS)

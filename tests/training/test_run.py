@@ -23,7 +23,6 @@ def config(drawn: Path, training: Training) -> Config:
     record = {
         "image_size": None,
         "n_folds": 2,
-        "image_size": None,
         "input_digest": competition.digest,
     }
     dealt = Dealt(np.arange(90) % 2, competition.train_ids, NO_PAIRS)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cellline.audit.groups import LARGEST, MIXED, Shown
-from cellline.data.colours import false_colour
+from cellline.data.colours import colour
 from cellline.data.competition import Competition
 from cellline.host.files import write_bytes
 
@@ -26,7 +26,7 @@ def write_pictures(oof_dir: Path, competition: Competition, pairs: Sequence[Show
         (oof_dir / FOLDER / name).unlink(missing_ok=True)
     for pair in pairs:
         rows = np.searchsorted(competition.train_ids, np.array(pair.ids))
-        images = [false_colour(image) for image in competition.train_images[rows]]
+        images = [colour(image, competition.channels) for image in competition.train_images[rows]]
         zoom = -(-SIDE // images[0].shape[0])
         gap = np.full_like(images[0][:, :1], 255)
         joined = np.concatenate([images[0], gap, images[1]], axis=1)

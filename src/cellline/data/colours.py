@@ -1,17 +1,29 @@
 """Channels of an image as colours, for a person to look at."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-# Of three channels, those shown as red, green and blue: microtubules, reticulum, nuclei.
+# The channels of a colour image.
+NATURAL = ("red", "green", "blue")
+# Of three other channels, those shown as red, green and blue: microtubules, reticulum, nuclei.
 FALSE_COLOURS = [1, 2, 0]
 
 
-def false_colour(image: np.ndarray) -> np.ndarray:
-    """Colours [height, width, 3] of an image uint8 [channel, height, width] with three channels.
+def order_colours(channels: Sequence[str]) -> list[int] | None:
+    """Indices of the channels that are shown as red, green and blue; None if shown in grey."""
+    if len(channels) != len(NATURAL):
+        return None
+    return [0, 1, 2] if tuple(channels) == NATURAL else FALSE_COLOURS
 
-    Any other number of channels is shown in grey: their mean [height, width].
+
+def colour(image: np.ndarray, channels: Sequence[str]) -> np.ndarray:
+    """Colours [height, width, 3] of an image uint8 [channel, height, width] of these channels.
+
+    If there are not three channels, their mean in grey [height, width].
     """
-    if len(image) == len(FALSE_COLOURS):
-        return image[FALSE_COLOURS].transpose(1, 2, 0)
+    order = order_colours(channels)
+    if order is not None:
+        return image[order].transpose(1, 2, 0)
     grey: np.ndarray = np.rint(image.mean(axis=0)).astype(np.uint8)
     return grey

@@ -1,13 +1,15 @@
 """Calibration of the run's probabilities, and the decision rule."""
 
+from dataclasses import replace
 from functools import partial
 
 from cellline.host.files import digest_file
 from cellline.report.content import Block, Columns, Figure, Section
 from cellline.report.figures import draw_reliability
 from cellline.runs.run import Run
+from cellline.scoring.bootstrap import Estimate
 from cellline.scoring.calibration import binned, calibration_error, error_by_chance, log_loss_gain
-from cellline.scoring.metrics import Metric
+from cellline.scoring.metrics import METRICS, Metric
 from cellline.scoring.words import percent, with_interval
 from cellline.submitting.decision import Part, Rule, cross_fit, fit_parts, fit_rule, hold_out
 from cellline.submitting.submission import read_submissions
@@ -28,7 +30,8 @@ def calibration_section(run: Run) -> Section:
     gains: list[Block] = []
     if len(run.finished) > 1:
         # Fitted even if the rule omits it: calibrated probabilities have other uses.
-        fitted = cross_fit(partial(fit_parts, frozenset({Part.CORRECTION})), samples)
+        by_log_loss = replace(samples, metric=METRICS["log_loss"])
+        fitted = cross_fit(partial(fit_parts, frozenset({Part.CORRECTION})), by_log_loss)
         stages["calibrated"] = ("Each fold by a fit on the others.", fitted.prob)
         gain = log_loss_gain(run.oof.labels, run.oof.prob, fitted.prob, run.oof.bootstrap)
         gains = [
@@ -65,11 +68,14 @@ def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
     cautions = []
     for path, record in read_submissions(run.config.folders.submissions_dir):
         names = [made["run"] for made in record["runs"]]
-        if run.name not in names or record["folds_digest"] != run.folds.digest:
+        digests = record["input_digest"], record["folds_digest"]
+        if run.name not in names or digests != (run.competition.digest, run.folds.digest):
             continue
         oof, rule = record["oof"], record["rule"]
-        # None if a run had no finished fold.
-        scored = f"OOF BAC {percent(oof['score'], oof['interval'])}" if oof else "not scored"
+        scored = "not scored"
+        if oof:  # None if a run had no finished fold
+            metric, score = METRICS[oof["metric"]], Estimate(**oof["scores"]["like_test"])
+            scored = f"OOF {metric.title} {metric.show(score)}"
         weights = ", ".join(f"{name} {weight:.2f}" for name, weight in rule["weights"].items())
         blocks.append(f"{path.name}, {scored}, weights: {weights}.")
         if digest_file(path) != record["csv_digest"]:

@@ -8,13 +8,21 @@ import numpy as np
 from cellline.config import Config, list_differences
 from cellline.errors import Caution, UserError
 from cellline.host.names import align, printable
+from cellline.report.scores import MATRIX_CLASSES, WORST
 from cellline.report.words import name_folds
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, Tuning, new_run, open_run, open_runs, read_record
+from cellline.scoring.bootstrap import Estimate
 from cellline.scoring.comparison import Comparison, compare_predictions
-from cellline.scoring.leaderboard import PUBLIC_SHARE, Leaderboard, simulate_leaderboard
-from cellline.scoring.recalls import Recall, mean_recall
-from cellline.scoring.words import percent, points, with_interval
+from cellline.scoring.leaderboard import (
+    PUBLIC_SHARE,
+    Leaderboard,
+    SimulatedTests,
+    simulate_leaderboard,
+)
+from cellline.scoring.metrics import Metric
+from cellline.scoring.recalls import Recall
+from cellline.scoring.words import percent, points
 from cellline.submitting.decision import hold_out
 
 # Between a run's name and the seed, in the names of the same recipe's other runs.
@@ -26,24 +34,25 @@ class Side:
     """A recipe: runs that differ in their seed only, scored on the compared samples."""
 
     runs: Sequence[Run]
+    scores: Sequence[Estimate]
+    """[run]"""
     recalls: Sequence[Sequence[Recall]]
-    """By run, then by class."""
+    """[run][class]"""
 
     @property
     def name(self) -> str:
         """The name of the first run."""
         return self.runs[0].name
 
-    def describe(self, width: int) -> str:
-        """One line with the balanced accuracy."""
-        bacs = [mean_recall(own) for own in self.recalls]
-        if len(bacs) == 1:
-            return f"{self.name:<{width}}  BAC {with_interval(bacs[0])} (95 % interval)"
-        values = [bac.value for bac in bacs]
-        mean, deviation = float(np.mean(values)), np.std(values, ddof=1)
+    def describe(self, metric: Metric, width: int) -> str:
+        """One line with the score."""
+        head = f"{self.name:<{width}}  {metric.title}"
+        if len(self.scores) == 1:
+            return f"{head} {metric.show(self.scores[0])} (95 % interval)"
+        values = [score.value for score in self.scores]
         return (
-            f"{self.name:<{width}}  BAC {percent(mean)}, the mean of {len(values)} seeds (standard "
-            f"deviation {100 * deviation:.1f} points)"
+            f"{head} {metric.show(float(np.mean(values)))}, the mean of {len(values)} seeds "
+            f"(standard deviation {metric.show_spread(float(np.std(values, ddof=1)))})"
         )
 
 
@@ -58,8 +67,13 @@ class RunComparison:
     """Run's name -> the tuning that chose its settings on a fold that all have finished."""
     n_samples: int
     comparison: Comparison
-    leaderboard: Leaderboard
-    """Expected scores of the first run of each side."""
+    leaderboard: Leaderboard | None
+    """Expected scores of the first run of each side; None without a test set."""
+
+    @property
+    def metric(self) -> Metric:
+        """The competition's metric."""
+        return self.sides[0].runs[0].folds.metric
 
     def describe(self) -> list[str]:
         """The verdict, the scores, and a table by class, one line each."""
@@ -73,7 +87,7 @@ class RunComparison:
         n_runs = sum(len(side.runs) for side in self.sides)
         return [
             *lines,
-            *(side.describe(width) for side in self.sides),
+            *(side.describe(self.metric, width) for side in self.sides),
             *describe_choice(first.config.folders.oof_dir, first.folds, n_runs),
             "",
             self._verdict(first.name, second.name),
@@ -83,7 +97,6 @@ class RunComparison:
             f"settings: {printable(', '.join(changes)) or same}",
             "",
             *self._describe_leaderboard(first.name, second.name),
-            "",
             *self._describe_recalls(),
         ]
 
@@ -104,10 +117,12 @@ class RunComparison:
         where = f"all {run.folds.n_folds} folds"
         if len(self.compared) < run.folds.n_folds:
             where = name_folds(self.compared)
-        if found.bac.value == found.bac.error == 0:
-            return f"{a} and {b} are right on the same samples of {where}: keep the cheaper"
-        gain = f"{points(found.bac)} points of BAC on {self.n_samples:,} samples of {where}"
-        how, use = ("better", b) if found.bac.value > 0 else ("worse", a)
+        if found.gain.value == found.gain.error == 0:
+            return f"{a} and {b} score the same on all samples of {where}: keep the cheaper"
+        shown, title = self.metric.show_gain(found.gain), self.metric.title
+        gain = f"{shown} of" if self.metric.higher_is_better else f"a gain of {shown} in"
+        gain += f" {title} on {self.n_samples:,} samples of {where}"
+        how, use = ("better", b) if found.gain.value > 0 else ("worse", a)
         if n_seeds > 1:
             gain += f", {n_seeds} seeds each"
             if found.is_clear:
@@ -125,7 +140,7 @@ class RunComparison:
         )
 
     def _describe_interval(self, a: str) -> str:
-        """What the interval of the difference covers."""
+        """Sources of chance that the interval covers: pictures, and seeds if there are several."""
         n_seeds = len(self.sides[0].runs)
         if n_seeds > 1:
             return f"the interval covers other pictures and other seeds, from {n_seeds} a side"
@@ -137,22 +152,25 @@ class RunComparison:
 
     def _describe_leaderboard(self, a: str, b: str) -> list[str]:
         """Expected scores on the leaderboard, and which submission would be ahead."""
-        board = self.leaderboard
+        board, show = self.leaderboard, self.metric.show
+        if board is None:
+            return []
         width = max(len(a), len(b))
         seed = ", of the first seed" if len(self.sides[0].runs) > 1 else ""
-        lines = [f"expected on the leaderboard, each sample decided by itself{seed}:"]
+        lines = [f"expected on the leaderboard, each sample by itself, uncorrected{seed}:"]
         lines += [
-            f"{name:<{width}}  public {with_interval(public)}, private {with_interval(private)}"
+            f"{name:<{width}}  public {show(public)}, private {show(private)}"
             for name, public, private in zip((a, b), board.public, board.private, strict=True)
         ]
         public, private = (
             f"{100 * share:.0f} %" for share in (board.ahead_public, board.ahead_private)
         )
-        lines.append(
+        return [
+            *lines,
             f"{b} is ahead of {a} on public in {public} and on private in {private} of "
-            f"simulations; they change places between them in {100 * board.swap:.0f} %"
-        )
-        return lines
+            f"simulations; they change places between them in {100 * board.swap:.0f} %",
+            "",
+        ]
 
     def _describe_tuning(self, name: str, tuning: Tuning) -> str:
         if tuning.fold not in self.compared:
@@ -167,21 +185,24 @@ class RunComparison:
 
     def _describe_recalls(self) -> list[str]:
         """A table of recalls by class and side, with their difference, one line each."""
-        names = self.sides[0].runs[0].class_names
-        head, *margin = align(["recall", *names])
+        names, found = self.sides[0].runs[0].class_names, self.comparison
+        differences = np.array([difference.value for difference in found.recalls])
+        shown = np.flatnonzero(np.isfinite(differences))  # folds may have no sample of a class
+        if many := len(shown) > MATRIX_CLASSES:
+            shown = np.sort(shown[np.argsort(-np.abs(differences[shown]), kind="stable")[:WORST]])
+        head, *margin = align(["recall", *(names[index] for index in shown)])
         column = max(8, *(len(side.name) for side in self.sides))
         lines = [head + "".join(f"  {side.name:>{column}}" for side in self.sides) + "  difference"]
-        for index, (name, difference, is_marked) in enumerate(
-            zip(margin, self.comparison.recalls, self.comparison.marked, strict=True)
-        ):
-            if np.isnan(difference.value):
-                continue  # the compared folds have no sample of the class
+        for index, name in zip(shown.tolist(), margin, strict=True):
             means = (np.mean([own[index].value for own in side.recalls]) for side in self.sides)
-            shown = "".join(f"  {percent(float(mean)):>{column}}" for mean in means)
-            lines.append(f"{name}{shown}  {points(difference)}{' *' if is_marked else ''}")
+            cells = "".join(f"  {percent(float(mean)):>{column}}" for mean in means)
+            mark = " *" * found.marked[index]
+            lines.append(f"{name}{cells}  {points(found.recalls[index])}{mark}")
+        if many:
+            lines.append(f"shown are the {WORST} classes that differ most")
         lines.append(
             f"* differs, after correction for {len(names)} classes"
-            if any(self.comparison.marked)
+            if any(found.marked)
             else f"no class differs by more than chance explains among {len(names)}"
         )
         return lines
@@ -206,28 +227,27 @@ def compare_runs(
     compared = sorted(set(common) - {tuning.fold for tuning in tuned.values()}) or common
     oofs = [[run.out_of_fold(compared) for run in side] for side in sides]
     first = oofs[0][0]
+    metric, labels = first.folds.metric, first.labels
     probs_a, probs_b = ([own.prob for own in side] for side in oofs)
+    leaderboard = None
+    if len(first.folds.competition.test_ids):
+        tests = SimulatedTests(first.group, hold_out([first]).rate, public_share)
+        leaderboard = simulate_leaderboard(metric, labels, [of[0].decided for of in oofs], tests)
     return RunComparison(
         [
-            Side(side, [own.score_recalls() for own in of])
+            Side(side, [own.score() for own in of], [own.score_recalls() for own in of])
             for side, of in zip(sides, oofs, strict=True)
         ],
         compared,
         tuned,
-        len(first.labels),
-        compare_predictions(first.labels, probs_a, probs_b, first.bootstrap),
-        simulate_leaderboard(
-            first.labels,
-            np.stack([of[0].predicted for of in oofs]),
-            first.group,
-            hold_out([first]).rate,
-            public_share,
-        ),
+        len(labels),
+        compare_predictions(metric, labels, probs_a, probs_b, first.bootstrap),
+        leaderboard,
     )
 
 
 def open_seeds(firsts: Sequence[Run], seeds: int) -> list[list[Run]]:
-    """Each run, with others of its recipe: `seeds` in all, of ascending seeds.
+    """Each run with others of its recipe: `seeds` in all, with ascending seeds.
 
     Those of run `a`, whose seed is 0, are `a-seed1`, `a-seed2` and so on. Raises UserError with the
     commands that train those that are missing, and if other settings than the seed differ.

@@ -44,7 +44,7 @@ class Figure:
     svg: str
     """An <svg> element, which the page holds as it is."""
     alternative: str = ""
-    """The figures in words, for who can't see the drawing; beside the title."""
+    """The numbers in words, read out with the title to a reader who can't see the drawing."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The page's figures. Colour alone carries no meaning: lines are dashed, markers differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,22 @@ from cellline.host.names import shorten_name
 from cellline.report.svg import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, draw
 from cellline.runs.run import Run, best_epoch
 from cellline.scoring.bootstrap import Estimate
+from cellline.scoring.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from optuna.trial import FrozenTrial
+
+    from cellline.report.trials import TuningHistory
 
 # Inches: a row of `draw_intervals`, and its axis.
 ROW, AROUND_ROWS = 0.26, 0.7
 # Columns of a name beside a row: even of the widest letters, they leave room for the intervals.
 LONGEST = 22
+
+
+def axis_of(metric: Metric) -> tuple[str, float]:
+    """Label of an axis of scores, and the factor that they are multiplied by."""
+    return (f"{metric.title}, %", 100) if metric.is_share else (metric.title, 1)
 
 
 def draw_intervals(
@@ -54,15 +61,13 @@ def legend_above(axes: "Axes") -> None:
     axes.figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2, borderaxespad=0.2)
 
 
-def draw_curves(run: Run, what: str, axis: str) -> str:
+def draw_curves(run: Run, what: str, axis: str, factor: float = 1) -> str:
     """`train_<what>` and `held_out_<what>` of every finished fold by epoch, a colour for each fold.
 
-    For "score", in percent, also the best epoch and the level of guessing. A dotted line marks the
-    epoch after which images are larger.
+    For "score" also the best epoch and the level of guessing. A dotted line marks the epoch after
+    which images are larger. Values are multiplied by `factor`.
     """
     from matplotlib.ticker import MaxNLocator
-
-    factor = 100 if what == "score" else 1
 
     def paint(axes: "Axes") -> None:
         # Six markers beside five colours tell thirty folds apart.
@@ -83,7 +88,7 @@ def draw_curves(run: Run, what: str, axis: str) -> str:
         axes.plot([], [], "--", color=MUTED, lw=1, label="training")
         if what == "score":
             axes.plot([], [], "D", color=MUTED, ms=8, mfc="none", mew=1.4, label="best epoch")
-            chance = factor / len(run.class_names)
+            chance = factor * run.metric.guess(run.oof.labels)
             axes.axhline(chance, color=MUTED, lw=1, ls="-.", label="guessing")
         if (change := size_change(run)) is not None:
             axes.axvline(change + 0.5, color=MUTED, lw=1, ls=":", label="larger images")
@@ -96,15 +101,18 @@ def draw_curves(run: Run, what: str, axis: str) -> str:
 
 
 def size_change(run: Run) -> int | None:
-    """The epochs (from 1) that see images of the first size; None if all do."""
+    """Number of epochs at the first image size; None if all are."""
     training = run.config.training
     sizes = [training.size_of(epoch) for epoch in range(training.epochs)]
     return sizes.index(sizes[-1]) or None
 
 
-def draw_trials(name: str, trials: Sequence["FrozenTrial"]) -> str:
-    """BAC of trials by learning rate; a marker for each batch size, hollow for pruned trials."""
+def draw_trials(name: str, study: "TuningHistory") -> str:
+    """Score of trials by learning rate; a marker for each batch size, hollow for pruned trials."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    trials = study.trials
+    axis, factor = axis_of(study.metric)
 
     def paint(axes: "Axes") -> None:
         styles = [(BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (INK, "v")]
@@ -112,7 +120,7 @@ def draw_trials(name: str, trials: Sequence["FrozenTrial"]) -> str:
         for size, (colour, marker) in zip(sizes, cycle(styles), strict=False):
             for trial in trials:
                 if trial.params["batch_size"] == size and trial.value is not None:
-                    x, y = trial.params["lr"], 100 * trial.value
+                    x, y = trial.params["lr"], factor * trial.value
                     face = colour if trial.state.name == "COMPLETE" else "none"
                     axes.plot(x, y, marker, color=colour, markerfacecolor=face)
             axes.plot([], [], marker, color=colour, label=f"batch size {size}")
@@ -122,7 +130,7 @@ def draw_trials(name: str, trials: Sequence["FrozenTrial"]) -> str:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("learning rate")
-        axes.set_ylabel("held-out BAC, %")
+        axes.set_ylabel(f"held-out {axis}")
         legend_above(axes)
 
     return draw(name, paint)

@@ -1,43 +1,48 @@
 """Learning curves, and the trials of the tuning."""
 
 from cellline.report.content import Block, Columns, Figure, Section, Table
-from cellline.report.figures import draw_curves, draw_trials
+from cellline.report.figures import axis_of, draw_curves, draw_trials
 from cellline.report.trials import TuningHistory
 from cellline.report.words import count
 from cellline.runs.run import Run, best_epoch
-from cellline.scoring.words import percent, with_interval
 
 
 def learning_section(run: Run) -> Section:
     """Learning curves, and how much the choice of the best epoch would have flattered."""
+    metric = run.metric
+    weighted = ", class-weighted" * (run.settings["class_weights"] != "none")
+    better, worse = ("rises", "falling") if metric.higher_is_better else ("falls", "rising")
     figures = [
         Figure(
-            "Balanced accuracy by epoch",
-            "A curve that still rises at its end asks for more epochs. Held out falling while "
-            "training rises is overfitting.",
-            draw_curves(run, "score", "BAC, %"),
+            "Score by epoch",
+            f"A curve that still {better} at its end asks for more epochs. Held out {worse} while "
+            f"training {better} is overfitting.",
+            draw_curves(run, "score", *axis_of(metric)),
             describe_curves(run),
         ),
         Figure(
             "Loss by epoch",
             "Loss is minus the logarithm of the probability given to the true class: 0 is perfect. "
-            "If held-out loss turns upward while BAC does not fall, the network grows too sure of "
-            "itself.",
-            draw_curves(run, "loss", "loss, class-weighted"),
+            "If held-out loss turns upward while the score does not get worse, the network grows "
+            "too sure of itself.",
+            draw_curves(run, "loss", f"loss{weighted}"),
             describe_curves(run, "loss"),
         ),
     ]
     rows = []
     for fold, history in run.histories.items():
-        best, last = best_epoch(history, run.metric), history[-1]
-        gain = best["held_out_score"] - last["held_out_score"]
-        ahead = last["train_score"] - last["held_out_score"]
-        scored = [f"{of['epoch']:.0f}, {percent(of['held_out_score'])}" for of in (last, best)]
-        rows.append((f"fold {fold}", *scored, f"{100 * gain:+.1f}", f"{100 * ahead:+.1f}"))
+        best, last = best_epoch(history, metric), history[-1]
+        scored = [f"{of['epoch']:.0f}, {metric.show(of['held_out_score'])}" for of in (last, best)]
+        kept = metric.utility(last["held_out_score"])
+        gains = [
+            metric.show_gain(metric.utility(score) - kept)
+            for score in (best["held_out_score"], last["train_score"])
+        ]
+        rows.append((f"fold {fold}", *scored, *gains))
     table = Table(
         "No epoch is chosen: the model is the last one's averaged weights, whatever the held-out "
-        "BAC did. BAC is of one view; 'ahead' is training minus held-out BAC, in points: training "
-        "images are augmented, which makes them harder.",
+        f"{metric.title} did. Scores are of one view; 'ahead' is how much better training images "
+        "score, though they are augmented, which makes them harder.",
         ("", "kept epoch", "best epoch", "would flatter by", "training ahead by"),
         rows,
     )
@@ -45,7 +50,7 @@ def learning_section(run: Run) -> Section:
 
 
 def describe_curves(run: Run, what: str = "score") -> str:
-    """The curves in words, for who can't see them."""
+    """The curves in words, for a reader who can't see them."""
     ends = (
         f"fold {fold} from {history[0][f'held_out_{what}']:.3f} to "
         f"{history[-1][f'held_out_{what}']:.3f}"
@@ -70,7 +75,8 @@ def tuning_section(run: Run, study: TuningHistory | None) -> Section:
         if fold in run.finished:
             if len(run.finished) > 1:
                 rest = run.oof.score(run.oof.fold != fold)
-                told += f" Without that fold the BAC is {with_interval(rest)}."
+                metric = run.folds.metric
+                told += f" Without that fold the {metric.title} is {metric.show(rest)}."
             cautions.append(told)
         tuned = [told]
     elif study is not None:
@@ -82,12 +88,13 @@ def tuning_section(run: Run, study: TuningHistory | None) -> Section:
 def show_trials(study: TuningHistory) -> list[Block]:
     """A figure and a table of the trials."""
     blocks: list[Block] = []
+    metric = study.metric
     if any(trial.value is not None for trial in study.trials):
         note = (
             "A clear peak says that the range is right; a best trial at the edge asks for a wider "
             "one. Hollow marks were pruned: stopped early, because they did worse than most."
         )
-        blocks.append(Figure("Trials", note, draw_trials("trials", study.trials)))
+        blocks.append(Figure("Trials", note, draw_trials("trials", study)))
     rows = [
         (
             str(trial.number),
@@ -95,13 +102,13 @@ def show_trials(study: TuningHistory) -> list[Block]:
             f"{trial.params['lr']:.3g}",
             str(trial.params["batch_size"]),
             str(len(trial.intermediate_values)),
-            "none" if trial.value is None else percent(trial.value),
+            "none" if trial.value is None else metric.show(trial.value),
         )
         for trial in study.trials
     ]
     table = Table(
-        f"Every trial in order, scored on fold {study.fold}. A point or two is chance.",
-        ("trial", "state", "learning rate", "batch size", "epochs", "held-out BAC"),
+        f"Every trial in order, scored on fold {study.fold}. Small differences are chance.",
+        ("trial", "state", "learning rate", "batch size", "epochs", f"held-out {metric.title}"),
         rows,
         text_columns=frozenset({0, 1}),
     )

@@ -16,12 +16,10 @@ from cellline.report.provenance import settings_section
 from cellline.report.samples import samples_section
 from cellline.report.scores import classes_section, scores_section
 from cellline.report.trials import TuningHistory, read_study
-from cellline.report.words import count, name_folds, sentence
+from cellline.report.words import MEANINGS, count, name_folds, sentence
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.run import Run, open_run
 from cellline.scoring.leaderboard import PUBLIC_SHARE
-from cellline.scoring.metrics import score
-from cellline.scoring.words import percent, with_interval
 from cellline.submitting.decision import Expected, expect, hold_out
 from cellline.submitting.words import describe_expected
 
@@ -29,7 +27,7 @@ from cellline.submitting.words import describe_expected
 def write_report(
     config: Config, storage: str | None = None, public_share: float = PUBLIC_SHARE
 ) -> Path:
-    """Write `report.html` into the folder of the run that `config` names; its path.
+    """Write `report.html` into the folder of the run that `config` names; return its path.
 
     The study is read from `storage`, or from the OOF folder. `public_share` of the test samples are
     on the public leaderboard. The same files give the same bytes.
@@ -66,7 +64,7 @@ def open_finished(config: Config) -> Run:
         names = ", ".join(run.class_names[index] for index in absent)
         raise UserError(
             f"the finished folds of {run.folder} hold no sample of {names}, so there is no "
-            f"balanced accuracy yet; train the next:\n  {run.command(run.missing[0])}"
+            f"score of all classes yet; train the next:\n  {run.command(run.missing[0])}"
         )
     return run
 
@@ -85,12 +83,11 @@ def compose(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (count, name_folds, percent, sentence, with_interval)
+    filters = (count, name_folds, sentence)
     environment.filters.update({function.__name__: function for function in filters})
-    scores = score(run.oof.labels, run.oof.prob, run.oof.bootstrap)
     sections = [
-        scores_section(run, scores, expected, public_share),
-        classes_section(run, scores),
+        scores_section(run, expected, public_share),
+        classes_section(run),
         learning_section(run),
         samples_section(run),
         calibration_section(run),
@@ -102,4 +99,11 @@ def compose(
     sections = [section for section in sections if section.blocks]
     template = environment.get_template("template.html")
     choice = describe_choice(run.config.folders.oof_dir, run.folds)
-    return template.render(run=run, expected=expected, choice=choice, sections=sections)
+    return template.render(
+        run=run,
+        metric=run.folds.metric,
+        meaning=MEANINGS[run.folds.metric.name],
+        expected=expected,
+        choice=choice,
+        sections=sections,
+    )

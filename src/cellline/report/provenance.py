@@ -13,6 +13,7 @@ def settings_section(run: Run) -> Section:
     """Every setting of the run, digests of its data, and versions."""
     settings = flatten(run.settings)
     data = {
+        "metric": run.folds.metric.title,
         "input": run.competition.digest[:12],
         "folds": run.folds.digest[:12],
         "number of folds": run.folds.n_folds,
@@ -32,7 +33,7 @@ def settings_section(run: Run) -> Section:
 
 
 def show_training(run: Run) -> list[Table]:
-    """When each finished fold was trained, how long, and on what; none if nothing recorded it."""
+    """End, duration and device of each finished fold's training; empty if not recorded."""
     rows = []
     for fold in run.finished:
         path = run.clock_path(fold)

@@ -1,19 +1,22 @@
 """The scores of a run: with and without TTA, by fold, by class."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from cellline.config import MetricName
 from cellline.report.content import Block, Columns, Figure, Matrix, Section, Table
-from cellline.report.figures import draw_intervals
+from cellline.report.figures import axis_of, draw_intervals
+from cellline.report.words import sentence
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run
 from cellline.scoring.bootstrap import Estimate
 from cellline.scoring.comparison import compare_predictions
-from cellline.scoring.leaderboard import simulate_leaderboard
-from cellline.scoring.metrics import Scores, score
-from cellline.scoring.recalls import Recall
-from cellline.scoring.words import percent, points, with_interval
+from cellline.scoring.decisions import likeliest
+from cellline.scoring.leaderboard import SimulatedTests, simulate_leaderboard
+from cellline.scoring.metrics import METRICS, Metric
+from cellline.scoring.recalls import Recall, mean_recall
+from cellline.scoring.words import percent, with_interval
 from cellline.submitting.decision import Expected
 
 # Most classes whose confusion matrix fits on a page (121 make one of 33,000 pixels); of more, the
@@ -21,108 +24,137 @@ from cellline.submitting.decision import Expected
 MATRIX_CLASSES, WORST = 30, 20
 # A class with fewer effective groups than this has them shown. Its interval is wide.
 FEW_GROUPS = 20
+# Metrics shown beside the competition's: name of the row, and meaning.
+OTHERS: Mapping[MetricName, tuple[str, str]] = {
+    "balanced_accuracy": ("balanced accuracy", "is the mean recall of the classes"),
+    "accuracy": ("accuracy", "is the share of all samples that are right"),
+    "macro_f1": ("macro F1", "also counts what is wrongly taken for a class"),
+    "log_loss": (
+        "log loss",
+        "is minus the logarithm of the probability given to the true class: 0 is perfect",
+    ),
+}
 
 
-def scores_section(run: Run, scores: Scores, expected: Expected, public_share: float) -> Section:
-    """BAC for three kinds of samples and on the leaderboard; every score, with and without TTA."""
-    oof = run.oof
-    plain = score(oof.labels, oof.prob_plain, oof.bootstrap)
-    gain = compare_predictions(oof.labels, [oof.prob_plain], [oof.prob], oof.bootstrap).bac
-    losses = [of.log_loss for of in (scores, plain)]
+def scores_section(run: Run, expected: Expected, public_share: float) -> Section:
+    """Scores for three kinds of samples and on the leaderboard, by other metrics, and by fold."""
+    metric, oof = run.folds.metric, run.oof
+    has_test = len(run.competition.test_ids) > 0
+    blocks: list[Block] = [show_kinds(metric, expected, has_test)]
+    if has_test:
+        tests = SimulatedTests(oof.group, expected.rate, public_share)
+        board = simulate_leaderboard(metric, oof.labels, [expected.decided], tests)
+        blocks.append(
+            f"Expected on the leaderboard: public {metric.show(board.public[0])}, private "
+            f"{metric.show(board.private[0])}, if {100 * public_share:g} % of the test samples are "
+            "public and the test set resembles the training set (simulated by groups)."
+        )
+    found = compare_predictions(metric, oof.labels, [oof.prob_plain], [oof.prob], oof.bootstrap)
+    gain = found.gain
+    verdict = "which may be chance"
+    if found.is_clear:
+        verdict = "a gain" if gain.value > 0 else "a loss"
+    blocks.append(
+        "Test-time augmentation (TTA) averages over the views of each image (symmetry "
+        f"{run.settings['symmetry']}). Its gain in {metric.title} is {metric.show_gain(gain)}, "
+        f"{verdict}."
+    )
+    return Section("scores", "Scores", [*blocks, show_metrics(run), *spread_over_folds(run)])
+
+
+def show_metrics(run: Run) -> Table:
+    """The score by the competition's metric, then by others, with and without TTA."""
+    metric, oof = run.folds.metric, run.oof
+    others = {name: words for name, words in OTHERS.items() if name != metric.name}
+    named = {metric: metric.title, **{METRICS[name]: row for name, (row, _) in others.items()}}
+    sides = [oof.decided, likeliest(oof.prob_plain)]
     rows = [
-        ("balanced accuracy (BAC)", with_interval(scores.bac), with_interval(plain.bac)),
-        ("accuracy", with_interval(scores.accuracy), with_interval(plain.accuracy)),
-        ("macro F1", with_interval(scores.macro_f1), with_interval(plain.macro_f1)),
-        ("log loss", *(f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in losses)),
+        (name, *(each.show(each.estimate(oof.labels, side, oof.bootstrap)) for side in sides))
+        for each, name in named.items()
     ]
-    table = Table(
-        "The competition is scored by BAC. Accuracy is the share of all samples that are right; "
-        "macro F1 also counts what is wrongly taken for a class; log loss is minus the logarithm "
-        "of the probability given to the true class: 0 is perfect, and guessing gives "
-        f"{np.log(len(run.class_names)):.2f}. Each has its 95 % interval, in which groups of "
-        "related pictures count as one observation if they are right or wrong together.",
+    meanings = "; ".join(f"{row} {meaning}" for row, meaning in others.values())
+    if "log_loss" in others:
+        meanings += f", and guessing gives {np.log(len(run.class_names)):.2f}"
+    return Table(
+        f"The competition is scored by {metric.title}. {sentence(meanings)} Each has its 95 % "
+        "interval, in which groups of related pictures count as one observation if they are right "
+        "or wrong together.",
         ("", "with TTA", "without"),
         rows,
     )
-    verdict = "a gain" if gain.low > 0 else "a loss" if gain.high < 0 else "which may be chance"
-    tta = (
-        "Test-time augmentation (TTA) averages over the flips and turns of each image. It "
-        f"changes BAC by {points(gain)} points, {verdict}."
-    )
-    board = simulate_leaderboard(
-        oof.labels, expected.decided.predicted[None], oof.group, expected.rate, public_share
-    )
-    leaderboard = (
-        f"Expected on the leaderboard: public {with_interval(board.public[0])}, private "
-        f"{with_interval(board.private[0])}, if {100 * public_share:g} % of the test samples are "
-        "public and the test set resembles the training set (simulated by groups)."
-    )
-    blocks = [show_kinds(expected), leaderboard, tta, table, *spread_over_folds(run, scores.bac)]
-    return Section("scores", "Scores", blocks)
 
 
-def show_kinds(expected: Expected) -> Table:
-    """BAC for three kinds of samples, each sample by itself and as the rule decides."""
+def show_kinds(metric: Metric, expected: Expected, has_test: bool) -> Table:
+    """Scores for three kinds of samples, each sample by itself and as the rule decides."""
     columns = {"each sample by itself": expected.plain}
     if expected.of_rule:
         columns = {"as decided": expected.of_rule, **columns}
+    every = "samples as in this test set" if has_test else "all samples"
     rows: dict[str, list[Estimate | None]] = {
-        "samples as in this test set": [of.like_test for of in columns.values()],
+        every: [of.like_test for of in columns.values()],
         "each picture counted once": [of.by_picture for of in columns.values()],
         "samples that are alone in their picture": [of.lone for of in columns.values()],
     }
     return Table(
-        "Samples that show one picture, such as overlapping crops, are often easier. In the first "
-        "row pictures of each size are as frequent as in the test set; the last two say more about "
-        "new pictures. No sample here is related to one that its network was trained on, as far "
-        "as the audit found."
+        "Samples that show one picture, such as overlapping crops, are often easier. "
+        + "In the first row pictures of each size are as frequent as in the test set; " * has_test
+        + ("the" if has_test else "The")
+        + " last two say more about new pictures. No sample here is related to one that its "
+        "network was trained on, as far as the audit found."
         + " As decided: by the rule of a submission of this run alone."
         * (len(columns) > 1),
-        ("BAC", *columns),
+        (metric.title, *columns),
         [
-            (name, *(with_interval(of) if of else "none" for of in found))
+            (name, *(metric.show(of) if of else "none" for of in found))
             for name, found in rows.items()
         ],
     )
 
 
-def spread_over_folds(run: Run, whole: Estimate) -> list[Block]:
-    """The BAC of each finished fold, and the spread that chance alone explains."""
-    if len(run.finished) == 1:
-        return []
+def spread_over_folds(run: Run) -> list[Block]:
+    """The score of each finished fold, and the spread that chance alone explains."""
+    metric = run.folds.metric
     folds = {f"fold {fold}": run.oof.score(run.oof.fold == fold) for fold in run.finished}
+    # A fold may have no score, such as the ROC AUC of a single class.
+    folds = {name: score for name, score in folds.items() if np.isfinite(score.value)}
+    if len(folds) < 2:
+        return []
     values = [one.value for one in folds.values()]
-    error = np.mean([one.error for one in folds.values()])
+    deviation, error = np.std(values, ddof=1), np.mean([one.error for one in folds.values()])
+    axis, factor = axis_of(metric)
+    whole = metric.score(run.oof.labels, run.oof.decided)
     return [
-        f"The folds' BAC ranges from {percent(min(values))} to {percent(max(values))}, with a "
-        f"standard deviation of {100 * np.std(values, ddof=1):.1f} points. The mean standard error "
-        f"of one fold is {100 * error:.1f} points: chance alone explains that much.",
+        f"The folds' {metric.title} ranges from {metric.show(min(values))} to "
+        f"{metric.show(max(values))}, with a standard deviation of "
+        f"{metric.show_spread(float(deviation))}. The mean standard error of one fold is "
+        f"{metric.show_spread(float(error))}: chance alone explains that much.",
         Figure(
-            "BAC by fold",
-            "The dashed line is the overall BAC. A fold whose interval is far from it holds other "
-            "pictures than the others do, or its training went wrong.",
-            draw_intervals("folds", folds, "BAC, %", whole.value),
-            in_words(folds),
+            "Score by fold",
+            f"The dashed line is the overall {metric.title}. A fold whose interval is far from it "
+            "holds other pictures than the others do, or its training went wrong.",
+            draw_intervals("folds", folds, axis, whole, factor),
+            in_words(folds, metric.show),
         ),
     ]
 
 
-def classes_section(run: Run, scores: Scores) -> Section:
+def classes_section(run: Run) -> Section:
     """Recall by class, and what is taken for what: all of it, or of many classes the worst."""
+    all_recalls = run.oof.score_recalls()
     counts = count_confusions(run.oof)
     samples = counts.sum(axis=1)
     groups = [len(set(run.oof.group[run.oof.labels == k])) for k in range(len(samples))]
     many = len(samples) > MATRIX_CLASSES
     order = np.arange(len(samples))
     if many:
-        order = np.argsort([one.value for one in scores.recalls], kind="stable")[:WORST]
-    recalls = {run.class_names[k]: scores.recalls[k] for k in order}
+        order = np.argsort([one.value for one in all_recalls], kind="stable")[:WORST]
+    recalls = {run.class_names[k]: all_recalls[k] for k in order}
     lowest = f", the lowest {WORST} of {len(samples)}" if many else ""
     figure = Figure(
         f"Recall by class{lowest}",
-        "Recall is the share of a class that is recognized. The dashed line is BAC, the mean of "
-        "all: the lowest have the most to gain.",
-        draw_intervals("recalls", recalls, "recall, %", scores.bac.value),
+        "Recall is the share of a class that is recognized. The dashed line is the mean of all: "
+        "the lowest have the most to gain.",
+        draw_intervals("recalls", recalls, "recall, %", mean_recall(all_recalls).value),
         in_words(recalls),
     )
     table = Table(
@@ -133,9 +165,9 @@ def classes_section(run: Run, scores: Scores) -> Section:
             # Whole names: everywhere else long ones are shortened.
             (
                 run.competition.classes[k],
-                with_interval(scores.recalls[k]),
+                with_interval(all_recalls[k]),
                 f"{samples[k]:,}",
-                count_groups(groups[k], scores.recalls[k]),
+                count_groups(groups[k], all_recalls[k]),
             )
             for k in order
         ],
@@ -189,9 +221,9 @@ def hardest_pairs(counts: np.ndarray) -> list[tuple[int, int, float]]:
     return [(int(label), int(other), float(lost[label, other])) for label, other in pairs]
 
 
-def in_words(rows: Mapping[str, Estimate]) -> str:
-    """The estimates of a figure, for who can't see it."""
-    return "; ".join(f"{name} {with_interval(one)}" for name, one in rows.items()) + "."
+def in_words(rows: Mapping[str, Estimate], show: Callable[[Estimate], str] = with_interval) -> str:
+    """The estimates of a figure in words, for a reader who can't see it."""
+    return "; ".join(f"{name} {show(one)}" for name, one in rows.items()) + "."
 
 
 def count_groups(groups: int, recall: Recall) -> str:

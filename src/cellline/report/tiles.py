@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from cellline.data.colours import FALSE_COLOURS, false_colour
+from cellline.data.colours import NATURAL, colour, order_colours
 from cellline.data.images import name_channel
 from cellline.report.content import Tile
 from cellline.runs.run import Run
@@ -18,9 +18,14 @@ SIDE = 128
 
 def describe_colours(channels: Sequence[str]) -> str:
     """A sentence on the colours that pictures show channels in."""
-    if len(channels) != len(FALSE_COLOURS):
-        return "Pictures show the mean of all channels, in grey."
-    red, green, blue = (name_channel(channels[index]) for index in FALSE_COLOURS)
+    order = order_colours(channels)
+    if order is None:
+        return (
+            "Pictures show the mean of all channels." if len(channels) > 1 else "Pictures are grey."
+        )
+    if tuple(channels) == NATURAL:
+        return "Pictures show their own colours."
+    red, green, blue = (name_channel(channels[index]) for index in order)
     return f"Pictures show channel {red} in red, {green} in green and {blue} in blue."
 
 
@@ -36,7 +41,8 @@ def encode(image: np.ndarray) -> str:
 def make_tile(run: Run, row: int, *caption: str) -> Tile:
     """The picture of a training sample, by its row; the sample's id heads the caption."""
     sample = str(run.competition.train_ids[row])
-    return Tile(encode(false_colour(run.competition.train_images[row])), (sample, *caption))
+    picture = colour(run.competition.train_images[row], run.competition.channels)
+    return Tile(encode(picture), (sample, *caption))
 
 
 def whole_percent(share: float) -> str:

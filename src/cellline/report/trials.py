@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellline.errors import UserError
+from cellline.scoring.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -13,12 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TuningHistory:
-    """The trials, and the fold that scored them."""
+    """The trials, and what scored them."""
 
+    metric: Metric
     fold: int
     trials: Sequence["FrozenTrial"]
-    """Each with parameters lr and batch_size. Its value and intermediate values are held-out BAC;
-    the value is that of the last epoch, None if no epoch ended."""
+    """Each with parameters lr and batch_size. Its value and intermediate values are held-out
+    scores; the value is that of the last epoch, None if no epoch ended."""
 
 
 def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> TuningHistory | None:
@@ -46,4 +48,4 @@ def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> Tu
             f"{name} is of other folds ({settings['folds_digest'][:12]}) than there are now "
             f"({folds_digest[:12]}): put the study's own file back, or move it away"
         )
-    return TuningHistory(settings["fold"], drawn)
+    return TuningHistory(METRICS[settings["metric"]], settings["fold"], drawn)

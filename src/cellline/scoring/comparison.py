@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.scoring.bootstrap import Bootstrap, Estimate
+from cellline.scoring.bootstrap import Bootstrap, Draws, Estimate, Whole
+from cellline.scoring.decisions import likeliest
+from cellline.scoring.metrics import Metric
 from cellline.scoring.recalls import mean_of_classes
 
 # Standard errors between 0 and a difference that 80 % of comparisons would detect: the two-sided
@@ -16,10 +18,10 @@ POWER = 1.960 + 0.842
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions b minus predictions a, paired: positive where b is better."""
+    """Predictions b compared with predictions a, paired: positive where b is better."""
 
-    bac: Estimate
-    """Difference in balanced accuracy."""
+    gain: Estimate
+    """Gain in the metric."""
     recalls: tuple[Estimate, ...]
     """Difference in recall, by class."""
     marked: tuple[bool, ...]
@@ -27,8 +29,8 @@ class Comparison:
 
     @property
     def is_clear(self) -> bool:
-        """True if the interval of the difference in balanced accuracy excludes 0."""
-        return self.bac.low > 0 or self.bac.high < 0
+        """True if the interval of the gain excludes 0."""
+        return self.gain.low > 0 or self.gain.high < 0
 
     @property
     def needed(self) -> float:
@@ -36,12 +38,13 @@ class Comparison:
 
         Infinite if it is 0. The standard error falls with the root of the number of groups.
         """
-        if self.bac.value == 0:
+        if self.gain.value == 0:
             return math.inf
-        return (POWER * self.bac.error / self.bac.value) ** 2
+        return (POWER * self.gain.error / self.gain.value) ** 2
 
 
 def compare_predictions(
+    metric: Metric,
     labels: np.ndarray,
     probs_a: Sequence[np.ndarray],
     probs_b: Sequence[np.ndarray],
@@ -49,9 +52,9 @@ def compare_predictions(
 ) -> Comparison:
     """Compare probabilities [n, class] for labels [n] on the same draws.
 
-    Each side has one array for each of its seeds; the difference is that of the means over seeds.
-    Pairing cancels what both find easy or hard, so the difference is known better than either
-    score. With several seeds, their variance is added to the bootstrap's, which counts a part of it
+    Each side has one array for each of its seeds; the gain is that of the means over seeds.
+    Pairing cancels what both find easy or hard, so the gain is known better than either score.
+    With several seeds, their variance is added to the bootstrap's, which counts a part of it
     twice but keeps false verdicts under 5 % (`python -m benchmarks.verdicts`). Classes are marked
     after a Bonferroni correction: if nothing differs, none is marked in about 95 % of comparisons.
     """
@@ -62,13 +65,37 @@ def compare_predictions(
     # A class that the samples lack has no column until the end.
     there, column = np.unique(labels, return_inverse=True)
     is_class = np.eye(len(there))[column]
-    right = [np.stack([prob.argmax(1) == labels for prob in side]) for side in (probs_a, probs_b)]
-    gain = right[1].mean(axis=0) - right[0].mean(axis=0)
-    # Columns of scores: balanced accuracy, then the recall of each class.
-    sums = bootstrap.sums(np.stack([is_class * gain[:, None], is_class], axis=1))
+    sides = [[likeliest(prob) for prob in side] for side in (probs_a, probs_b)]
+    right = [np.stack([decided.predicted == labels for decided in side]) for side in sides]
+    more_right = right[1].mean(axis=0) - right[0].mean(axis=0)
+    sums = bootstrap.sums(np.stack([is_class * more_right[:, None], is_class], axis=1))
     with np.errstate(invalid="ignore"):  # a class that is not drawn has NaN
-        draws = with_mean(sums[:, 0] / sums[:, 1])
-    scores = [with_mean(of @ is_class / is_class.sum(axis=0)) for of in right]
+        recall_draws = sums[:, 0] / sums[:, 1]
+    side_recalls = [of @ is_class / is_class.sum(axis=0) for of in right]
+    if metric.name == "balanced_accuracy":
+        # From the recalls' differences, draws that gain in one class what they lose in another are
+        # exactly 0.
+        gain_draws = mean_of_classes(recall_draws)
+        utilities = [mean_of_classes(of) for of in side_recalls]
+    else:
+        sign = 1 if metric.higher_is_better else -1
+
+        def measure(draws: Draws) -> list[np.ndarray]:
+            """Utilities [seed, draw] of each side."""
+            return [
+                sign * np.stack([metric.measure(labels, one, None, draws) for one in side])
+                for side in sides
+            ]
+
+        old, new = measure(bootstrap)
+        gain_draws = new.mean(axis=0) - old.mean(axis=0)
+        utilities = [of[:, 0] for of in measure(Whole(len(labels)))]
+    # Columns: the metric, then the recall of each class.
+    draws = np.insert(recall_draws, 0, gain_draws, axis=1)
+    scores = [
+        np.insert(of, 0, utility, axis=1)
+        for of, utility in zip(side_recalls, utilities, strict=True)
+    ]
     value = scores[1].mean(axis=0) - scores[0].mean(axis=0)
     variance, freedom = np.nanvar(draws, axis=0), np.full(1 + len(there), np.inf)
     if n_seeds > 1:
@@ -94,9 +121,3 @@ def compare_predictions(
     marked[there] = (low > 0) | (high < 0)
     recalls = tuple(Estimate(*row) for row in by_class.tolist())
     return Comparison(Estimate(*columns[0].tolist()), recalls, tuple(marked.tolist()))
-
-
-def with_mean(by_class: np.ndarray) -> np.ndarray:
-    """Balanced accuracy, then the recalls: [..., 1 + class], of recalls [..., class]."""
-    scores: np.ndarray = np.insert(by_class, 0, mean_of_classes(by_class), axis=-1)
-    return scores

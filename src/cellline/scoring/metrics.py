@@ -25,7 +25,6 @@ from cellline.scoring.decisions import (
     surprise,
 )
 from cellline.scoring.recalls import (
-    Recall,
     bac_of,
     balanced_accuracy,
     mean_of_classes,
@@ -118,6 +117,15 @@ class Metric:
                 return f"{points(gain)} points"
             return f"{gain.value:+.3f} [{gain.low:.3f}, {gain.high:.3f}]"
         return f"{100 * gain:+.1f} points" if self.is_share else f"{gain:+.3f}"
+
+    def show_spread(self, spread: float) -> str:
+        """Format a standard deviation of scores: '1.8 points', or '0.012' if it is no share."""
+        return f"{100 * spread:.1f} points" if self.is_share else f"{spread:.3f}"
+
+    def guess(self, labels: np.ndarray) -> float:
+        """Score of the classes' frequencies among `labels` [n], predicted for every sample."""
+        share = np.bincount(labels) / len(labels)
+        return self.score(labels, likeliest(np.tile(share, (len(labels), 1))))
 
 
 @dataclass(frozen=True)
@@ -313,7 +321,7 @@ METRICS: Mapping[MetricName, Metric] = {
             measure=by_sums(kappa_terms, kappa_of),
             fit=fit_thresholds,
             is_share=False,
-            decision="ordinal thresholds",
+            decision="decision by ordinal thresholds",
         ),
         Metric(
             name="map5",
@@ -324,26 +332,3 @@ METRICS: Mapping[MetricName, Metric] = {
         ),
     )
 }
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Every score of one set of predictions."""
-
-    bac: Estimate
-    accuracy: Estimate
-    macro_f1: Estimate
-    log_loss: Estimate
-    recalls: tuple[Recall, ...]
-    """One for each class."""
-
-
-def score(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap) -> Scores:
-    """Scores of probabilities [n, class] for labels [n], every class among them."""
-    decided = likeliest(prob)
-    bac, accuracy, macro_f1, log_loss = (
-        METRICS[name].estimate(labels, decided, bootstrap)
-        for name in ("balanced_accuracy", "accuracy", "macro_f1", "log_loss")
-    )
-    by_class = score_recalls(labels, decided.predicted, bootstrap.group, prob.shape[1])
-    return Scores(bac, accuracy, macro_f1, log_loss, by_class)
