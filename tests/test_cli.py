@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from cellline.cli import KEYS, make_command, parse_arguments
+from cellline.cli import make_command, parse_arguments
 from cellline.config import RECIPES, Config, flatten
 from cellline.errors import UserError
+from cellline.settings_file import KEYS
 
 VERBS = ("compare", "demo", "folds", "kaggle", "report", "submit", "train", "tune")
 SOURCES = Path(__file__).resolve().parents[1] / "src"

@@ -15,7 +15,7 @@ ROOMS = (
     *("demo", "kaggle", "report", "submitting", "tuning", "training"),
     *("model", "audit", "runs", "scoring", "data", "host"),
 )
-ROOT = {"__init__", "cli", "config", "errors", "seeding"}
+ROOT = {"__init__", "cli", "config", "errors", "seeding", "settings_file"}
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:

@@ -7,14 +7,11 @@ import inspect
 import io
 import os
 import sys
-import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from shlex import quote
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeVar, cast
 
 # First, because importing it starts the clock.
 from cellline.host.stopping import Stopped, stop_at_signals  # isort: split
@@ -23,29 +20,17 @@ import tyro
 
 from cellline.config import (
     RECIPES,
-    Augmentation,
     Config,
     Folders,
-    Reading,
     Training,
-    broken_rule,
     check_settings,
     flatten,
 )
-from cellline.errors import UserError, first_line
+from cellline.errors import UserError
 from cellline.host.names import printable
+from cellline.settings_file import AnySettings, OwnSettings, read_own
 
 Settings = TypeVar("Settings", bound=Config)
-AnySettings = TypeVar("AnySettings")
-
-# File in the input folder with settings of the competition, named as their flags.
-COMPETITION = "competition.toml"
-# Its keys: settings of reading, dealing and training. Folders, run, fold and hardware change from
-# one command to the next and stay on the command line.
-KEYS = {
-    *("folds", "overlaps", "public_share", "recipe"),
-    *(each.name for owner in (Reading, Training, Augmentation) for each in fields(owner)),
-} - {"augmentation"}
 
 # Number of new container objects after which Python searches for reference cycles; the default is
 # 700. Importing torch and torchvision creates 370,000 that stay, and searching them again and again
@@ -164,78 +149,6 @@ def usual_settings(settings: type[Settings], arguments: Sequence[str]) -> Settin
     recipe = given.recipe or own.apply(settings()).recipe
     # An unknown recipe is refused by the parser of all settings.
     return own.apply(settings(training=RECIPES.get(recipe, Training())))
-
-
-@dataclass(frozen=True)
-class OwnSettings:
-    """The settings of a competition: the content of its competition.toml, by name."""
-
-    path: Path = Path(COMPETITION)
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-    def apply(self, settings: AnySettings) -> AnySettings:
-        """The settings, nested ones included, with the competition's values where it has any.
-
-        Raises UserError for a value of another type and for one out of range.
-        """
-        assert is_dataclass(settings)
-        changes = {}
-        for each in fields(settings):
-            usual = getattr(settings, each.name)
-            if is_dataclass(usual):
-                changes[each.name] = self.apply(usual)
-            elif each.name in self.values:
-                try:
-                    changes[each.name] = convert(each.name, self.values[each.name], each.type)
-                except ValueError as error:
-                    raise UserError(f"{self.path}: {error}") from None
-        return cast("AnySettings", replace(cast("Any", settings), **changes))
-
-
-def read_own(input_dir: Path) -> OwnSettings:
-    """The settings of the competition in an input folder; none if it has no competition.toml.
-
-    Raises UserError if the file is not TOML or has an unknown key.
-    """
-    path = input_dir / COMPETITION
-    if not path.is_file():
-        return OwnSettings()
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise UserError(f"{path} is not TOML: {first_line(error)}") from error
-    values = {key.replace("-", "_"): value for key, value in values.items()}
-    for key in values:
-        if key not in KEYS:
-            near = get_close_matches(key, KEYS, 1)
-            named = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(KEYS))}"
-            raise UserError(f"{path}: a competition has no setting {key!r}; {named}")
-    return OwnSettings(path, values)
-
-
-def convert(name: str, value: Any, kind: Any) -> Any:
-    """A TOML value as the type of its setting. Raises ValueError that says what is allowed."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    if value == "None" and NoneType in kinds:  # as on the command line
-        return None
-    kind = kinds[0]
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-        wanted = f"one of {', '.join(get_args(kind))}"
-    elif get_origin(kind) is tuple:
-        texts = value if isinstance(value, list) else [value]
-        if all(isinstance(text, str) for text in texts):
-            return tuple(texts)
-        wanted = "a text, or a list of texts"
-    else:
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            wanted = {int: "a whole number", float: "a number", str: "a text, in quotes"}[kind]
-        elif not (wanted := broken_rule(name, value)):
-            return value
-    raise ValueError(f"{name} = {value!r}: must be {wanted}")
 
 
 def end(status: int, message: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from cellline.cli import read_own
 from cellline.config import Folders, Reading, describe_differences
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import Caution, UserError
@@ -23,6 +22,7 @@ from cellline.host.files import (
 )
 from cellline.host.progress import say
 from cellline.scoring.metrics import METRICS, Metric
+from cellline.settings_file import read_own
 
 FOLDS, PAIRS, RECORD = "folds.csv", "pairs.csv", "folds.json"
 
