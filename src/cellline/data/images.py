@@ -25,9 +25,9 @@ from cellline.data.decoding import (
 )
 from cellline.data.files import Member, UnreadableError, explained, members
 from cellline.data.ids import Id, is_image
-from cellline.data.layout import Rows
 from cellline.data.naming import ImageNames
 from cellline.data.problems import Fault, Problems
+from cellline.data.rows import Rows
 from cellline.host.processors import map_in_order
 from cellline.host.progress import duration, progress_bar, say
 

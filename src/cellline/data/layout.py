@@ -5,20 +5,31 @@ worked out; in doubt, a problem names the candidates and the setting that decide
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os.path import commonpath
 from pathlib import Path
 
 from cellline.config import Reading
-from cellline.data.files import UnreadableError, is_packed, members
-from cellline.data.ids import Id, drop_suffix, is_image, parse_id, parse_number, parse_text
-from cellline.data.naming import find_channels, find_prefix
+from cellline.data.ids import Id, drop_suffix, parse_id
+from cellline.data.listing import Listing, list_input
+from cellline.data.naming import find_channels
 from cellline.data.problems import NAMED, Fault, Problems, brief
-from cellline.data.tables import MISSING, Table, TableError, quote, read_packed, read_table
-from cellline.host.names import has_control
+from cellline.data.rows import (
+    NEARLY_ALL,
+    NOT_ONE,
+    Rows,
+    are_numbers,
+    count_numbers,
+    find_class,
+    label_by_name,
+    make_rows,
+    note_labels,
+    tells_labels,
+)
+from cellline.data.tables import MISSING, Table, TableError, quote, read_table
 
 _TEMPLATE_NAME = re.compile(r"submi|template", re.IGNORECASE)
 # Words in the paths of a split's files.
@@ -29,110 +40,9 @@ _NOT_A_CLASS = re.compile(
     re.IGNORECASE,
 )
 _LABEL_NAMES = ("label", "labels", "class", "target", "category")
-# Archives that can't be read.
-_UNPACK = re.compile(r"\.(7z|rar|tar\.(bz2|xz|zst)|\d{3})$", re.IGNORECASE)
 # A column holds the ids if so many of its fields name an image; a folder holds a split's images if
 # it has so many of those found; and so on, where a few exceptions are mistakes to report.
 MOST = 0.5
-# Share of the images whose names must tell a label.
-NEARLY_ALL = 0.95
-MOST_TABLES = 50  # to read, besides those at the top
-
-
-@dataclass(frozen=True, eq=False)
-class Listing:
-    """The files in an input folder, those in archives included."""
-
-    images: Sequence[str] = ()
-    """Paths of image files within the input folder."""
-    tables: dict[str, Table] = field(default_factory=dict)
-    broken: dict[str, TableError] = field(default_factory=dict)
-    """Tables that can't be used."""
-    places: Sequence[str] = ()
-    """Folders and archives at the top."""
-    unread: Sequence[str] = ()
-    """Archives of kinds that can't be read."""
-
-    def below(self, place: str) -> list[str]:
-        """The names of images below a path."""
-        start = "" if place == "." else f"{place}/"
-        return [name[len(start) :] for name in self.images if name.startswith(start)]
-
-    @cached_property
-    def stems(self) -> set[Id]:
-        """What an id may be called if it has images here: beginnings of their names, and values."""
-        found: set[Id] = set()
-        for path in self.images:
-            stem = drop_suffix(path.rpartition("/")[2])
-            parts = [stem, *(stem[: at.start()] for at in re.finditer("_", stem))]
-            for part in parts:
-                found.add(part)
-                if (number := parse_number(part)) is not None:
-                    found.add(number)
-        return found
-
-    def count_known(self, fields: Iterable[str]) -> int:
-        """Count the ids that seem to have images."""
-        stems = (drop_suffix(text).rpartition("/")[2] for text in fields)
-        return sum(stem in self.stems or parse_number(stem) in self.stems for stem in stems)
-
-
-def list_input(input_dir: Path) -> Listing:
-    """List images, and read tables, at any depth and in archives."""
-    images: list[str] = []
-    tables: dict[str, Table] = {}
-    broken: dict[str, TableError] = {}
-    places, unread = [], []
-
-    def add(name: str, read: Callable[[], Table]) -> None:
-        try:
-            tables[name] = read()
-        except TableError as error:
-            broken[name] = error
-
-    for entry in sorted(input_dir.iterdir()):
-        top = entry.name
-        if top.startswith("."):
-            continue
-        if top.lower().endswith(".csv"):
-            add(top, lambda path=entry, name=top: read_table(path, name))  # type: ignore[misc]
-        elif entry.is_dir() or is_packed(top):
-            places.append(top)
-            try:
-                for member in members(entry):
-                    path = f"{top}/{member.name}"
-                    if is_image(path):
-                        images.append(path)
-                    elif (
-                        path.lower().endswith(".csv")
-                        and member.regular
-                        and len(tables) < MOST_TABLES
-                    ):
-                        add(path, lambda one=member, name=path: read_packed(one, name))  # type: ignore[misc]
-            except UnreadableError:
-                pass  # whoever reads the images says so
-        elif is_image(top):
-            images.append(top)
-        elif _UNPACK.search(top):
-            unread.append(top)
-    return Listing(images, tables, broken, places, unread)
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The samples of a table, or of a folder of labelled images."""
-
-    name: str
-    """Path of the table or folder within the input folder."""
-    ids: dict[Id, str]
-    """Id -> the id as written, in the table's order."""
-    labels: dict[Id, str]
-    """Id -> label, or the template's placeholder."""
-
-    @property
-    def placeholders(self) -> set[str]:
-        """The different labels that are not missing."""
-        return {label for label in self.labels.values() if label.lower() not in MISSING}
 
 
 EXPECTED = (
@@ -140,26 +50,6 @@ EXPECTED = (
     "or file names and one of labels, a folder for each class, or labels in the file names. A "
     "template such as sample_submission.csv names the test samples."
 )
-_NOT_A_NUMBER = Fault(
-    "id",
-    "not whole and non-negative",
-    "Ids are whole numbers if all of the template are, else text.",
-)
-_NOT_A_NAME = Fault(
-    "id",
-    "not usable in a file's name",
-    "An id's parts between slashes have no dot first, and no control or invisible character.",
-)
-_REPEATED = Fault("id", "in several rows with different labels")
-_UNLABELLED = Fault(
-    "id",
-    "without a label (empty or nan)",
-    "Give every sample a label, or remove it together with its images.",
-)
-_CONTROL = Fault("id", "with control or invisible characters in the label")
-ONE_LABEL = "Only one label a sample is supported: no several labels, no regression."
-_SEVERAL = Fault("id", "not of exactly one class", ONE_LABEL)
-_DECIMAL = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(e[+-]?\d+)?|[+-]?\d[\d.]*e[+-]?\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,7 +242,7 @@ class Finder:
             values = zip(*map(table.column, columns), strict=True)
             labels = [find_class(columns, of_row) for of_row in values]
             several = [quote(name) for name, of in zip(ids, labels, strict=True) if of is None]
-            self.problems.count(table.name, _SEVERAL, several)
+            self.problems.count(table.name, NOT_ONE, several)
             return reading, [(name, of or "") for name, of in zip(ids, labels, strict=True) if of]
         folder = None
         if self.problems.count_noted() == known:
@@ -492,13 +382,6 @@ def is_below(top: str, path: str) -> bool:
     return top in (".", path) or path.startswith(f"{top}/")
 
 
-def tells_labels(names: Collection[str]) -> bool:
-    """Tell if nearly all names of files begin with one of a few labels, such as `cat.17.jpg`."""
-    prefixes = Counter(filter(None, map(find_prefix, names)))
-    repeated = [count for count in prefixes.values() if count > 1]
-    return len(repeated) > 1 and sum(repeated) >= NEARLY_ALL * len(names)
-
-
 def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout | None:
     """Work out the layout of an input folder. Notes problems; None if it can't be told."""
     finder = Finder(input_dir, reading, problems)
@@ -554,86 +437,3 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
         if reading.folds_column is not None
         else {},
     )
-
-
-def are_numbers(ids: Collection[str]) -> bool:
-    """Tell if all ids are whole numbers; a text that is an id of neither kind doesn't count."""
-    stems = map(drop_suffix, ids)
-    return all(parse_number(text) is not None or parse_text(text) is None for text in stems)
-
-
-def count_numbers(ids: Iterable[str]) -> int:
-    """Count the ids that are whole numbers."""
-    return sum(parse_number(drop_suffix(text)) is not None for text in ids)
-
-
-def make_rows(
-    name: str, samples: Sequence[tuple[str, str]], problems: Problems, *, numeric: bool
-) -> tuple[Rows, int]:
-    """Return the rows of ids and labels as written, and the number of those that say it again."""
-    ids: dict[Id, str] = {}
-    labels: dict[Id, str] = {}
-    not_ids, different, repeated = [], set(), 0
-    for written, label in samples:
-        sample = parse_id(written, numeric=numeric)
-        if sample is None:
-            not_ids.append(quote(written))
-        elif sample not in ids:
-            ids[sample], labels[sample] = written, label
-        elif labels[sample] == label:
-            repeated += 1
-        else:
-            different.add(sample)
-    if not samples:
-        problems.note(name, "no rows below the header")
-    problems.count(name, _NOT_A_NUMBER if numeric else _NOT_A_NAME, not_ids)
-    problems.count(name, _REPEATED, different)
-    return Rows(name, ids, labels), repeated
-
-
-def note_labels(train: Rows, problems: Problems) -> None:
-    """Note labels that no classification of one label a sample can have."""
-    labels = train.labels
-    unlabelled = [sample for sample, label in labels.items() if label.lower() in MISSING]
-    problems.count(train.name, _UNLABELLED, unlabelled)
-    controlling = [sample for sample, label in labels.items() if has_control(label)]
-    problems.count(train.name, _CONTROL, controlling)
-    classes = {label for label in labels.values() if label.lower() not in MISSING}
-    if len(classes) == 1:
-        problems.note(train.name, f"fewer than two classes: found {quote(*classes)}")
-    decimals = sorted(name for name in classes if _DECIMAL.fullmatch(name))
-    several = sorted(
-        name
-        for name in classes
-        if len(parts := re.split(r"[\s,;|]+", name)) > 1 and classes.issuperset(parts)
-    )
-    for names, what in ((decimals, "numbers with decimals"), (several, "several classes at once")):
-        if names:
-            shown = ", ".join(map(quote, names[:NAMED])) + ", ..." * (len(names) > NAMED)
-            problems.note(train.name, f"labels are {what}: {shown}", ONE_LABEL)
-    if len(labels) > 2 and len(classes) == len(labels):
-        advice = "If another column holds the labels, name it with --label-column."
-        problems.note(train.name, "every sample has a label of its own", advice)
-
-
-def find_class(columns: Sequence[str], values: Sequence[str]) -> str | None:
-    """Return the column whose value is one while the others are zero; None if there is none."""
-    try:
-        numbers = [float(value) for value in values]
-    except ValueError:
-        return None
-    return columns[numbers.index(1)] if sorted(numbers)[-2:] == [0, 1] else None
-
-
-def label_by_name(images: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the ids and labels that paths of images tell: by folder, else by the file's name.
-
-    An id is the file's name, or its path if names are repeated.
-    """
-    stems = [drop_suffix(path).rpartition("/")[2] for path in images]
-    ids = stems if len(set(stems)) == len(stems) else [drop_suffix(path) for path in images]
-    if any("/" in path for path in images):
-        labels = [path.split("/")[0] if "/" in path else "" for path in images]
-    else:
-        labels = [find_prefix(path) or "" for path in images]
-    return list(zip(ids, labels, strict=True))

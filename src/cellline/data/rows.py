@@ -1,0 +1,143 @@
+"""Ids and labels as a table, folders or file names tell them, and what can be wrong with them."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from cellline.data.ids import Id, drop_suffix, parse_id, parse_number, parse_text
+from cellline.data.naming import find_prefix
+from cellline.data.problems import NAMED, Fault, Problems
+from cellline.data.tables import MISSING, quote
+from cellline.host.names import has_control
+
+# Share of the images whose names must tell a label.
+NEARLY_ALL = 0.95
+
+_NOT_A_NUMBER = Fault(
+    "id",
+    "not whole and non-negative",
+    "Ids are whole numbers if all of the template are, else text.",
+)
+_NOT_A_NAME = Fault(
+    "id",
+    "not usable in a file's name",
+    "An id's parts between slashes have no dot first, and no control or invisible character.",
+)
+_REPEATED = Fault("id", "in several rows with different labels")
+_UNLABELLED = Fault(
+    "id",
+    "without a label (empty or nan)",
+    "Give every sample a label, or remove it together with its images.",
+)
+_CONTROL = Fault("id", "with control or invisible characters in the label")
+ONE_LABEL = "Only one label a sample is supported: no several labels, no regression."
+NOT_ONE = Fault("id", "not of exactly one class", ONE_LABEL)
+_DECIMAL = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(e[+-]?\d+)?|[+-]?\d[\d.]*e[+-]?\d+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The samples of a table, or of a folder of labelled images."""
+
+    name: str
+    """Path of the table or folder within the input folder."""
+    ids: dict[Id, str]
+    """Id -> the id as written, in the table's order."""
+    labels: dict[Id, str]
+    """Id -> label, or the template's placeholder."""
+
+    @property
+    def placeholders(self) -> set[str]:
+        """The different labels that are not missing."""
+        return {label for label in self.labels.values() if label.lower() not in MISSING}
+
+
+def are_numbers(ids: Collection[str]) -> bool:
+    """Tell if all ids are whole numbers; a text that is an id of neither kind doesn't count."""
+    stems = map(drop_suffix, ids)
+    return all(parse_number(text) is not None or parse_text(text) is None for text in stems)
+
+
+def count_numbers(ids: Iterable[str]) -> int:
+    """Count the ids that are whole numbers."""
+    return sum(parse_number(drop_suffix(text)) is not None for text in ids)
+
+
+def make_rows(
+    name: str, samples: Sequence[tuple[str, str]], problems: Problems, *, numeric: bool
+) -> tuple[Rows, int]:
+    """Return the rows of ids and labels as written, and the number of those that say it again."""
+    ids: dict[Id, str] = {}
+    labels: dict[Id, str] = {}
+    not_ids, different, repeated = [], set(), 0
+    for written, label in samples:
+        sample = parse_id(written, numeric=numeric)
+        if sample is None:
+            not_ids.append(quote(written))
+        elif sample not in ids:
+            ids[sample], labels[sample] = written, label
+        elif labels[sample] == label:
+            repeated += 1
+        else:
+            different.add(sample)
+    if not samples:
+        problems.note(name, "no rows below the header")
+    problems.count(name, _NOT_A_NUMBER if numeric else _NOT_A_NAME, not_ids)
+    problems.count(name, _REPEATED, different)
+    return Rows(name, ids, labels), repeated
+
+
+def note_labels(train: Rows, problems: Problems) -> None:
+    """Note labels that no classification of one label a sample can have."""
+    labels = train.labels
+    unlabelled = [sample for sample, label in labels.items() if label.lower() in MISSING]
+    problems.count(train.name, _UNLABELLED, unlabelled)
+    controlling = [sample for sample, label in labels.items() if has_control(label)]
+    problems.count(train.name, _CONTROL, controlling)
+    classes = {label for label in labels.values() if label.lower() not in MISSING}
+    if len(classes) == 1:
+        problems.note(train.name, f"fewer than two classes: found {quote(*classes)}")
+    decimals = sorted(name for name in classes if _DECIMAL.fullmatch(name))
+    several = sorted(
+        name
+        for name in classes
+        if len(parts := re.split(r"[\s,;|]+", name)) > 1 and classes.issuperset(parts)
+    )
+    for names, what in ((decimals, "numbers with decimals"), (several, "several classes at once")):
+        if names:
+            shown = ", ".join(map(quote, names[:NAMED])) + ", ..." * (len(names) > NAMED)
+            problems.note(train.name, f"labels are {what}: {shown}", ONE_LABEL)
+    if len(labels) > 2 and len(classes) == len(labels):
+        advice = "If another column holds the labels, name it with --label-column."
+        problems.note(train.name, "every sample has a label of its own", advice)
+
+
+def find_class(columns: Sequence[str], values: Sequence[str]) -> str | None:
+    """Return the column whose value is one while the others are zero; None if there is none."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return None
+    return columns[numbers.index(1)] if sorted(numbers)[-2:] == [0, 1] else None
+
+
+def label_by_name(images: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the ids and labels that paths of images tell: by folder, else by the file's name.
+
+    An id is the file's name, or its path if names are repeated.
+    """
+    stems = [drop_suffix(path).rpartition("/")[2] for path in images]
+    ids = stems if len(set(stems)) == len(stems) else [drop_suffix(path) for path in images]
+    if any("/" in path for path in images):
+        labels = [path.split("/")[0] if "/" in path else "" for path in images]
+    else:
+        labels = [find_prefix(path) or "" for path in images]
+    return list(zip(ids, labels, strict=True))
+
+
+def tells_labels(names: Collection[str]) -> bool:
+    """Tell if nearly all names of files begin with one of a few labels, such as `cat.17.jpg`."""
+    prefixes = Counter(filter(None, map(find_prefix, names)))
+    repeated = [count for count in prefixes.values() if count > 1]
+    return len(repeated) > 1 and sum(repeated) >= NEARLY_ALL * len(names)
