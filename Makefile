@@ -70,7 +70,7 @@ help:
 	@echo '  make bench-growth   time and memory as the number of samples grows'
 	@echo
 	@echo 'Every verb takes INPUT=input OOF=oof SUBMISSIONS=submissions RUN=densenet161 and'
-	@echo 'ARGS="...", which goes to the script as it is; ARGS=--help lists its settings.'
+	@echo 'ARGS="...", which goes to the script as it is; ARGS=--help lists its settings, --help-all all.'
 	@echo 'VENV= (empty) uses the Python that is active, as on Kaggle or in a conda environment.'
 	@echo
 	@echo 'Example: make train FOLD=0 RUN=large ARGS="--epochs 30 --image-size 128"'
