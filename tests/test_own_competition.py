@@ -106,7 +106,7 @@ def test_runs_of_two_classes_and_text_ids_are_compared(made: tuple[Path, str]) -
     config = Config(Folders(folder / "wells", oof, cache_dir=folder / ".cache"))
     lines = compare_runs(config, ("densenet161", "again")).describe()
     assert (
-        "densenet161 and again are right on the same samples of all 3 folds: keep the cheaper"
+        "densenet161 and again score the same on all samples of all 3 folds: keep the cheaper"
         in lines
     )
     assert [line for line in lines if line.startswith("dead, or dying ")]

@@ -17,6 +17,9 @@ from cellline.runs.run import new_run
 
 Finish = Callable[..., None]
 
+# The folds of samples that are sorted by class.
+STRATIFIED = np.arange(90) % 3
+
 
 @pytest.fixture
 def config(drawn: Path, training: Training) -> Config:
@@ -24,11 +27,17 @@ def config(drawn: Path, training: Training) -> Config:
     return deal(Folders(drawn, cache_dir=drawn.parent / "cache"), training)
 
 
-def deal(folders: Folders, training: Training, metric: MetricName | None = None) -> Config:
+def deal(
+    folders: Folders,
+    training: Training,
+    metric: MetricName | None = None,
+    in_order: np.ndarray = STRATIFIED,
+) -> Config:
+    """Deal the samples into folds; `in_order` are those of samples sorted by class."""
     reading = Reading(channels=("blue", "red", "yellow"), metric=metric)
     competition = load_competition(folders.input_dir, folders.cache_dir, reading)
     fold = np.empty(90, dtype=np.int64)
-    fold[np.argsort(competition.labels, kind="stable")] = np.arange(90) % 3
+    fold[np.argsort(competition.labels, kind="stable")] = in_order
     record = {
         "n_folds": 3,
         "image_size": None,
@@ -260,6 +269,22 @@ def number_classes(drawn: Path, folder: Path, n_classes: int) -> None:
         header, *rows = (drawn / name).read_text().splitlines()
         labelled = [f"{row.split(',')[0]},{k % n_classes}" for k, row in enumerate(rows)]
         (folder / name).write_text("\n".join([header, *labelled]) + "\n")
+
+
+def test_folds_of_one_class_give_no_roc_auc(drawn: Path, training: Training) -> None:
+    number_classes(drawn, Path("input"), 2)
+    folders = Folders(Path("input"), cache_dir=Path("cache"))
+    config = deal(folders, training, "roc_auc", np.arange(90) // 30)
+    folds = open_folds(config.folders)
+    for name in "ab":
+        run = new_run(replace(config, run=name), folds)
+        run.begin()
+        rows = folds.held_out_rows(0)
+        prob = np.full((len(rows), 2), 0.5, np.float32)
+        own = OutOfFold(folds, rows, prob, prob)
+        write_out_of_fold(run.oof_path(0), own, run.provenance(0))
+    with pytest.raises(UserError, match=r"fold 0 .* no ROC AUC, .* of one class: train another"):
+        compare(config, "a", "b")
 
 
 @pytest.mark.parametrize("runs", [(), ("a", "a"), ("a", "b", "c")])

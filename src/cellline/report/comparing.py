@@ -214,7 +214,8 @@ def compare_runs(
     """Compare the second of two runs with the first, overall and by class.
 
     With several seeds, each is compared by the mean of that many runs; see `open_seeds`. Raises
-    UserError unless all are runs of the present input and folds with a finished fold in common.
+    UserError unless all are runs of the present input and folds with a finished fold in common, and
+    if these folds give no score.
     """
     if len(names) != 2 or names[0] == names[1]:
         raise UserError(f"--runs {' '.join(names)}: name two different runs to compare")
@@ -228,6 +229,11 @@ def compare_runs(
     oofs = [[run.out_of_fold(compared) for run in side] for side in sides]
     first = oofs[0][0]
     metric, labels = first.folds.metric, first.labels
+    if np.isnan(metric.score(labels, first.decided)):
+        raise UserError(
+            f"{name_folds(compared)} alone give no {metric.title}, because their samples are of "
+            "one class: train another fold of each run"
+        )
     probs_a, probs_b = ([own.prob for own in side] for side in oofs)
     leaderboard = None
     if len(first.folds.competition.test_ids):
