@@ -13,18 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from layouts import Files, images, write
+from layouts import csv as csv_text
 from test_pipeline import ROOT, make, read
 
+import folds
 from cellline.audit.dealing import Plan, make_folds
 from cellline.audit.words import describe_dealt
-from cellline.config import Config, Folders, Reading
-from cellline.data.competition import load_competition
+from cellline.cli import parse_arguments
+from cellline.config import Config, Folders
 from cellline.report.comparing import compare_runs
 from cellline.runs.folds import read_folds_record
 
 PAGE = (ROOT / "docs" / "your-own-competition.md").read_text(encoding="utf-8")
-DRAW, SPLIT_COLOURS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+[DRAW] = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 [COMMANDS] = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 LABELS = ["alive", "dead, or dying"]
 
@@ -155,19 +157,65 @@ def test_folds_are_the_same_whatever_the_ids_are(drawn: Path) -> None:
     assert other_folds.group.tolist() == [names[i] for i in folds.group.tolist()]
 
 
-def test_colour_pictures_are_split_as_the_page_says() -> None:
-    colours = [(200, 100, 50), (10, 220, 90), (60, 70, 240), (250, 250, 10)]
-    for part, first in (("train", 0), ("test", 2)):
-        folder = Path("downloaded", f"images_{part}")
-        folder.mkdir(parents=True)
-        for i in (first, first + 1):
-            Image.new("RGB", (12, 9), colours[i]).save(folder / f"leaf.{i}.jpg", quality=95)
-    run_snippet(SPLIT_COLOURS)
-    Path("input/y_train.csv").write_text("id,kind\nleaf.0,a\nleaf.1,b\n")
-    Path("input/sample_submission.csv").write_text("id,kind\nleaf.2,a\nleaf.3,a\n")
-    loaded = load_competition(
-        Path("input"), Path("cache"), Reading(channels=("red", "green", "blue"))
-    )
-    images = np.concatenate([loaded.train_images, loaded.test_images])
-    assert images.shape == (4, 3, 9, 12)
-    np.testing.assert_allclose(images.mean(axis=(2, 3)), colours, atol=3)
+LAYOUTS = dict(re.findall(r"^\| (.*?) \| `make folds(?: ARGS=\"(.*)\")?` \|$", PAGE, re.M))
+TRAIN, TEST = list("abcdefgh"), list("yz")
+KINDS = dict(zip(TRAIN, "xxxxoooo", strict=True))
+FOLDERS = {**images("train/{}.png", TRAIN), **images("test/{}.png", TEST, 8)}
+TEMPLATE = {"sample_submission.csv": csv_text("name,kind", *(f"{name},x" for name in TEST))}
+
+
+def table(header: str, row: str, names: list[str] = TRAIN) -> dict[str, bytes | str]:
+    """A train.csv with a row for each sample, a format string of its name, kind and number."""
+    numbered = enumerate(names)
+    rows = (row.format(name=name, kind=KINDS[name], at=at) for at, name in numbered)
+    return {"train.csv": csv_text(header, *rows)}
+
+
+USUAL = {**table("name,kind", "{name},{kind}"), **TEMPLATE, **FOLDERS}
+# What the rows of the page's table describe, in its order.
+DRAWN: list[Files] = [
+    USUAL,
+    {f"all.zip/{name}": data for name, data in USUAL.items()},
+    {**USUAL, **table("name,kind", "{name}.png,{kind}")},
+    {**table("name,kind", "{name},{kind}"), **TEMPLATE, **images("images/{}.png", TRAIN + TEST)},
+    {
+        **FOLDERS,
+        "train.csv": csv_text(
+            "name,o,x", *(f"{name},{k == 'o':d},{k == 'x':d}" for name, k in KINDS.items())
+        ),
+        "sample_submission.csv": csv_text("name,o,x", *(f"{name},0.5,0.5" for name in TEST)),
+    },
+    {
+        **images("train/{}.png", [f"{KINDS[name]}/{name}" for name in TRAIN]),
+        **images("test/{}.png", TEST, 8),
+        **TEMPLATE,
+    },
+    {
+        **images("train/{}.png", [f"{kind}.{at}" for kind in ("cat", "dog") for at in range(4)]),
+        **images("test/{}.png", TEST, 8),
+        "sample_submission.csv": csv_text("name,kind", *(f"{name},0.5" for name in TEST)),
+    },
+    {
+        **table("name,kind", "{at},{kind}"),
+        "sample_submission.csv": csv_text("name,kind", "98,x", "99,x"),
+        **images("train/{}_blue.png", range(8)),
+        **images("train/{}_red.png", range(8), 20),
+        **images("test/{}_blue.png", [98, 99], 8),
+        **images("test/{}_red.png", [98, 99], 28),
+    },
+    {**table("name,kind", "{name},{kind}"), **images("photos/{}.png", TRAIN)},
+    {**table("name,age,dx", "{name},{at},{kind}"), **images("photos/{}.png", TRAIN)},
+    {**USUAL, **table("name,kind,patient_id", "{name},{kind},{at}")},
+    {**USUAL, **table("name,kind,fold", "{name},{kind},{at}")},
+]
+
+
+@pytest.mark.parametrize("row", range(len(LAYOUTS)))
+def test_each_layout_of_the_page_is_dealt(row: int) -> None:
+    assert len(DRAWN) == len(LAYOUTS)
+    write(DRAWN[row])
+    arguments = ["--folds", "2", *shlex.split(list(LAYOUTS.values())[row])]
+    folds.main(parse_arguments(folds.main, folds.FoldsConfig, arguments))
+    _, *rows = read(Path("oof/folds.csv"))
+    assert len(rows) == 8
+    assert {kind for _, kind, *_ in rows} in ({"x", "o"}, {"cat", "dog"})
