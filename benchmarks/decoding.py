@@ -26,7 +26,7 @@ from cellline.host.processors import count_processors
 SAMPLES = 300  # of three images each; a tenth of a second of the plain loop
 SAMPLES_TEST = 9
 
-PHOTOGRAPHS = 100
+PHOTOGRAPHS = 40
 PHOTOGRAPHS_TEST = 10
 SIZE = (2000, 1500)
 STORED = 224  # pixels
