@@ -3,12 +3,14 @@
 Each layout is a handful of tiny drawn images, under the names and columns of the real thing.
 """
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from layouts import Files, csv, image, images, write
+from PIL import Image
 
 from cellline.config import Reading
 from cellline.data.competition import Competition, load_competition
@@ -17,6 +19,12 @@ from cellline.errors import UserError
 
 def load(files: Files, **settings: object) -> Competition:
     return load_competition(write(files), Path("cache"), Reading(**settings))  # type: ignore[arg-type]
+
+
+def encode(drawn: Image.Image) -> bytes:
+    data = io.BytesIO()
+    drawn.save(data, "PNG")
+    return data.getvalue()
 
 
 def label_of(loaded: Competition) -> dict[object, str]:
@@ -365,3 +373,23 @@ def test_a_column_of_the_template_that_training_lacks() -> None:
     *_, warning = load(files).warnings
     assert "no training sample" in warning
     assert "'z'" in warning
+
+
+def test_test_images_of_another_kind_leave_the_training_part_as_it_is() -> None:
+    gray, colour = (Image.new(mode, (12, 9), 7) for mode in ("L", "RGB"))
+    files = {**USUAL, **{name: encode(gray) for name in [*TRAIN_IMAGES, *TEST_IMAGES]}}
+    before = load_competition(write(files), Path("cache"), image_size=32)
+    write({name: encode(colour.resize((40, 30))) for name in TEST_IMAGES})
+    after = load_competition(Path("input"), Path("cache"), image_size=32)
+    assert after.digest == before.digest
+    assert after.test_digest != before.test_digest
+    assert before.test_images.shape == after.test_images.shape == (2, 1, 9, 12)
+    assert not after.resized
+
+
+def test_the_images_of_the_training_set_decide_the_stored_size() -> None:
+    sizes = {name: Image.new("L", (40 + at, 30), 9) for at, name in enumerate(TRAIN_IMAGES)}
+    files = {**USUAL, **{name: encode(drawn) for name, drawn in sizes.items()}}
+    loaded = load_competition(write(files), Path("cache"), image_size=16)
+    assert loaded.resized
+    assert loaded.train_images.shape[1:] == loaded.test_images.shape[1:] == (1, 16, 16)

@@ -81,7 +81,8 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     written = is_as_written(path, recorded)
     audited = of_test.items() <= recorded.items()
     if same and audited and written and is_as_written(folders.oof_dir / PAIRS, recorded):
-        if recorded != (record := {**recorded, **record_input(competition)}):
+        size = {"image_size": plan.image_size}
+        if recorded != (record := {**recorded, **record_input(competition), **size}):
             write_json(record_path, record)
         say(f"{path} is up to date")
         return
@@ -103,7 +104,13 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     compared = ", comparing training and test samples" * bool(len(competition.test_ids))
     say(f"measuring how much a leak would inflate the score{compared}")
     findings = measure(competition, audit, fold, plan)
-    record = {**settings, **of_test, "audit": findings.record(), "code": code_version()}
+    record = {
+        **settings,
+        **of_test,
+        "image_size": plan.image_size,
+        "audit": findings.record(),
+        "code": code_version(),
+    }
     write_folds(folders.oof_dir, competition, Dealt(fold, group, audit.pairs), record)
     write_pictures(folders.oof_dir, competition, audit.counts.shown)
 
@@ -116,7 +123,6 @@ def determine(competition: Competition, plan: Plan) -> tuple[dict[str, Any], dic
         "seed": plan.seed,
         "classes": list(competition.classes),
         "channels": list(competition.channels),
-        "image_size": plan.image_size,
         "input_digest": competition.digest,
         "own_groups": None if own is None else digest_parts(own[: len(competition.labels)]),
         "own_folds": None if own_fold is None else digest_parts(own_fold),

@@ -50,6 +50,8 @@ class DecodedSplit:
     scales: Mapping[str, Scale]
     """Channel -> range of its 16-bit values that is stored as 0 to 255, from the training images;
     empty for images of 8 bits."""
+    resized: bool
+    """True if some images had another size than the pixels have."""
     digest: str
     """Digest of the channels' names, the ids and the pixels."""
 
@@ -113,7 +115,13 @@ def _map(cache_dir: Path, key: str, record: Mapping[str, Any]) -> dict[str, Deco
         digest = digest_text(described, part["sha256"])
         scales = {channel: Scale(*scale) for channel, scale in part["scales"].items()}
         opened[split] = DecodedSplit(
-            tuple(part["channels"]), ids, pixels, part["blank"], scales, digest
+            channels=tuple(part["channels"]),
+            ids=ids,
+            pixels=pixels,
+            blank=part["blank"],
+            scales=scales,
+            resized=part["resized"],
+            digest=digest,
         )
     return opened
 
@@ -142,21 +150,19 @@ def _decode(
 
 
 def _decode_all(readers: Sequence[SplitReader], files: Sequence[BinaryIO], form: Form) -> Form:
-    """Decode all splits in one form, which is returned.
+    """Decode all splits in the form of the training images, which is returned.
 
-    Each attempt ends at the first image that needs another form: resized, in colour, or with its
+    An attempt ends at the first of these that needs another form: resized, in colour, or with its
     16 bits scaled. An ordinary set's form is that of its first image.
     """
-    while True:
-        for reader, file in zip(readers, files, strict=True):
-            needed = reader.decode(file, form)
-            if needed != form:
-                break
-        else:
-            return form
+    train, *others = zip(readers, files, strict=True)
+    while (needed := train[0].decode(train[1], form)) != form:
         form = needed
         if form.deep and not form.scales:
-            form = replace(form, scales=readers[0].survey(form))
+            form = replace(form, scales=train[0].survey(form))
+    for reader, file in others:
+        reader.decode(file, replace(form, final=True))
+    return form
 
 
 def _say_sizes(form: Form, sizes: set[Size]) -> None:

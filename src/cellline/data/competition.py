@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from cellline.config import MetricName, Output, Reading
 from cellline.data.asked import describe_unknown, find_asked, sort_classes
 from cellline.data.cache import DecodedSplit, open_images
+from cellline.data.decoding import Scale
 from cellline.data.groups import group_samples, number_folds
 from cellline.data.ids import to_array
 from cellline.data.images import SplitReader
@@ -56,6 +57,10 @@ class Competition:
     """Digest of the test images alone: ids, channels, pixels."""
     warnings: tuple[Caution, ...]
     """Findings that may be mistakes."""
+    resized: bool = False
+    """True if training images had another size than `train_images`."""
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+    """Channel -> range of its 16-bit values, see `DecodedSplit.scales`."""
     own_group: np.ndarray | None = None
     """int64 [n + m]: group of each training and test sample by the user's columns; samples without
     one have a number of their own."""
@@ -147,6 +152,8 @@ def load_competition(
         digest=digest_text(train.digest, json.dumps(given)),
         test_digest=test.digest,
         warnings=tuple(find_warnings(layout, reading, {"train": train, "test": test}, classes)),
+        resized=train.resized,
+        scales=train.scales,
         own_group=group_samples(layout.groups, [*train.ids.tolist(), *test.ids.tolist()]),
         own_fold=number_folds(layout.folds, train.ids.tolist()),
     )

@@ -96,7 +96,8 @@ class _Content(NamedTuple):
 class Form:
     """Form in which all images of a set are stored.
 
-    It is that of the first image, until another image needs another one.
+    It is that of the first image, until another training image needs another one; test images are
+    brought to the form of the training images.
     """
 
     files: tuple[str, ...]
@@ -112,6 +113,8 @@ class Form:
     """Images of 16 bits were found."""
     scales: tuple[Scale | None, ...] = ()
     """Each channel's; None for 8 bits. Empty until the training images are surveyed."""
+    final: bool = False
+    """True once all training images fit."""
 
     @property
     def one_file(self) -> bool:
@@ -128,7 +131,7 @@ class Form:
         """Return the form that holds this image as well: the same one, if it does."""
         square = self.side and (self.side, self.side)
         size = self.size or found.size
-        if square and size != square:
+        if square and size != square and not self.final:
             if found.size != size or max(size) > LARGEST * square[0]:
                 size = square
         elif not square and found.size != size:
@@ -138,12 +141,13 @@ class Form:
         if self.one_file:
             channels = self.channels or found.channels
             if {channels, found.channels} == {GRAY, COLOUR}:
-                channels = COLOUR
+                channels = self.channels if self.final else COLOUR
             elif channels != found.channels:
                 what = "with another number of pages or channels than the first"
                 return Fault("image", f"{what} ({len(channels)})")
-        if self.scales and found.deep != bool(self.scales[channel]):
-            bits = ("8", "16") if self.scales[channel] else ("16", "8")
+        scale = self.scales[channel] if self.scales else None
+        if (self.scales or self.final) and found.deep != bool(scale):
+            bits = ("8", "16") if scale else ("16", "8")
             return Fault(
                 "image",
                 "with {} bits where training images have {}".format(*bits),
@@ -263,9 +267,11 @@ def _decode(
         flat = _flatten(page, scale)
         if flat.size != form.size:
             flat = _resize(flat, form.size, form.resize)
+        if found.colour and form.channels == GRAY:
+            flat = Image.merge("RGB", flat.split()[:3]).convert("L")
         # split() copies: only a page needs it, whose image shows the next one later.
         alone = flat.mode == "L" and found.pages == 1
-        planes += [flat] if alone else flat.split()[: 3 if found.colour else 1]
+        planes += [flat] if alone else flat.split()[: 3 if flat.mode.startswith("RGB") else 1]
     if not form.one_file:
         planes = [reduce(ImageChops.lighter, planes)]
     elif len(planes) < len(form.channels):
@@ -294,18 +300,19 @@ def _resize(image: Image.Image, size: Size, resize: Resize) -> Image.Image:
     if resize == "squash":
         return image.resize(size, _FILTER)
     if resize == "crop":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        return image.resize(size, _FILTER, (left, top, left + side, top + side))
+        factor = min(width / size[0], height / size[1])
+        inside = round(size[0] * factor), round(size[1] * factor)
+        left, top = (width - inside[0]) // 2, (height - inside[1]) // 2
+        return image.resize(size, _FILTER, (left, top, left + inside[0], top + inside[1]))
     inner = image.resize(_fit_inside(image.size, size), _FILTER)
     padded = Image.new(image.mode, size)
     padded.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2))
     return padded
 
 
-def _fit_inside(size: Size, square: Size) -> Size:
-    """Return the size that keeps an image's shape and fits into a square."""
-    factor = square[0] / max(size)
+def _fit_inside(size: Size, frame: Size) -> Size:
+    """Return the size that keeps an image's shape and fits into a frame."""
+    factor = min(frame[0] / size[0], frame[1] / size[1])
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 

@@ -105,6 +105,7 @@ class SplitReader:
         return {
             "channels": form.channels,
             "ids": sorted(self._seen),
+            "resized": bool(self.sizes - {form.size}),
             "blank": {channel: sorted(ids) for channel, ids in sorted(self._blank.items())},
             "scales": {
                 channel: scale

@@ -112,6 +112,7 @@ def record_input(competition: Competition) -> dict[str, Any]:
     }
     return {
         "reading": reading,
+        "scales": {channel: list(scale) for channel, scale in competition.scales.items()},
         "metric": competition.metric,
         "output": competition.output,
         "test_digest": competition.test_digest,

@@ -14,7 +14,7 @@ from cellline.runs.run import last_score, new_run, read_record, run_folder
 from cellline.scoring.decisions import likeliest
 from cellline.training.fold import train_fold
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
-from cellline.training.settings import settle
+from cellline.training.settings import describe_enlarging, settle
 from cellline.training.task import Task
 from cellline.training.trainer import FoldTrainer
 
@@ -65,6 +65,8 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
     # The precision decides if the loss is scaled; each kind of device communicates in its own way.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
     say(f"run {run.name}: {settled.training.network}, {settled.line}")
+    for caution in describe_enlarging(settled.training, folds.competition):
+        say(caution)
     if settled.training.symmetry == "d4":
         say(
             "images are flipped and turned (--symmetry d4): right for microscopes; for photographs "

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, MetricName, Training
+from cellline.data.competition import Competition
+from cellline.errors import Caution
 from cellline.host.files import read_json
 from cellline.runs.folds import Folds, check_data
 from cellline.runs.run import Tuning
@@ -105,6 +107,20 @@ def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
         return ""
     resized = ", then ".join(f"{side}x{side}" for side in sides)
     return f", images of {width}x{height} pixels resized to {resized}"
+
+
+def describe_enlarging(training: Training, competition: Competition) -> list[Caution]:
+    """A Caution if images that were stored smaller than they are would be enlarged again."""
+    stored = competition.train_images.shape[-1]
+    if not competition.resized or (training.image_size or 0) <= stored:
+        return []
+    return [
+        Caution(
+            f"images are stored at {stored} x {stored} pixels: --image-size {training.image_size} "
+            f"only enlarges these. To see more detail, deal folds with --image-size "
+            f"{training.image_size} into another folder (--oof-dir)"
+        )
+    ]
 
 
 def weighs_classes(training: Training, metric: Metric) -> bool:
