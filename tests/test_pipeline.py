@@ -101,7 +101,9 @@ def test_from_four_files_to_a_submission(drawn: Path, verbs: Verbs) -> None:
     printed = make(
         "folds", "tune", "train", "submit", "FOLDS=3", "TRIALS=1", "TUNE_EPOCHS=1", f"ARGS={TINY}"
     )
-    assert printed.startswith("read 90 training samples of 9 classes and 18 test samples; ")
+    assert printed.startswith(
+        "labels: y_train.csv, column cell_line by file_id; 90 training samples of 9 classes\n"
+    )
     for part in (
         "next, train every fold:\n  make train RUN=densenet161",
         "have an exact copy",

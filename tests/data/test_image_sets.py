@@ -45,13 +45,12 @@ def noise(*shape: int) -> np.ndarray:
     return RNG.integers(0, 256, shape, np.uint8)
 
 
-@pytest.mark.parametrize("odd", ["train", "test"])
 def test_images_of_several_sizes(
-    tmp_path: Path, cache_dir: Path, odd: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One image of another size, wherever it is, and all are resized."""
+    """One training image of another size, and all are resized."""
     pictures = [np.full((8, 6), 10 * i, np.uint8) for i in range(1, 6)]
-    pictures[1 if odd == "train" else 4] = np.full((9, 20), 77, np.uint8)
+    pictures[1] = np.full((9, 20), 77, np.uint8)
     data = [encode(each) for each in pictures]
     given = one_file_each(tmp_path / "input", data[:3], data[3:])
     loaded = load(given.write(), cache_dir, 4)

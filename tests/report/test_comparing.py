@@ -225,7 +225,7 @@ def test_runs_are_compared_by_the_competitions_metric(
     title: str,
     score: Callable[[np.ndarray, np.ndarray], float],
 ) -> None:
-    number_classes(drawn, Path("input"), n_classes)
+    number_classes(drawn, Path("input"), n_classes, columns=metric == "log_loss")
     config = deal(Folders(Path("input"), cache_dir=Path("cache")), training, metric)
     folds = open_folds(config.folders)
     labels, scores = folds.competition.labels, {}
@@ -260,14 +260,20 @@ def test_runs_are_compared_by_the_competitions_metric(
     assert ("shown are the 20 classes that differ most" in by_class) == (n_classes > 20)
 
 
-def number_classes(drawn: Path, folder: Path, n_classes: int) -> None:
-    """Make `folder` the input of a drawn competition whose classes are numbered in turn."""
+def number_classes(drawn: Path, folder: Path, n_classes: int, *, columns: bool = False) -> None:
+    """Make `folder` the input of a drawn competition whose classes are numbered in turn.
+
+    With `columns`, the template has one for each class.
+    """
     folder.mkdir()
     for path in drawn.glob("*.tar"):
         (folder / path.name).symlink_to(path)
     for name in ("y_train.csv", "sample_submission.csv"):
         header, *rows = (drawn / name).read_text().splitlines()
         labelled = [f"{row.split(',')[0]},{k % n_classes}" for k, row in enumerate(rows)]
+        if columns and name == "sample_submission.csv":
+            header = f"file_id,{','.join(map(str, range(n_classes)))}"
+            labelled = [row.split(",")[0] + ",0.5" * n_classes for row in rows]
         (folder / name).write_text("\n".join([header, *labelled]) + "\n")
 
 

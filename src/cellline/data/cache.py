@@ -155,6 +155,8 @@ def _decode_all(readers: Sequence[SplitReader], files: Sequence[BinaryIO], form:
     An attempt ends at the first of these that needs another form: resized, in colour, or with its
     16 bits scaled. An ordinary set's form is that of its first image.
     """
+    if not readers:  # a problem that is known before
+        return form
     train, *others = zip(readers, files, strict=True)
     while (needed := train[0].decode(train[1], form)) != form:
         form = needed
