@@ -260,10 +260,8 @@ def test_groups_of_the_users_columns() -> None:
     more = load(files, group_column=("patient", "site")).own_group
     assert more is not None
     assert len(set(more.tolist())) == 4
-    assert "1 rows repeat a sample" in loaded.warnings[-1]
-    assert "'owner': not a column" in refused(files, group_column=("owner",)).replace(
-        "owner:", "'owner':"
-    )
+    assert "repeat a sample with the same label (1)" in loaded.warnings[-1]
+    assert "owner: not a column of any table" in refused(files, group_column=("owner",))
 
 
 def test_folds_of_the_users_column() -> None:

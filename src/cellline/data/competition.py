@@ -180,7 +180,8 @@ def find_warnings(
             )
     if layout.repeated:
         yield Caution(
-            f"{name}: {layout.repeated} rows repeat a sample with the same label; it counts once"
+            f"{name}: some rows repeat a sample with the same label ({layout.repeated}); each "
+            "sample counts once"
         )
     yield from describe_alike(name, labels)
     if layout.test is not None and reading.output == "label":
