@@ -105,7 +105,8 @@ class Training:
     weights: str = "imagenet"
     """imagenet (found locally or downloaded), none (from scratch), or a torchvision file."""
     image_size: int | None = None
-    """Side in pixels to resize images to on the device; by default they keep their size."""
+    """Side in pixels that the network sees. Images of several sizes, and large ones, are stored at
+    it by `folds`; None: they keep their size."""
     start_size: int | None = None
     """Side in pixels in the first epochs, where small images save time; at most `image_size`."""
     start_share: float = 0.65
