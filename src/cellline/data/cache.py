@@ -84,7 +84,7 @@ def open_images(
 
 def _find_key(readers: Sequence[SplitReader], form: Form) -> str:
     """Return what changes when a file of the images or a setting does, without reading them."""
-    names = [[reader.split, reader.names.numeric, reader.ids] for reader in readers]
+    names = [[one.split, one.name, one.names.numeric, one.ids] for one in readers]
     settings = [form.files, form.side, form.resize]
     try:
         with explained():

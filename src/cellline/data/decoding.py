@@ -132,7 +132,8 @@ class Form:
         square = self.side and (self.side, self.side)
         size = self.size or found.size
         if square and size != square and not self.final:
-            if found.size != size or max(size) > LARGEST * square[0]:
+            cut = self.resize != "squash" and size[0] != size[1]
+            if cut or found.size != size or max(size) > LARGEST * square[0]:
                 size = square
         elif not square and found.size != size:
             what = "not {} x {} pixels like the first".format(*size)
