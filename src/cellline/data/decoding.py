@@ -144,7 +144,7 @@ class Form:
             if {channels, found.channels} == {GRAY, COLOUR}:
                 channels = self.channels if self.final else COLOUR
             elif channels != found.channels:
-                what = "with another number of pages or channels than the first"
+                what = "with a different number of pages or channels than the first"
                 return Fault("image", f"{what} ({len(channels)})")
         scale = self.scales[channel] if self.scales else None
         if (self.scales or self.final) and found.deep != bool(scale):

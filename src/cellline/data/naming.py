@@ -18,7 +18,7 @@ class ImageNames:
 
     The channel "" stands for names without one, `<id>.png`. A text id may have underscores: the
     channel is the longest one that ends the name. An id may begin in the folders above the file, as
-    `cat/17` does; the longest of `ids` that ends the path is meant.
+    `cat/17` does: the longest of `ids` that ends the path wins.
     """
 
     def __init__(
