@@ -50,6 +50,8 @@ class Reading:
     """Table to fill in: its ids are the test samples, its header is the submission's."""
     template_id_column: str | None = None
     """Column of ids in the template."""
+    extra_images: Literal["refuse", "omit"] = "refuse"
+    """Images without a row in the table: refuse them as a mistake, or omit them."""
     channels: tuple[str, ...] = ()
     """Endings of the image files' names, in the network's order; "" for one file per sample."""
     resize: Resize = "squash"

@@ -170,6 +170,7 @@ DAMAGED = "damaged, truncated or not PNG, JPEG, TIFF, BMP or WebP"
 AGAIN = "Download or copy the damaged files again."
 NAMES = "not named <id>_<channel>.png (channels: blue, red, yellow)"
 UNKNOWN = 'If the channels have other names, set --channels (--channels "" for files <id>.png).'
+OMIT = "To leave images without a row out, give --extra-images omit."
 LABEL_THEM = "Give every sample a label, or remove it together with its images."
 
 FAULTS: dict[str, Change] = {
@@ -232,6 +233,7 @@ def test_all_faults_are_reported_at_once(given: Input, cache_dir: Path) -> None:
         LABEL_THEM,
         UNKNOWN,
         AGAIN,
+        OMIT,
     ]
 
 
@@ -245,13 +247,12 @@ def test_missing_files(given: Input, cache_dir: Path) -> None:
     assert refusal(given.folder, cache_dir) == ["  labels: not found", EXPECTED]
 
 
-def test_several_forms(given: Input, cache_dir: Path) -> None:
+def test_an_archive_that_lies_beside_its_content_is_left_alone(
+    given: Input, cache_dir: Path
+) -> None:
     given.write()
     given.write(".zip")
-    there = "  test images: could be images_test or images_test.zip"
-    assert there in refusal(given.folder, cache_dir)
-    chosen = Reading(train_images="images_train", test_images="images_test.zip")
-    load_competition(given.folder, cache_dir, chosen)
+    assert load_competition(given.folder, cache_dir).reading.train_images == "images_train"
 
 
 @pytest.mark.parametrize("part", [0.0, 0.47])

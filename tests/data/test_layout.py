@@ -162,6 +162,68 @@ SAME: dict[str, tuple[Files, dict[str, object]]] = {
         {**USUAL, "train.csv": csv("name,x,y", "a,1,0", "b,0,1", "c,1,0", "d,0,1")},
         {"id_column": "name", "output": "label"},
     ),
+    "a folder in a folder of its name": (
+        {f"ds/ds/{name}": data for name, data in USUAL.items()},
+        {"labels": "ds/ds/train.csv", "train_images": "ds/ds/train"},
+    ),
+    "folders in a folder of its name": (
+        {
+            **images("ds/ds/train/{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
+            **images("ds/ds/test/{}.jpg", ["e", "f"], 4),
+            "test.csv": csv("file", "e.jpg", "f.jpg"),
+        },
+        {"labels": "ds/ds/train", "template": "test.csv"},
+    ),
+    "folders with masks": (
+        {
+            **images("train/{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
+            **images("train/{}_mask.jpg", ["x/a", "y/b", "x/c", "y/d"], 50),
+            **images("train/{}.jpg", ["x/masks/a", "y/masks/b"], 60),
+            **TEST_IMAGES,
+            "sample_submission.csv": TEST,
+        },
+        {"labels": "train"},
+    ),
+    "paths of another machine": (
+        {
+            **USUAL,
+            "train.csv": csv(
+                "image,kind",
+                "/kaggle/input/x/train/a.jpg,x",
+                "./train/b.jpg,y",
+                "../data/c.jpg,x",
+                "C:\\data\\d.jpg,y",
+            ),
+        },
+        {"id_column": "image"},
+    ),
+    "one-hot without a template": (
+        {
+            "truth.csv": csv(
+                "name,x,y,z", "a,1.0,0.0,0.0", "b,0.0,1.0,0.0", "c,1.0,0.0,0.0", "d,0.0,1.0,0.0"
+            ),
+            **TRAIN_IMAGES,
+            **TEST_IMAGES,
+            "test.csv": csv("name", "e", "f"),
+        },
+        {"labels": "truth.csv", "output": "label"},
+    ),
+    "zips beside what was in them": (
+        {
+            **USUAL,
+            **images("train.zip/{}.jpg", ["a", "b", "c", "d"], 70),
+            "train.csv.zip/train.csv": TABLE,
+        },
+        {"labels": "train.csv", "train_images": "train"},
+    ),
+    "letters of another composition": (
+        {
+            "labels.csv": csv("file,kind", "\u00e9a,x", "\u00e9b,y", "\u00e9c,x", "\u00e9d,y"),
+            **images("photos/e\u0301{}.jpg", ["a", "b", "c", "d"]),
+            **TEST_IMAGES,
+        },
+        {},
+    ),
     "images beside others of the same samples": (
         {**USUAL, **images("train/{}_mask.jpg", ["a", "b", "c", "d"], 90)},
         {"channels": ("",)},
@@ -173,9 +235,10 @@ SAME: dict[str, tuple[Files, dict[str, object]]] = {
 def test_layouts_of_the_same_samples(name: str) -> None:
     files, expected = SAME[name]
     loaded = load(files)
-    assert label_of(loaded) == KINDS
-    assert loaded.test_ids.tolist() == ["e", "f"]
-    assert brightness(loaded) == [0, 1, 2, 3, 4, 5]
+    assert {str(sample)[-1]: kind for sample, kind in label_of(loaded).items()} == KINDS
+    if loaded.template:
+        assert loaded.test_ids.tolist() == ["e", "f"]
+    assert brightness(loaded) == [0, 1, 2, 3, 4, 5][: 4 + len(loaded.test_ids)]
     assert {key: getattr(loaded.reading, key) for key in expected} == expected
     # A later verb starts from what was worked out, and reads no image again.
     again = load_competition(Path("input"), Path("cache"), loaded.reading)
@@ -375,6 +438,40 @@ def test_classes_of_a_metric_of_grades_are_in_their_order() -> None:
     assert "Quadratic kappa needs" in refused(USUAL, metric="quadratic_kappa")
 
 
+def test_a_table_and_folders_that_tell_different_labels_are_a_doubt() -> None:
+    files = {
+        "metadata.csv": csv(
+            "file,site", "a.jpg,north", "b.jpg,south", "c.jpg,south", "d.jpg,north"
+        ),
+        **images("train/{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
+    }
+    assert "labels: could be metadata.csv or the folders in train" in refused(files)
+    assert load(files, labels="metadata.csv").classes == ("north", "south")
+    assert load(files, labels="train", group_column=("site",)).classes == ("x", "y")
+
+
+def test_images_without_a_row_may_be_omitted() -> None:
+    files = {**USUAL, "train/z.jpg": image(9)}
+    assert "give --extra-images omit" in refused(files)
+    assert brightness(load(files, extra_images="omit")) == [0, 1, 2, 3, 4, 5]
+
+
+def test_images_that_are_not_used_are_named() -> None:
+    nested = images("train/{}.jpg", ["x/p/a", "y/b", "x/q/c", "y/d"])
+    cautions = load({**nested, **images("val/{}.jpg", ["x/v", "y/w"])}).warnings
+    assert "not used: val (2 images)" in cautions
+    assert any("such as those in x, are not told apart" in line for line in cautions)
+
+
+def test_a_folder_of_test_images_is_no_class() -> None:
+    files = {
+        **images("{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
+        **images("test/{}.jpg", ["e", "f"], 4),
+        "sample_submission.csv": TEST,
+    }
+    assert load(files).classes == ("x", "y")
+
+
 # What is wrong, or in doubt: a change of the usual files, and what must be said.
 Change = Callable[[dict[str, bytes | str]], object]
 WRONG: dict[str, Change] = {
@@ -441,6 +538,15 @@ WRONG: dict[str, Change] = {
                 "train.csv": TABLE.replace(",x", ",x z"),
                 "sample_submission.csv": csv("name,kind", "e,y y", "f,y y"),
             }
+        )
+    ),
+    "sample_submission.csv: asks for numbers such as '38.1'": (
+        lambda files: files.update({"sample_submission.csv": csv("name,kind", "e,38.1", "f,38.1")})
+    ),
+    "test images: not found: all ids of sample_submission.csv are training ids": (
+        lambda files: (
+            files.update({"sample_submission.csv": csv("name,kind", "a,x", "b,x")}),
+            [files.pop(name) for name in TEST_IMAGES],
         )
     ),
     "train.7z: an archive of a kind that can't be read": (

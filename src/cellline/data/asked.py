@@ -1,5 +1,6 @@
 """Classes, metric and submission content of a competition."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,11 +8,12 @@ from cellline.config import MetricName, Output, Reading
 from cellline.data.ids import parse_number
 from cellline.data.layout import Layout
 from cellline.data.problems import NAMED, Problems, brief, name_first
+from cellline.data.rows import ONE_LABEL
 from cellline.data.tables import quote
 from cellline.errors import Caution
 
-# Labels that mean yes.
-_POSITIVE = ("1", "1.0", "true", "yes")
+# Labels of two classes, the positive one last.
+_PAIRS = (("0", "1"), ("0.0", "1.0"), ("false", "true"), ("no", "yes"), ("negative", "positive"))
 # The metric where none is named: what is most often asked of such a submission.
 _USUAL: dict[Output, MetricName] = {
     "label": "balanced_accuracy",
@@ -45,7 +47,8 @@ def find_asked(layout: Layout, classes: Sequence[str], problems: Problems) -> Re
     output = reading.output or guess_output(layout, outputs, classes)
     reading = replace(reading, output=output, metric=reading.metric or _USUAL[output])
     if layout.test is not None:
-        check_template(reading, outputs, classes, problems)
+        placeholders = sorted(layout.test.placeholders)
+        check_template(reading, (outputs, placeholders), classes, problems)
         if output == "probability" and reading.positive is None:
             reading = replace(reading, positive=find_positive(reading, classes, problems))
     if reading.positive is not None and reading.positive not in classes:
@@ -54,9 +57,13 @@ def find_asked(layout: Layout, classes: Sequence[str], problems: Problems) -> Re
 
 
 def check_template(
-    reading: Reading, outputs: Sequence[str], classes: Sequence[str], problems: Problems
+    reading: Reading,
+    template: tuple[Sequence[str], Sequence[str]],
+    classes: Sequence[str],
+    problems: Problems,
 ) -> None:
-    """Note a template that doesn't suit the classes, the output or the metric."""
+    """Note a template, columns and placeholders, that doesn't suit classes, output or metric."""
+    outputs, placeholders = template
     name, lacking = reading.template or "", [of for of in classes if of not in outputs]
     several = reading.output == "probabilities"
     if len(outputs) > 1 and (not several or len(lacking) == len(classes)):
@@ -74,6 +81,9 @@ def check_template(
             f"--metric {reading.metric} can't be scored by a single label a sample",
             "Say what the template asks for with --output.",
         )
+    numbers = [text for text in placeholders if is_number(text) and not is_share(text)]
+    if len(outputs) == 1 and numbers and not set(numbers) & set(classes):
+        problems.note(name, f"asks for numbers such as {quote(numbers[0])}", ONE_LABEL)
     spaced = [of for of in classes if len(of.split()) > 1]
     if reading.output == "top5" and spaced:
         shown = name_first(list(map(quote, spaced)))
@@ -82,9 +92,9 @@ def check_template(
 
 def find_positive(reading: Reading, classes: Sequence[str], problems: Problems) -> str | None:
     """Return the class whose probability is asked for; None, and a problem, if it isn't clear."""
-    positive = [name for name in classes if name.lower() in _POSITIVE]
-    if len(classes) == 2 and len(positive) == 1:
-        return positive[0]
+    for pair in _PAIRS:
+        if {name.lower() for name in classes} == set(pair):
+            return max(classes, key=lambda name: pair.index(name.lower()))
     shown = " or ".join(map(quote, classes[:NAMED]))
     problems.note(
         reading.template or "",
@@ -106,6 +116,11 @@ def guess_output(layout: Layout, outputs: Sequence[str], classes: Sequence[str])
     shares = placeholders and not placeholders & set(classes) and all(map(is_share, placeholders))
     wants_probability = metric in ("roc_auc", "log_loss") and len(classes) == 2
     return "probability" if wants_probability or shares else "label"
+
+
+def is_number(text: str) -> bool:
+    """Tell if a text is a number with decimals that are not all zero."""
+    return re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", text) is not None
 
 
 def is_share(text: str) -> bool:

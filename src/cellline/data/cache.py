@@ -1,8 +1,8 @@
 """Decoded images on disk, found again by the files that they were decoded from.
 
 `<cache_dir>/<key>-train.npy` and `-test.npy` (uint8 [sample, channel, height, width], C order,
-samples by ascending id) are described by `<key>.json`, which is written last. The key is a digest of
-the list of files, so a later start reads no image.
+samples by ascending id) are described by `<key>.json`, which is written last. The key is a digest
+of the list of files, so a later start reads no image.
 
 The arrays are digested whenever they are opened: 118 MB, the challenge's, in 0.15 s. A user may
 delete all of them at any time; the program never does.

@@ -12,7 +12,7 @@ from cellline.data.asked import describe_unknown, find_asked, sort_classes
 from cellline.data.cache import DecodedSplit, open_images
 from cellline.data.decoding import Scale
 from cellline.data.groups import group_samples, number_folds
-from cellline.data.ids import parse_id, to_array
+from cellline.data.ids import to_array
 from cellline.data.images import SplitReader
 from cellline.data.layout import EXPECTED, Layout, find_layout
 from cellline.data.lookalikes import describe_alike, describe_placeholder
@@ -163,9 +163,14 @@ def load_competition(
 
 def name_images(reading: Reading, rows: Rows, written: Sequence[str]) -> ImageNames:
     """Names of the images of a part, which knows the ids of both parts, as written, in its kind."""
-    parsed = (parse_id(text, numeric=rows.numeric) for text in written)
+    parsed = map(rows.parse, written)
     known = frozenset(sample for sample in parsed if sample is not None)
-    return ImageNames(reading.channels or ("",), numeric=rows.numeric, ids=known)
+    return ImageNames(
+        reading.channels or ("",),
+        numeric=rows.numeric,
+        ids=known,
+        omit_extra=reading.extra_images == "omit",
+    )
 
 
 def find_warnings(
@@ -180,6 +185,7 @@ def find_warnings(
         for channel, ids in decoded.blank.items():
             fault = Fault(f"{channel} image".lstrip(), "all zero")
             yield Caution(f"{places[split]}: {describe_fault(fault, ids)}")
+    yield from map(Caution, layout.notes)
     name, labels = layout.train.name, list(layout.train.labels.values())
     for label in classes:
         if label.lower() in _LIKE_MISSING:

@@ -77,11 +77,12 @@ def find_source(place: Path) -> tuple[Path, str]:
     return place, ""
 
 
-def members(place: Path) -> Iterator[Member]:
+def members(place: Path, *, whole: bool = False) -> Iterator[Member]:
     """Yield the files of a folder, archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`) or folder within it.
 
     They come in stored order, with their names within `place`. A leading folder named like the
-    archive is left out, as is one that is all that a folder of its name holds. A member can be read
+    archive is left out, as is, unless names must be `whole`, one that is all that a folder of its
+    name holds. A member can be read
     once, until the next one is taken. Archives in a folder are read, too, as if unpacked into a
     folder of their name. Dot files and `__MACOSX`, which operating systems leave behind, are
     skipped. Raises UnreadableError where a folder or archive can't be read any further, or exceeds
@@ -92,7 +93,7 @@ def members(place: Path) -> Iterator[Member]:
     with explained():
         packed = _in_zip if source.suffix.lower() == ".zip" else _in_tar
         find = _in_folder if source.is_dir() else packed
-        if source.is_dir() and not _holds_only(source, source.name):
+        if source.is_dir() and (whole or not _holds_only(source, source.name)):
             same = ""
         for count, member in enumerate(find(source)):
             if count == MAX_ENTRIES:
@@ -152,10 +153,13 @@ def _in_folder(folder: Path) -> Iterator[Member]:
         status = entry.stat(follow_symlinks=False)
         name = entry.path.removeprefix(f"{folder}/")
         regular = stat.S_ISREG(status.st_mode)
-        if regular and is_packed(name):
-            for member in members(Path(entry.path)):
+        inside = members(Path(entry.path)) if regular and is_packed(name) else iter(())
+        try:
+            for member in inside:
                 yield member._replace(name=f"{name}/{member.name}")
-        else:
+        except UnreadableError:  # what is in it is missing then, which is a problem if it matters
+            pass
+        if not is_packed(name):
             yield Member(name, status.st_size, regular, partial(_read_file, Path(entry.path)))
 
 

@@ -7,7 +7,7 @@ no difference: macOS decomposes the letters in file names.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ LONGEST_ID = 128
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp")
 _SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
+# Folders of images that show where something is in other images.
+_OF_MASKS = re.compile(r"(^|/)[^/]*(masks?|annotations?)/", re.IGNORECASE)
 
 _DIGITS = re.compile(r"0*[0-9]{1,18}", re.ASCII)  # 18 digits always fit in an int64
 
@@ -35,7 +37,7 @@ def parse_text(text: str) -> str | None:
 
     No part of it, between slashes, can begin with a dot: archivers leave such files behind.
     """
-    name = unicodedata.normalize("NFC", text)
+    name = unicodedata.normalize("NFC", text).replace("\\", "/")
     if not 0 < len(name) <= LONGEST_ID or has_control(name):
         return None
     parts = name.split("/")
@@ -44,8 +46,8 @@ def parse_text(text: str) -> str | None:
 
 
 def is_image(name: str) -> bool:
-    """Tell by its name if a file is an image."""
-    return _SUFFIX.search(name) is not None
+    """Tell by its path if a file is an image of a sample, not in a folder of masks."""
+    return _SUFFIX.search(name) is not None and not _OF_MASKS.search(name)
 
 
 def drop_suffix(name: str) -> str:
@@ -72,10 +74,27 @@ def are_numbers(ids: np.ndarray) -> bool:
     return ids.dtype.kind == "i"
 
 
+def cut_path(text: str, depth: int) -> str:
+    """Return the last `depth` parts of an id that may be a path, of any system."""
+    return "/".join(text.replace("\\", "/").split("/")[-depth:])
+
+
+def find_depth(written: Collection[str]) -> int:
+    """Return the fewest parts, from the end, that tell ids apart which may be paths.
+
+    Tables name images by paths that begin anywhere, such as /kaggle/input.
+    """
+    whole = {text.replace("\\", "/") for text in written}
+    depths = range(1, 2 + max((text.count("/") for text in whole), default=0))
+    return next(n for n in depths if len({cut_path(text, n) for text in whole}) == len(whole))
+
+
 def find_rows(written: Iterable[str], ids: np.ndarray) -> np.ndarray:
     """Return the rows, int64 [m], of written ids among ids [n], which ascend."""
     numeric = are_numbers(ids)
-    named = [known for text in written if (known := parse_id(text, numeric=numeric)) is not None]
+    depth = 1 if numeric else 1 + max((str(one).count("/") for one in ids.tolist()), default=0)
+    parsed = (parse_id(cut_path(text, depth), numeric=numeric) for text in written)
+    named = [known for known in parsed if known is not None]
     rows: np.ndarray = np.searchsorted(ids, to_array(named, numeric=numeric))
     return rows
 

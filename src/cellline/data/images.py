@@ -58,6 +58,9 @@ def name_channel(channel: str) -> str:
     return channel or "image"
 
 
+_OMIT = "To leave images without a row out, give --extra-images omit."
+
+
 class _Encoded(NamedTuple):
     """One image as stored: its file's name, its sample's id, its channel's index, its bytes."""
 
@@ -126,11 +129,13 @@ class SplitReader:
 
     def match(self, ids: Collection[Id]) -> None:
         """Note the ids of images without a row in the table, and the reverse."""
-        advice = "" if self.names.numeric else _TEXT
-        rowless = Fault("sample", f"without a row in {self._table.name}", advice)
+        without = self._rows.keys() - set(ids)
+        advice = _TEXT if without and not self.names.numeric else ""
         imageless = Fault("row", f"without images in {self.name}", advice)
-        self._count(rowless, set(ids) - self._rows.keys())
-        self._problems.count(self._table.name, imageless, self._rows.keys() - set(ids))
+        self._problems.count(self._table.name, imageless, without)
+        if not self.names.omit_extra:
+            rowless = Fault("sample", f"without a row in {self._table.name}", advice or _OMIT)
+            self._count(rowless, set(ids) - self._rows.keys())
 
     def decode(self, file: BinaryIO, form: Form) -> Form:
         """Decode all images into a `.npy` file, in ascending order of ids.

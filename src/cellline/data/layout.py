@@ -5,7 +5,7 @@ a problem lists the candidates and the setting that decides.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from os.path import commonpath, normpath
 from pathlib import Path
 
 from cellline.config import Reading
-from cellline.data.ids import Id, drop_suffix, is_image, parse_id
+from cellline.data.ids import Id, cut_path, drop_suffix, find_depth, is_image, parse_id
 from cellline.data.listing import Listing, list_input
 from cellline.data.naming import find_channels
 from cellline.data.problems import NAMED, Fault, Problems, brief, name_first
@@ -23,6 +23,7 @@ from cellline.data.rows import (
     Rows,
     are_numbers,
     find_class,
+    is_part,
     label_by_name,
     make_rows,
     note_labels,
@@ -33,11 +34,6 @@ from cellline.data.tables import MISSING, Table, TableError, quote, read_table
 _TEMPLATE_NAME = re.compile(r"submi|template", re.IGNORECASE)
 # Words in the paths of a split's files.
 _WORDS = {split: re.compile(rf"(?<![a-z]){split}", re.IGNORECASE) for split in ("train", "test")}
-# Names of folders that hold a split, or images of all classes.
-_NOT_A_CLASS = re.compile(
-    r"(.*[^a-z])?((train|test)(ing)?(set)?|val(id(ation)?)?|images?|imgs?)([^a-z].*)?",
-    re.IGNORECASE,
-)
 _OTHER = {"train": "test", "test": "train"}
 _LABEL_NAMES = ("label", "labels", "class", "target", "category")
 # A column holds the ids if so many of its fields name an image; a folder holds a split's images if
@@ -66,7 +62,7 @@ class Template:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The columns to fill in."""
+        """The columns to fill in; empty if the table has ids alone."""
         return tuple(name for name in self.table.columns if name != self.id_column)
 
 
@@ -87,6 +83,8 @@ class Layout:
     """Members of the user's groups: part (train or test), id, column and value."""
     folds: Mapping[Id, str]
     """Id -> the user's fold; empty without their column."""
+    notes: Sequence[str] = ()
+    """Lines on images that are not used as one may expect."""
 
 
 class Finder:
@@ -122,7 +120,14 @@ class Finder:
         named = [name for name in named if "/" not in name] or named
         if not named:
             tables = self.listing.tables.values()
-            named = [each.name for each in tables if is_unfilled(each) and self.find_ids(each)]
+            named = [each.name for each in tables if is_unfilled(each) and self.find_ids(each)] or [
+                each.name
+                for each in tables
+                if len(each.columns) == 1
+                and _WORDS["test"].search(each.name)
+                and self.listing.count_known(each.distinct[each.columns[0]])
+                >= MOST * len(each.rows)
+            ]
         if len(named) > 1:
             self.doubt("template", named, "--template")
         elif named and named[0] in self.listing.broken:
@@ -199,7 +204,7 @@ class Finder:
                 likely = [name for name in others if words & table.distinct[name]]
                 if len(likely) == 1:
                     return [(likely[0],)]
-        binary = [name for name in others if table.distinct[name] == {"0", "1"}]
+        binary = [name for name in others if table.distinct[name] <= {"0", "1", "0.0", "1.0"}]
         if len(binary) == len(others) > 1:
             return [tuple(others)]
         named = [name for name in others if name.lower() in _LABEL_NAMES]
@@ -233,6 +238,8 @@ class Finder:
             id_column = self.find_id_column(table)
             if id_column is not None and (columns := self.find_label_columns(table, id_column)):
                 found.append((table, id_column, columns))
+        outputs = set(self.template.outputs) if self.template is not None else set()
+        found = [each for each in found if outputs and outputs <= {*each[0].columns}] or found
         if len(found) > 1:  # where only one has images, there is no doubt
             fields = [table.distinct[id_column] for table, id_column, _ in found]
             known = [self.listing.count_known(of) > MOST * len(of) for of in fields]
@@ -252,6 +259,8 @@ class Finder:
         wanted, before = self.reading.labels, self.problems.count_noted()
         if wanted is None or wanted.lower().endswith(".csv"):
             found = self.find_labels()
+            if found is not None and wanted is None and self.may_be_folders(*found):
+                return None
             if found is not None:
                 return self.read_table_of_labels(*found)
             if self.problems.count_noted() > before:
@@ -259,7 +268,9 @@ class Finder:
         folder = self.find_labelled_folder()
         if folder is None:
             return None
-        images = self.listing.below(folder)
+        start = "" if folder == "." else f"{folder}/"
+        paths = [path for path in self.list_training_images() if path.startswith(start)]
+        images = [path.removeprefix(start) for path in paths]
         large = [
             table.name
             for table in self.listing.tables.values()
@@ -275,6 +286,29 @@ class Finder:
             reading = replace(reading, label_column=self.template.outputs[0])
         return reading, label_by_name(images)
 
+    def may_be_folders(self, table: Table, id_column: str, columns: tuple[str, ...]) -> bool:
+        """Note a doubt if folders tell other labels than a column that nothing else points to."""
+        pointed = self.reading.label_column is not None or (
+            self.template is not None and bool(self.template.outputs)
+        )
+        if pointed or len(columns) > 1 or columns[0].lower() in _LABEL_NAMES:
+            return False
+        folders, _ = self.list_labelled_folders()
+        if len(folders) != 1:
+            return False
+        told = {
+            cut_path(name, 1): label
+            for name, label in label_by_name(self.listing.below(folders[0]))
+        }
+        fields = zip(table.column(id_column), table.column(columns[0]), strict=True)
+        pairs = [(told.get(drop_suffix(cut_path(text, 1))), label) for text, label in fields]
+        both = {pair for pair in pairs if pair[0] is not None}
+        one_to_one = len(both) == len({name for name, _ in both}) == len({of for _, of in both})
+        if not both or one_to_one:
+            return False
+        self.doubt("labels", [table.name, f"the folders in {folders[0]}"], "--labels")
+        return True
+
     def read_table_of_labels(
         self, table: Table, id_column: str, columns: tuple[str, ...]
     ) -> tuple[Reading, list[tuple[str, str]]]:
@@ -287,7 +321,13 @@ class Finder:
         values = zip(*map(table.column, columns), strict=True)
         found = [(name, find_class(columns, of)) for name, of in zip(ids, values, strict=True)]
         self.problems.count(table.name, NOT_ONE, [quote(name) for name, of in found if of is None])
-        return reading, [(name, of) for name, of in found if of is not None]
+        # A class of any kind: there is a problem already, which needs no other one.
+        return reading, [(name, of or columns[0]) for name, of in found]
+
+    def note_unread(self) -> None:
+        """Note what can't be read, and may be what is missing."""
+        for name, why in self.listing.unread.items():
+            self.problems.note(name, why)
 
     def note_nothing(self) -> None:
         """Note what may be the reason that no labels were found."""
@@ -296,8 +336,7 @@ class Finder:
             self.note_broken(name, error)
         if self.problems.count_noted():
             return
-        for name in listing.unread:
-            self.problems.note(name, "an archive of a kind that can't be read", "Unpack it.")
+        self.note_unread()
         wanted = self.reading.labels
         if wanted is not None and not (self.input_dir / wanted).exists():
             self.problems.note(wanted, "missing", "--labels names it.")
@@ -343,7 +382,7 @@ class Finder:
             found: dict[str, list[Id | None]] = {}
             for part, rows in parts.items():
                 parsed = (
-                    [parse_id(text, numeric=rows.numeric) for text in table.column(name)]
+                    [rows.parse(text) for text in table.column(name)]
                     for name in table.columns
                     if name != column
                 )
@@ -360,37 +399,87 @@ class Finder:
                     if sample in parts[part].ids and value.lower() not in MISSING:
                         yield part, sample, value
 
+    def list_labelled_folders(self) -> tuple[list[str], list[str]]:
+        """Return the paths below which each class may have a folder, and those of named images."""
+        wanted = self.reading.labels or self.reading.train_images
+        below: dict[str, set[str]] = defaultdict(set)  # path -> its folders with images
+        flat: dict[str, list[str]] = defaultdict(list)  # path -> names of the images in it
+        for path in self.list_training_images():
+            parts = path.split("/")
+            flat["/".join(parts[:-1]) or "."].append(parts[-1])
+            for depth in range(len(parts) - 1):
+                below["/".join(parts[:depth]) or "."].add(parts[depth])
+        folders = []
+        for path in (path for path, names in below.items() if len(names) > 1):
+            like_parts = set(filter(is_part, below[path]))
+            if path == wanted or not like_parts:
+                folders.append(path)
+            elif len(below[path] - like_parts) > 1:
+                self.not_classes |= below[path]
+        named = [path for path, names in flat.items() if tells_labels(names)]
+        found = []
+        for paths in (folders, named):
+            meant = [path for path in paths if path == wanted or wanted is None]
+            meant = prefer(meant, "train", bool)
+            top = [path for path in meant if all(is_below(path, other) for other in meant)]
+            found.append(top or meant)
+        return found[0], found[1]
+
+    def list_training_images(self) -> list[str]:
+        """Paths of the images that neither a setting nor the template makes test images."""
+        tested = self.reading.test_images
+        images = self.listing.images
+        images = [path for path in images if tested is None or not is_below(tested, path)]
+        if self.template is None or tested:
+            return images
+        ids = {drop_suffix(cut_path(text, 1)) for text in self.template.ids}
+        of_folder: dict[str, list[str]] = defaultdict(list)
+        for path in images:
+            of_folder[path.rpartition("/")[0]].append(path)
+        return [
+            path
+            for folder, paths in of_folder.items()
+            if not _WORDS["test"].search(folder)
+            or sum(drop_suffix(cut_path(path, 1)) in ids for path in paths) < MOST * len(paths)
+            for path in paths
+        ]
+
     def find_labelled_folder(self) -> str | None:
         """Return the path below which each class has a folder, or file names begin with the class.
 
         None if there is none, or if the choice is ambiguous (noted as a problem).
         """
-        wanted = self.reading.labels or self.reading.train_images
-        below: dict[str, set[str]] = defaultdict(set)  # path -> its folders with images
-        flat: dict[str, list[str]] = defaultdict(list)  # path -> names of the images in it
-        for path in self.listing.images:
-            parts = path.split("/")
-            flat["/".join(parts[:-1]) or "."].append(parts[-1])
-            for depth in range(len(parts) - 1):
-                below["/".join(parts[:depth]) or "."].add(parts[depth])
-        folders = [path for path, names in below.items() if len(names) > 1]
-        named = [path for path, names in flat.items() if tells_labels(names)]
-        self.not_classes = set()
-        for path in folders:
-            like_parts = {name for name in below[path] if _NOT_A_CLASS.fullmatch(name)}
-            if path != wanted and like_parts:
-                folders = [other for other in folders if other != path]
-                if len(below[path] - like_parts) > 1:
-                    self.not_classes |= below[path]
-        for found in (folders, named):
-            found = [path for path in found if path == wanted or wanted is None]
-            found = prefer(found, "train", bool)
-            top = [path for path in found if all(is_below(path, other) for other in found)]
-            if found and not top:
-                self.doubt("labels", found, "--labels")
-            if found:
-                return top[0] if top else None
-        return None
+        folders, named = self.list_labelled_folders()
+        found = folders or named
+        if len(found) > 1:
+            self.doubt("labels", found, "--labels")
+        return found[0] if len(found) == 1 else None
+
+    def describe_unused(self, reading: Reading) -> Iterator[str]:
+        """Yield lines on folders of images that no part uses, and on folders within classes."""
+        if "listing" not in self.__dict__:  # nothing had to be worked out
+            return
+        used = [place for place in (reading.train_images, reading.test_images) if place]
+        unused = Counter(
+            path.split("/")[0] if "/" in path else path
+            for path in self.listing.images
+            if not any(is_below(place, path) for place in used)
+        )
+        if unused and None not in (reading.train_images, reading.test_images):
+            counts = [f"{name} ({count} images)" for name, count in unused.most_common()]
+            yield f"not used: {name_first(counts)}"
+        if reading.labels == reading.train_images and reading.labels is not None:
+            within: dict[str, set[str]] = defaultdict(set)
+            for path in self.listing.below(reading.labels):
+                parts = path.split("/")
+                if len(parts) > 2:
+                    within[parts[0]].add(parts[1])
+            several = [name for name, folders in within.items() if len(folders) > 1]
+            if several:
+                yield (
+                    f"classes are the folders in {reading.labels}; folders within them, such as "
+                    f"those in {several[0]}, are not told apart"
+                )
 
     def match(self, rows: Rows) -> dict[str, set[Id]]:
         """Return each folder that has images of these ids, with the ids found."""
@@ -436,13 +525,19 @@ class Finder:
             whole = [name for name in places if not _WORDS[_OTHER[part]].search(name)]
             whole = whole if len(whole) == 1 else []
         if not chosen and not whole:
+            self.note_unread()
             self.problems.note(
                 f"{part} images",
                 "not found" + (": no image is named like an id" if self.listing.images else ""),
                 f"Name their folder or archive with {option}.",
             )
             return None
-        return whole[0] if whole else commonpath(chosen) or "."
+        place = whole[0] if whole else commonpath(chosen) or "."
+        # A folder that is all that a folder of its name holds.
+        outer, _, inner = place.rpartition("/")
+        doubled = outer.rpartition("/")[2] == inner
+        alone = doubled and len(self.listing.below(outer)) == len(self.listing.below(place))
+        return outer if alone else place
 
 
 def names_most(labels: Collection[str], outputs: Collection[str]) -> bool:
@@ -481,19 +576,19 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
         return None
     reading, samples = labelled
     written, test_written = [name for name, _ in samples], template.ids if template else []
-    numeric = are_numbers(written, test_written)
-    train, repeated = make_rows(reading.labels or "", samples, problems, numeric=numeric)
+    depth = find_depth([*written, *test_written])
+    kinds = [[cut_path(text, depth) for text in of] for of in (written, test_written)]
+    rows = Rows(reading.labels or "", are_numbers(*kinds), depth)
+    train, repeated = make_rows(rows, samples, problems)
     note_labels(train, problems)
     test = None
     if template is not None:
         name, outputs = template.table.name, template.outputs
-        if not outputs:
-            problems.note(name, "no column to fill in, only ids")
         empty = [""] * len(test_written)
         values = template.table.column(outputs[0]) if len(outputs) == 1 else empty
         pairs = list(zip(test_written, values, strict=True))
-        numeric = are_numbers(test_written, written)
-        test, again = make_rows(name, pairs, problems, numeric=numeric)
+        rows = Rows(name, are_numbers(*reversed(kinds)), depth)
+        test, again = make_rows(rows, pairs, problems)
         problems.count(name, Fault("id", "in several rows"), again)
         reading = replace(reading, template=name, template_id_column=template.id_column)
     else:
@@ -505,7 +600,11 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
     )
     if test is not None and reading.train_images == reading.test_images:
         both = train.ids.keys() & test.ids.keys()
-        problems.count(test.name, Fault("id", f"in {train.name} as well"), both)
+        if len(both) == len(test.ids):
+            what = f"not found: all ids of {test.name} are training ids, and name training images"
+            problems.note("test images", what, "Name their folder with --test-images.")
+        else:
+            problems.count(test.name, Fault("id", f"in {train.name} as well"), both)
     if not reading.channels and reading.train_images is not None:
         names = finder.listing.below(reading.train_images)
         reading = replace(reading, channels=find_channels(names, train))
@@ -520,4 +619,7 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
         found = finder.read_column(reading.folds_column, "--folds-column", {"train": train})
         folds = {sample: value for _, sample, value in found}
     columns = template.table.columns if template is not None else ()
-    return Layout(reading, train, test, columns, repeated, groups, folds)
+    if len(columns) == 1:  # ids alone: the labels go beside them
+        columns = (*columns, reading.label_column or "label")
+    notes = list(finder.describe_unused(reading))
+    return Layout(reading, train, test, columns, repeated, groups, folds, notes)

@@ -1,6 +1,8 @@
 """The files of an input folder: images by name, and tables, those in archives included."""
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,8 +12,13 @@ from cellline.data.files import UnreadableError, is_packed, members
 from cellline.data.ids import Id, drop_suffix, is_image, parse_number
 from cellline.data.tables import Table, TableError, read_packed, read_table
 
-# Archives that can't be read.
-_UNPACK = re.compile(r"\.(7z|rar|tar\.(bz2|xz|zst)|\d{3})$", re.IGNORECASE)
+# Files at the top that may hold what is looked for, and can't be read.
+_ARCHIVE = re.compile(r"\.(7z|rar|tar\.(bz2|xz|zst)|\d{3})$", re.IGNORECASE)
+_NO_CSV = re.compile(r"\.(json|jsonl|xlsx?|ods|parquet|feather|pkl|sqlite)$", re.IGNORECASE)
+_OTHER_IMAGE = re.compile(
+    r"\.(gif|dcm|dicom|heic|svg|pgm|ppm|npy|nii|mhd|czi|nd2|lif)$", re.IGNORECASE
+)
+_TABLE = re.compile(r"\.(csv|tsv)$", re.IGNORECASE)
 MOST_TABLES = 50  # to read, besides those at the top
 
 
@@ -25,9 +32,9 @@ class Listing:
     broken: dict[str, TableError] = field(default_factory=dict)
     """Tables that can't be used."""
     places: Sequence[str] = ()
-    """Folders and archives at the top."""
-    unread: Sequence[str] = ()
-    """Archives of kinds that can't be read."""
+    """Folders at the top, and archives that have images or can't be read."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """What can't be read, by name, and why."""
 
     def below(self, place: str) -> list[str]:
         """The names of images below a path."""
@@ -39,7 +46,7 @@ class Listing:
         """Names that an id with images can have: beginnings of file names, and their values."""
         found: set[Id] = set()
         for path in self.images:
-            stem = drop_suffix(path.rpartition("/")[2])
+            stem = unicodedata.normalize("NFC", drop_suffix(path.rpartition("/")[2]))
             parts = [stem, *(stem[: at.start()] for at in re.finditer("_", stem))]
             for part in parts:
                 found.add(part)
@@ -49,7 +56,8 @@ class Listing:
 
     def count_known(self, fields: Iterable[str]) -> int:
         """Count the ids that seem to have images."""
-        stems = (drop_suffix(text).rpartition("/")[2] for text in fields)
+        names = (re.split(r"[/\\]", drop_suffix(text))[-1] for text in fields)
+        stems = (unicodedata.normalize("NFC", name) for name in names)
         return sum(stem in self.stems or parse_number(stem) in self.stems for stem in stems)
 
 
@@ -58,7 +66,9 @@ def list_input(input_dir: Path) -> Listing:
     images: list[str] = []
     tables: dict[str, Table] = {}
     broken: dict[str, TableError] = {}
-    places, unread = [], []
+    places: list[str] = []
+    unread: dict[str, str] = {}
+    others: Counter[str] = Counter()
 
     def add(name: str, read: Callable[[], Table]) -> None:
         try:
@@ -67,28 +77,53 @@ def list_input(input_dir: Path) -> Listing:
             broken[name] = error
 
     for entry in sorted(input_dir.iterdir()):
-        top = entry.name
+        top, before = entry.name, len(images)
         if top.startswith("."):
             continue
-        if top.lower().endswith(".csv"):
+        if _TABLE.search(top):
             add(top, lambda path=entry, name=top: read_table(path, name))  # type: ignore[misc]
         elif entry.is_dir() or is_packed(top):
-            places.append(top)
             try:
-                for member in members(entry):
+                for member in members(entry, whole=True):
                     path = f"{top}/{member.name}"
                     if is_image(path):
                         images.append(path)
-                    elif (
-                        path.lower().endswith(".csv")
-                        and member.regular
-                        and len(tables) < MOST_TABLES
-                    ):
+                    elif _TABLE.search(path) and member.regular and len(tables) < MOST_TABLES:
                         add(path, lambda one=member, name=path: read_packed(one, name))  # type: ignore[misc]
-            except UnreadableError:
-                pass  # whoever reads the images says so
+                    elif found := _OTHER_IMAGE.search(path):
+                        others[found[0].lower()] += 1
+            except UnreadableError as error:
+                unread[top] = f"can't be read: {error}"
+            if entry.is_dir() or len(images) > before or top in unread:
+                places.append(top)
         elif is_image(top):
             images.append(top)
-        elif _UNPACK.search(top):
-            unread.append(top)
+        elif _ARCHIVE.search(top):
+            unread[top] = "an archive of a kind that can't be read; unpack it"
+        elif _NO_CSV.search(top):
+            unread[top] = "not read; labels are read from CSV files"
+        elif found := _OTHER_IMAGE.search(top):
+            others[found[0].lower()] += 1
+    for suffix, count in others.items():
+        unread[f"{count} files {suffix}"] = (
+            "of a kind that is not read; convert them to PNG or TIFF"
+        )
+    images, dropped = drop_copies(images, list(tables))
+    tables = {name: table for name, table in tables.items() if name not in dropped}
     return Listing(images, tables, broken, places, unread)
+
+
+def drop_copies(images: list[str], tables: list[str]) -> tuple[list[str], set[str]]:
+    """Drop what an archive holds that has been unpacked beside it; return it as well."""
+    loose = {name for name in [*images, *tables] if not any(map(is_packed, name.split("/")))}
+    dropped = set()
+    for name in {*images, *tables} - loose:
+        parts = name.split("/")
+        at = next(at for at, part in enumerate(parts) if is_packed(part))
+        before, stem = parts[:at], parts[at].partition(".")[0]
+        rest = parts[at + 1 :]
+        # Unpacked in place, into a folder of its name, or with that folder in it.
+        beside = ("/".join([*before, *([stem] * times), *rest]) for times in range(3))
+        if not loose.isdisjoint(beside):
+            dropped.add(name)
+    return [name for name in images if name not in dropped], dropped

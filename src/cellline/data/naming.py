@@ -22,11 +22,17 @@ class ImageNames:
     """
 
     def __init__(
-        self, channels: Sequence[str], *, numeric: bool, ids: Collection[Id] = frozenset()
+        self,
+        channels: Sequence[str],
+        *,
+        numeric: bool,
+        ids: Collection[Id] = frozenset(),
+        omit_extra: bool = False,
     ) -> None:
         self.channels = tuple(channels)
         self.numeric = numeric
         self.ids = ids
+        self.omit_extra = omit_extra
         self.pattern = "<id>.png" if self.channels == ("",) else "<id>_<channel>.png"
         shown = ", ".join(channel or repr("") for channel in channels)
         self.stray = Fault(

@@ -3,9 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from cellline.data.ids import Id, drop_suffix, parse_id, parse_number, parse_text
+from cellline.data.ids import Id, cut_path, drop_suffix, parse_id, parse_number, parse_text
 from cellline.data.problems import Fault, Problems, name_first
 from cellline.data.tables import MISSING, quote
 from cellline.host.names import has_control
@@ -23,6 +23,13 @@ _NOT_A_NAME = Fault(
     "not usable in a file's name",
     "An id's parts between slashes have no dot first, and no control or invisible character.",
 )
+# Names of folders that hold a part of the data, or images of all classes.
+_PART = re.compile(
+    r"(.*[^a-z])?((train|test)(ing)?(set)?|val(id(ation)?)?|images?|imgs?)([^a-z].*)?",
+    re.IGNORECASE,
+)
+# Of names of files that go with another one.
+_ENDING = re.compile(r"_[A-Za-z]+$")
 _REPEATED = Fault("id", "in several rows with different labels")
 _UNLABELLED = Fault(
     "id",
@@ -41,12 +48,18 @@ class Rows:
 
     name: str
     """Path of the table or folder within the input folder."""
-    ids: dict[Id, str]
-    """Id -> the id as written, in the table's order."""
-    labels: dict[Id, str]
-    """Id -> label, or the template's placeholder."""
     numeric: bool
     """True if the ids are whole numbers, False if they are text."""
+    depth: int = 1
+    """Parts, from the end, of ids that may be paths."""
+    ids: dict[Id, str] = field(default_factory=dict)
+    """Id -> the id as written, in the table's order."""
+    labels: dict[Id, str] = field(default_factory=dict)
+    """Id -> label, or the template's placeholder."""
+
+    def parse(self, text: str) -> Id | None:
+        """Return an id as it is compared with others; None if the text is not an id."""
+        return parse_id(cut_path(text, self.depth), numeric=self.numeric)
 
     @property
     def placeholders(self) -> set[str]:
@@ -70,14 +83,14 @@ def are_numbers(ids: Collection[str], others: Collection[str]) -> bool:
 
 
 def make_rows(
-    name: str, samples: Sequence[tuple[str, str]], problems: Problems, *, numeric: bool
+    rows: Rows, samples: Sequence[tuple[str, str]], problems: Problems
 ) -> tuple[Rows, list[Id]]:
-    """Return the rows of ids and labels as written, and the ids of repeated rows."""
+    """Return the rows, filled with ids and labels as written, and the ids of repeated rows."""
     ids: dict[Id, str] = {}
     labels: dict[Id, str] = {}
     not_ids, different, repeated = [], set(), []
     for written, label in samples:
-        sample = parse_id(written, numeric=numeric)
+        sample = rows.parse(written)
         if sample is None:
             not_ids.append(quote(written))
         elif sample not in ids:
@@ -87,10 +100,10 @@ def make_rows(
         else:
             different.add(sample)
     if not samples:
-        problems.note(name, "no rows below the header")
-    problems.count(name, _NOT_A_NUMBER if numeric else _NOT_A_NAME, not_ids)
-    problems.count(name, _REPEATED, different)
-    return Rows(name, ids, labels, numeric), repeated
+        problems.note(rows.name, "no rows below the header")
+    problems.count(rows.name, _NOT_A_NUMBER if rows.numeric else _NOT_A_NAME, not_ids)
+    problems.count(rows.name, _REPEATED, different)
+    return replace(rows, ids=ids, labels=labels), repeated
 
 
 def note_labels(train: Rows, problems: Problems) -> None:
@@ -130,8 +143,11 @@ def find_class(columns: Sequence[str], values: Sequence[str]) -> str | None:
 def label_by_name(images: Sequence[str]) -> list[tuple[str, str]]:
     """Derive ids and labels from image paths: the label is the folder, else the file's prefix.
 
-    An id is the file's name, or its path if names are repeated.
+    An id is the file's name, or its path if names are repeated. Files named like another with an
+    ending, such as `17_mask.png`, are left out.
     """
+    known = {drop_suffix(path) for path in images}
+    images = [path for path in images if not goes_with(drop_suffix(path), known)]
     stems = [drop_suffix(path).rpartition("/")[2] for path in images]
     ids = stems if len(set(stems)) == len(stems) else [drop_suffix(path) for path in images]
     if any("/" in path for path in images):
@@ -141,9 +157,20 @@ def label_by_name(images: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(ids, labels, strict=True))
 
 
+def goes_with(name: str, known: Collection[str]) -> bool:
+    """Tell if a name is a known one with an ending, such as `17_mask`."""
+    found = _ENDING.search(name)
+    return found is not None and name[: found.start()] in known
+
+
+def is_part(name: str) -> bool:
+    """Tell if a folder's name is that of a part of the data, or of images of all classes."""
+    return _PART.fullmatch(name) is not None
+
+
 def tells_labels(names: Collection[str]) -> bool:
     """Tell if nearly all names of files begin with one of a few labels, such as `cat.17.jpg`."""
-    prefixes = Counter(filter(None, map(find_prefix, names)))
+    prefixes = Counter(name for name in map(find_prefix, names) if name and not is_part(name))
     repeated = [count for count in prefixes.values() if count > 1]
     return len(repeated) > 1 and sum(repeated) >= NEARLY_ALL * len(names)
 
