@@ -209,6 +209,8 @@ def test_the_users_folds_are_taken_and_judged(patients: Competition) -> None:
     with pytest.raises(UserError, match="night in oof depend on it"):
         deal_own(moved)
     shutil.rmtree("oof/night")
+    with pytest.raises(UserError, match="--folds-column part: it has a single value"):
+        deal_own(replace(given, own_fold=np.zeros(48, int)))
     apart = replace(given, own_fold=(patients.labels > 0).astype(int))
     with pytest.raises(UserError, match="outside fold 1 all training samples are of class A549"):
         deal_own(apart)

@@ -74,6 +74,9 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     """Audit the input and write its folds; keep existing ones of the same input and plan."""
     if competition.own_fold is not None:
         plan = replace(plan, n_folds=int(competition.own_fold.max()) + 1, seed=0)
+        if plan.n_folds < 2:
+            column = competition.reading.folds_column
+            raise UserError(f"--folds-column {column}: it has a single value, 2 folds are needed")
     settings, of_test = determine(competition, plan)
     path, record_path = folders.oof_dir / FOLDS, folders.oof_dir / RECORD
     recorded = read_folds_record(folders.oof_dir) if record_path.exists() else {}
