@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from altered import draw_altered
+from layouts import csv, images, write
 
 from cellline.audit import dealing
 from cellline.audit.dealing import Plan, make_folds
@@ -12,7 +13,7 @@ from cellline.audit.findings import read_findings
 from cellline.audit.groups import Own
 from cellline.audit.splitting import find_straddling
 from cellline.audit.words import describe_dealt, describe_input
-from cellline.config import Folders
+from cellline.config import Folders, Reading
 from cellline.data.competition import Competition
 from cellline.demo.drawing import Drawing
 from cellline.errors import Caution, UserError
@@ -65,9 +66,9 @@ def test_dealt_folds_are_read_and_described(drawn: Path, first: Folds, dealt: Pa
     findings = read_findings(folds.record)
     assert findings.counts.copies > 0
     assert findings.reference.naive.value > 1 / 9
-    csv = (dealt / "folds.csv").read_bytes()
-    assert csv.startswith(b"file_id,cell_line,group,fold\n")
-    assert csv.count(b"\n") == 91
+    written = (dealt / "folds.csv").read_bytes()
+    assert written.startswith(b"file_id,cell_line,group,fold\n")
+    assert written.count(b"\n") == 91
     told = describe_dealt(folds)
     assert told == describe_dealt(first)
     for part in ("have an exact copy", "split naively", "can't be told apart"):
@@ -160,7 +161,7 @@ def patients(competition: Competition) -> Competition:
     competition.train_images[1] = competition.train_images[0]
     own = np.concatenate([np.arange(48) % 12, np.arange(3), np.arange(100, 106)])
     reading = replace(competition.reading, group_column=("patient",))
-    return replace(competition, own_group=own, reading=reading)
+    return replace(competition, own_group=own, own_train_group=own[:48], reading=reading)
 
 
 def test_the_users_groups_stay_in_one_fold_but_are_no_pictures(patients: Competition) -> None:
@@ -297,6 +298,37 @@ def test_what_does_not_move_folds_is_only_recorded(patients: Competition) -> Non
     assert folds.digest == first.digest
     # Another numbering of the same patients is no change, other patients are.
     assert patients.own_group is not None
-    deal_own(replace(scored, own_group=patients.own_group * 2))
+    doubled = patients.own_group * 2
+    deal_own(replace(scored, own_group=doubled, own_train_group=doubled[:48]))
+    others = np.arange(57) // 4
     with pytest.raises(UserError, match="night in oof depend on it"):
-        deal_own(replace(scored, own_group=np.arange(57) // 4))
+        deal_own(replace(scored, own_group=others, own_train_group=others[:48]))
+
+
+def test_test_rows_that_connect_the_users_groups_leave_trained_folds_valid(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = [f"s{at:02d}" for at in range(24)]
+    rows = [f"{name},{'xy'[at % 2]},p{at // 3},d{at // 3}" for at, name in enumerate(names)]
+    files = {
+        **images("images/{}.png", [*names, "t0", "t1"], first=1),
+        "train.csv": csv("id,label,patient,day", *rows),
+        "sample_submission.csv": csv("id,label", "t0,x", "t1,x"),
+    }
+    reading = Reading(train_images="images", test_images="images", group_column=("patient", "day"))
+
+    def deal_with(*of_test: str) -> Folds:
+        folder = write({**files, "test.csv": csv("id,patient,day", *of_test)})
+        return make_folds(Folders(folder), Plan(reading, n_folds=3, overlaps="off"))
+
+    first = deal_with("t0,p90,d90", "t1,p91,d91")
+    begin_run()
+    other = int(np.flatnonzero(first.fold != first.fold[0])[0]) // 3
+    connected = deal_with(f"t0,p0,d{other}", "t1,p91,d91")
+    assert connected.digest == first.digest
+    [told] = [line for line in cautions(connected) if "in another fold" in line]
+    assert told.startswith("6 training samples have a relative")
+    assert "the new test set connects them" in told
+    capsys.readouterr()
+    deal_with(f"t0,p0,d{other}", "t1,p91,d91")
+    assert "is up to date" in capsys.readouterr().out

@@ -121,13 +121,14 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
 def determine(competition: Competition, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     """Content of folds.json that the folds follow from, and content that only the audit needs."""
     own, own_fold = competition.own_group, competition.own_fold
+    of_training = competition.own_train_group
     settings = {
         "n_folds": plan.n_folds,
         "seed": plan.seed,
         "classes": list(competition.classes),
         "channels": list(competition.channels),
         "input_digest": competition.digest,
-        "own_groups": None if own is None else digest_parts(own[: len(competition.labels)]),
+        "own_groups": None if of_training is None else digest_parts(of_training),
         "own_folds": None if own_fold is None else digest_parts(own_fold),
         "overlaps": plan.overlaps,
     }
