@@ -80,7 +80,8 @@ def test_dealt_folds_are_read_and_described(drawn: Path, first: Folds, dealt: Pa
 def test_folds_that_a_run_depends_on_are_kept(drawn: Path, dealt: Path) -> None:
     kept = read_all(dealt)
     begin_run()
-    with pytest.raises(UserError, match="night in oof depend on it"):
+    told = r"would change \(seed was 0 and is 1 now\), and night in oof depend on it"
+    with pytest.raises(UserError, match=told):
         deal(drawn, seed=1)
     assert read_all(dealt) == kept
 
@@ -190,6 +191,22 @@ def test_a_users_group_larger_than_a_fold_is_named(competition: Competition) -> 
     folds = deal_own(replace(competition, own_group=own, reading=reading))
     [told] = [line for line in cautions(folds) if "folds are unequal" in line]
     assert "the largest group (by copies, overlaps and patient and slide) has 30" in told
+
+
+def test_fewer_groups_than_folds_make_fewer_folds(
+    competition: Competition, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = np.concatenate([np.arange(48) % 3, np.arange(100, 109)])
+    few = replace(competition, own_group=own, own_train_group=own[:48])
+    folds = deal_own(few, n_folds=5)
+    assert folds.n_folds == len(set(folds.fold)) == 3
+    assert not find_straddling(own[:48], folds.fold).any()
+    assert any("3 folds were dealt, not 5: there are only 3 groups" in of for of in cautions(folds))
+    deal_own(few, n_folds=5)
+    assert "is up to date" in capsys.readouterr().out
+    one = np.zeros(57, int)
+    with pytest.raises(UserError, match="all training samples are in one group"):
+        deal_own(replace(few, own_group=one, own_train_group=one[:48]))
 
 
 def test_the_users_folds_are_taken_and_judged(patients: Competition) -> None:

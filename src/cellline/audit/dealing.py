@@ -11,10 +11,10 @@ from cellline.audit.groups import Audit, OverlapMode, audit_copies
 from cellline.audit.pictures import write_pictures
 from cellline.audit.reference import measure_reference
 from cellline.audit.shift import measure_shift
-from cellline.audit.splitting import check_groups, check_training, deal_folds, find_straddling
+from cellline.audit.splitting import check_training, deal_folds, find_straddling, limit_folds
 from cellline.audit.statistics import Part, measure_statistics, name_statistics
 from cellline.audit.words import describe_input
-from cellline.config import Folders, Reading
+from cellline.config import Folders, Reading, describe_differences
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.host.files import digest_text, write_json
@@ -44,7 +44,8 @@ class Plan:
 
     reading: Reading = field(default_factory=Reading)
     n_folds: int = 5
-    """Folds that the user has dealt decide their number, and need no seed."""
+    """Fewer are dealt if there are fewer groups. Folds that the user has dealt decide their number,
+    and need no seed."""
     seed: int = 0
     overlaps: OverlapMode = "auto"
     """auto: overlaps make groups as well, unless labels refute them; off: only exact copies do."""
@@ -92,7 +93,9 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     dependents = find_dependents(folders.oof_dir)
     # Without a record, only dealing again shows whether the folds stay the same.
     if dependents and recorded and not same:
-        raise would_change(folders.oof_dir, dependents)
+        then = {name: recorded.get(name) for name in settings}
+        changes = f" ({describe_differences(then, settings)})"
+        raise would_change(folders.oof_dir, dependents, changes)
     say("looking for copies" + " and overlaps" * (plan.overlaps == "auto"))
     audit = audit_copies(competition, folders.oof_dir, plan.n_folds, plan.overlaps)
     if dependents and same and written:
@@ -100,9 +103,9 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     elif competition.own_fold is not None:
         fold, group = competition.own_fold, audit.first
     else:
-        check_groups(audit.first, plan.n_folds)
-        fold = deal_folds(competition.labels, audit.first, plan.n_folds, plan.seed)
-        group = audit.first
+        group, n_folds = audit.first, limit_folds(audit.first, plan.n_folds)
+        fold = deal_folds(competition.labels, group, n_folds, plan.seed)
+    plan = replace(plan, n_folds=int(fold.max()) + 1)
     check_training(competition.labels, fold, competition.classes)
     compared = ", comparing training and test samples" * bool(len(competition.test_ids))
     say(f"measuring how much a leak would inflate the score{compared}")
@@ -110,6 +113,7 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     record = {
         **settings,
         **of_test,
+        "n_folds": plan.n_folds,
         "image_size": plan.image_size,
         "audit": findings.record(),
         "code": code_version(),
@@ -123,7 +127,7 @@ def determine(competition: Competition, plan: Plan) -> tuple[dict[str, Any], dic
     own, own_fold = competition.own_group, competition.own_fold
     of_training = competition.own_train_group
     settings = {
-        "n_folds": plan.n_folds,
+        "folds": plan.n_folds,
         "seed": plan.seed,
         "classes": list(competition.classes),
         "channels": list(competition.channels),

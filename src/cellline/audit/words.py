@@ -283,6 +283,14 @@ def describe_folds(folds: Folds) -> list[str]:
         counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
         cells = [*counts, counts.sum(), groups[index]]
         lines.append(name + "".join(f"{cell:9d}" for cell in cells))
+    if folds.n_folds < (asked := folds.record["folds"]):
+        lines.append(
+            Caution(
+                f"{folds.n_folds} folds were dealt, not {asked}: there are only {folds.n_folds} "
+                "groups of training samples (samples of one picture, or with one value in "
+                "--group-column)"
+            )
+        )
     plain = name_classes(competition.classes)
     small = groups < folds.n_folds
     if small.any():
