@@ -196,6 +196,9 @@ def test_one_class_alone_has_no_roc_auc() -> None:
     labels, decided, _ = draw(40, 2, 0)
     found = METRICS["roc_auc"].estimate(0 * labels, decided, Bootstrap(np.arange(40)))
     assert np.isnan(astuple(found)).all()
+    shown = [METRICS[name].show(of) for name in ("roc_auc", "log_loss") for of in (found, np.nan)]
+    assert shown == ["none"] * 4
+    assert [METRICS["roc_auc"].show_gain(of) for of in (found, np.nan)] == ["none"] * 2
 
 
 def test_scores_are_shown_as_the_metric_is_read() -> None:

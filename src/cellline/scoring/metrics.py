@@ -103,7 +103,12 @@ class Metric:
         return score if self.higher_is_better else -score
 
     def show(self, score: float | Estimate) -> str:
-        """Format a score: '84.2 % [82.1, 86.0]', or '0.312 [0.290, 0.334]' if it is no share."""
+        """Format a score: '84.2 % [82.1, 86.0]', or '0.312 [0.290, 0.334]' if it is no share.
+
+        NaN, such as the ROC AUC of a fold that lacks a class, is 'none'.
+        """
+        if is_missing(score):
+            return "none"
         if isinstance(score, Estimate):
             if self.is_share:
                 return with_interval(score)
@@ -111,7 +116,12 @@ class Metric:
         return percent(score) if self.is_share else f"{score:.3f}"
 
     def show_gain(self, gain: float | Estimate) -> str:
-        """Format a gain: '+1.8 [0.4, 3.2] points', or '+0.012 [0.004, 0.020]' if it is no share."""
+        """Format a gain: '+1.8 [0.4, 3.2] points', or '+0.012 [0.004, 0.020]' if it is no share.
+
+        NaN is 'none'.
+        """
+        if is_missing(gain):
+            return "none"
         if isinstance(gain, Estimate):
             if self.is_share:
                 return f"{points(gain)} points"
@@ -126,6 +136,11 @@ class Metric:
         """Score of the classes' frequencies among `labels` [n], predicted for every sample."""
         share = np.bincount(labels) / len(labels)
         return self.score(labels, likeliest(np.tile(share, (len(labels), 1))))
+
+
+def is_missing(score: float | Estimate) -> bool:
+    """True for NaN."""
+    return bool(np.isnan(score.value if isinstance(score, Estimate) else score))
 
 
 @dataclass(frozen=True)
