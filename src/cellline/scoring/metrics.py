@@ -229,32 +229,34 @@ def measure_auc(
     """Area under the ROC curve [draw]; a tie counts half.
 
     With two classes that of the second; with more the mean, one class against the rest. The area is
-    Mann and Whitney's share of won pairs, from the ranks of the positive samples.
+    Mann and Whitney's share of won pairs. An interval takes 1.5 s for 10,000 samples of 120 classes.
     """
-    n_classes = decided.prob.shape[1]
-    is_class = np.eye(n_classes)[labels]
+    # Imported here because it takes time.
+    from scipy.sparse import csr_array
+
+    n, n_classes = decided.prob.shape
     ranked = []
     for positive in [1] if n_classes == 2 else np.unique(labels):
         prob = decided.prob[:, positive]
-        order = np.argsort(prob)
-        own = np.flatnonzero(labels[order] == positive)
-        ends = [np.searchsorted(prob[order], prob[order][own], side) for side in SIDES]
-        ranked.append((positive, order, own, ends))
+        own, others = np.flatnonzero(labels == positive), np.flatnonzero(labels != positive)
+        own = own[np.argsort(prob[own])]
+        # Row k adds up the samples that the k-th positive beats and the one before it doesn't:
+        # twice, or once if it is a tie.
+        beaten = np.concatenate([np.searchsorted(prob[own], prob[others], side) for side in SIDES])
+        cells = (np.ones(len(beaten), np.float32), (beaten, np.tile(others, 2)))
+        ranked.append((own, csr_array(cells, shape=(len(own) + 1, n))))
     scores = []
     for counts in draws.blocks():
-        drawn = counts * (1.0 if weights is None else weights.astype(float))
-        totals = drawn @ is_class
-        others = totals @ (1 - np.eye(n_classes))
-        areas = np.full((len(drawn), len(ranked)), np.nan)
-        below = np.zeros((len(drawn), len(labels) + 1))
-        for column, (positive, order, own, ends) in enumerate(ranked):
-            by_rank = drawn[:, order]
-            np.cumsum(by_rank, axis=1, out=below[:, 1:])
-            # Twice the pairs that positive samples win, against all others of their class as well.
-            won = np.sum(by_rank[:, own] * (below[:, ends[0]] + below[:, ends[1]]), axis=1)
-            pairs = totals[:, positive] * others[:, positive]
-            won -= totals[:, positive] ** 2
-            np.divide(won, 2 * pairs, out=areas[:, column], where=pairs > 0)
+        # 32 bits are enough for intervals, and twice as fast; a score itself has 64.
+        drawn = np.ascontiguousarray(counts.T, np.float64 if len(counts) == 1 else np.float32)
+        if weights is not None:
+            drawn *= weights.astype(drawn.dtype)[:, None]
+        areas = np.full((len(counts), len(ranked)), np.nan)
+        for column, (own, matrix) in enumerate(ranked):
+            of_own, steps = drawn[own], matrix @ drawn
+            won = np.sum(of_own * np.cumsum(steps[:-1], axis=0), axis=0, dtype=float)
+            pairs = of_own.sum(axis=0, dtype=float) * steps.sum(axis=0, dtype=float)
+            np.divide(won, pairs, out=areas[:, column], where=pairs > 0)
         scores.append(mean_of_classes(areas))
     return np.concatenate(scores)
 
