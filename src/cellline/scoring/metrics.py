@@ -5,7 +5,7 @@
 kappa, which takes a class's index for its rank.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -94,13 +94,41 @@ class Metric:
 
         def differ(draws: Draws) -> np.ndarray:
             old, new = (self.measure(labels, each, weights, draws) for each in pair)
-            return new - old if self.higher_is_better else old - new
+            return self.sign * (new - old)
 
         return estimate(differ(Whole(len(labels)))[0], differ(bootstrap))
 
+    def compare(
+        self,
+        labels: np.ndarray,
+        sides: Sequence[Sequence[Decided]],
+        recalls: Sequence[np.ndarray],
+        bootstrap: Bootstrap,
+    ) -> list[np.ndarray]:
+        """Gain [draw] of the second side, as means over seeds, and utilities [seed] of both.
+
+        `recalls` has the same for the recalls: [draw, class], and [seed, class] of each side.
+        """
+
+        def measure(draws: Draws) -> list[np.ndarray]:
+            """Utilities [seed, draw] of each side."""
+            return [
+                self.sign * np.stack([self.measure(labels, one, None, draws) for one in side])
+                for side in sides
+            ]
+
+        old, new = measure(bootstrap)
+        gain = new.mean(axis=0) - old.mean(axis=0)
+        return [gain, *(of[:, 0] for of in measure(Whole(len(labels))))]
+
+    @property
+    def sign(self) -> int:
+        """-1 if less is better."""
+        return 1 if self.higher_is_better else -1
+
     def utility(self, score: float) -> float:
         """A number that is larger where the score is better."""
-        return score if self.higher_is_better else -score
+        return self.sign * score
 
     def show(self, score: float | Estimate) -> str:
         """Format a score: '84.2 % [82.1, 86.0]', or '0.312 [0.290, 0.334]' if it is no share.
@@ -165,6 +193,19 @@ class BalancedAccuracy(Metric):
         return mean_recall(
             score_recalls(labels, decided.predicted, bootstrap.group, n_classes, weights)
         )
+
+    def compare(
+        self,
+        labels: np.ndarray,
+        sides: Sequence[Sequence[Decided]],
+        recalls: Sequence[np.ndarray],
+        bootstrap: Bootstrap,
+    ) -> list[np.ndarray]:
+        """Gain and utilities, see `Metric.compare`: the means of the recalls.
+
+        Draws that gain in one class what they lose in another are then exactly 0.
+        """
+        return [mean_of_classes(of) for of in recalls]
 
 
 def by_sums(
