@@ -115,10 +115,11 @@ def test_classes_are_seldom_marked_when_nothing_differs() -> None:
 
 
 def test_a_gain_in_one_class_and_an_equal_loss_in_another_cancel_exactly() -> None:
-    # Every group has a sample of each class; in a third of them b gains one and loses the other.
-    labels, group = np.tile([0, 1], 30), np.arange(60) // 2
-    a = np.where(group % 3 == 0, 1, np.where(group % 5 == 0, 1 - labels, labels))
-    b = np.where(group % 3 == 0, 0, a)
-    probs = [[one_hot(predicted, 2)] for predicted in (a, b)]
+    # Every group has a sample of each class; in a sixth of them b gains one and loses another.
+    labels, group = np.tile([0, 1, 2], 90), np.arange(270) // 3
+    torn = (group % 3 == 0) & (labels < 2)
+    a = np.where(torn, 1, np.where(group % 5 == 0, (labels + 1) % 3, labels))
+    b = np.where(torn & (group % 2 == 0), 0, a)
+    probs = [[one_hot(predicted, 3)] for predicted in (a, b)]
     gain = compare_predictions(BAC, labels, *probs, Bootstrap(group)).gain
     assert astuple(gain) == (0, 0, 0, 0)
