@@ -227,9 +227,9 @@ def describe_trust(trust: Trust, folds: Folds) -> list[str]:
 def describe_reference(reference: Reference) -> list[str]:
     """Effect of a split that ignores copies on a model of image statistics."""
     scores = (
-        f"a model of image statistics scores {with_interval(reference.naive)} "
-        f"split naively and {with_interval(reference.grouped)} by groups, "
-        f"{points(reference.difference)} points"
+        "a model of image statistics has a balanced accuracy of "
+        f"{with_interval(reference.naive)} split naively and {with_interval(reference.grouped)} by "
+        f"groups, {points(reference.difference)} points"
     )
     if not reference.flatters:
         return [f"no leak can be detected: {scores}"]
