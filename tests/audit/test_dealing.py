@@ -252,6 +252,18 @@ def test_classes_with_fewer_groups_than_folds_are_dealt_with_a_warning(
         deal_own(two)
 
 
+def test_grades_that_training_lacks_are_a_caution_under_quadratic_kappa(
+    competition: Competition,
+) -> None:
+    for classes, told in (
+        (("0", "1", "4"), ["classes 0, 1, 4 as ranks 0 to 2"]),
+        (("1", "2", "3"), []),
+    ):
+        folds = deal_own(replace(competition, metric="quadratic_kappa", classes=classes))
+        found = [line for line in cautions(folds) if "quadratic kappa" in line]
+        assert [part for part, line in zip(told, found, strict=True) if part in line] == told
+
+
 def test_labelled_images_alone_can_be_dealt(competition: Competition) -> None:
     competition.train_images[1] = competition.train_images[0]
     none = replace(

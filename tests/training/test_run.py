@@ -50,9 +50,10 @@ def test_when_the_time_is_up_it_prints_the_command_to_resume(
 def test_a_run_without_symmetry_has_one_score(
     config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for symmetry, words in (("mirror", " with all views, "), ("none", "\n")):
-        training = replace(config.training, symmetry=symmetry, network="densenet_tiny")
-        train_run(replace(config, training=training, run=symmetry, fold=1))
+    mirrored = replace(config.training, symmetry="mirror")
+    alone = replace(config.training, symmetry="none")
+    for training, words in ((mirrored, " with all views, "), (alone, "\n")):
+        train_run(replace(config, training=training, run=training.symmetry, fold=1))
         [told] = re.findall(r"fold 1 is finished: OOF BAC [\d.]+ %(\D+)", capsys.readouterr().out)
         assert told == words
 

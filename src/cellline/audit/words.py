@@ -11,7 +11,7 @@ from cellline.audit.reference import Reference
 from cellline.audit.shift import Shift
 from cellline.audit.splitting import count_groups, find_missing
 from cellline.data.competition import Competition
-from cellline.data.ids import Id
+from cellline.data.ids import Id, parse_number
 from cellline.data.images import name_channel
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
@@ -28,6 +28,7 @@ def describe_dealt(folds: Folds) -> list[str]:
     competition, findings = folds.competition, read_findings(folds.record)
     return [
         *competition.warnings,
+        *describe_ranks(competition),
         *describe_related(findings, folds),
         *describe_reference(findings.reference),
         *(describe_shift(findings.shift) if competition.template else ["there is no test set"]),
@@ -82,6 +83,20 @@ def describe_input(competition: Competition) -> list[str]:
 def name_place(place: str | None) -> str:
     """Name a folder or archive of images within the input folder."""
     return "the input folder" if place in (None, ".") else str(place)
+
+
+def describe_ranks(competition: Competition) -> list[str]:
+    """A Caution if quadratic kappa, which uses ranks, meets classes at unequal distances."""
+    values = [parse_number(name) or 0 for name in competition.classes]
+    if competition.metric != "quadratic_kappa" or len(set(np.diff(values))) < 2:
+        return []
+    return [
+        Caution(
+            f"quadratic kappa counts classes {name_first(competition.classes)} as ranks 0 to "
+            f"{len(values) - 1}, because training lacks values between them; a competition that "
+            "counts values scores differently"
+        )
+    ]
 
 
 def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:

@@ -124,7 +124,7 @@ def describe_enlarging(training: Training, competition: Competition) -> list[Cau
 
 
 def weighs_classes(training: Training, metric: Metric) -> bool:
-    """True if every class counts as much in the loss; by default if the metric counts so, too."""
+    """True if the loss weights all classes equally; by default, if the metric does."""
     if training.class_weights == "auto":
         return metric.balanced
     return training.class_weights == "balanced"
