@@ -48,6 +48,8 @@ class Reading:
     """Folder or archive with the test images."""
     template: str | None = None
     """Table to fill in: its ids are the test samples, its header is the submission's."""
+    template_id_column: str | None = None
+    """Column of ids in the template."""
     channels: tuple[str, ...] = ()
     """Endings of the image files' names, in the network's order; "" for one file per sample."""
     resize: Resize = "squash"

@@ -96,7 +96,7 @@ def test_other_pages_than_the_first(tmp_path: Path, cache_dir: Path) -> None:
     page.save(pages, "TIFF", save_all=True, append_images=[page])
     data = [pages.getvalue(), pages.getvalue(), encode(noise(8, 6))]
     given = one_file_each(tmp_path / "input", data[:2], data[2:])
-    told = "1 image with another number of pages or channels than the first .2.: 00100"
+    told = "1 image with a different number of pages or channels than the first .2.: 00100"
     with pytest.raises(UserError, match=told):
         load(given.write(), cache_dir)
     given.images["test"]["00100.png"] = pages.getvalue()

@@ -150,6 +150,22 @@ SAME: dict[str, tuple[Files, dict[str, object]]] = {
         },
         {"labels": "data.zip/train"},
     ),
+    "a template of another name": (
+        {**{k: v for k, v in USUAL.items() if "sample" not in k}, "example.csv": TEST},
+        {"template": "example.csv"},
+    ),
+    "a template whose ids come last": (
+        {**USUAL, "sample_submission.csv": csv("answer,image", "x,e.jpg", "x,f.jpg")},
+        {"template_id_column": "image", "label_column": "kind"},
+    ),
+    "one-hot labels, one column to fill in": (
+        {**USUAL, "train.csv": csv("name,x,y", "a,1,0", "b,0,1", "c,1,0", "d,0,1")},
+        {"id_column": "name", "output": "label"},
+    ),
+    "images beside others of the same samples": (
+        {**USUAL, **images("train/{}_mask.jpg", ["a", "b", "c", "d"], 90)},
+        {"channels": ("",)},
+    ),
 }
 
 
@@ -209,12 +225,87 @@ def test_labels_in_file_names() -> None:
         "sample_submission.csv": csv("id,label", "1,0.5", "2,0.5"),
     }
     told = refused(files)
-    assert "asks for the probability of one class: 'cat' or 'dog'" in told
+    assert "asks for one probability a sample, of class 'cat' or 'dog'" in told
     assert "--positive" in told
     loaded = load(files, positive="dog")
     assert label_of(loaded) == {"cat.0": "cat", "cat.1": "cat", "dog.0": "dog", "dog.1": "dog"}
     assert (loaded.output, loaded.metric) == ("probability", "roc_auc")
     assert brightness(loaded) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("labels", [("cat.", "dog."), ("a549_", "a431_"), ("type1-", "type2-")])
+def test_labels_in_file_names_may_have_digits(labels: tuple[str, str]) -> None:
+    names = [f"{label}{number}" for label in labels for number in range(12)]
+    loaded = load(images("train/{}.jpg", names))
+    assert loaded.classes == tuple(sorted(label[:-1] for label in labels))
+    assert len(set(label_of(loaded).items())) == 24
+
+
+def test_row_numbers_are_no_ids() -> None:
+    files = {
+        "labels.csv": csv("row,file,kind", "0,3.png,x", "1,2.png,y", "2,1.png,x", "3,0.png,y"),
+        **images("photos/{}.png", range(4)),
+    }
+    assert label_of(load(files)) == {0: "y", 1: "x", 2: "y", 3: "x"}
+    files["labels.csv"] = csv("row,number,kind", "0,3,x", "1,2,y", "2,1,x", "3,0,y")
+    assert "could be column 'number' or column 'row'" in refused(files)
+    assert label_of(load(files, id_column="number")) == {0: "y", 1: "x", 2: "y", 3: "x"}
+
+
+def test_a_table_that_may_be_the_labels_is_not_passed_over() -> None:
+    files = {
+        "labels.csv": csv("image,kind", *(f"{name}.dcm,x" for name in "pqrs")),
+        **images("photos/{}.jpg", ["one/p", "one/q", "two/r", "two/s"]),
+    }
+    assert "labels: could be folders and names in photos or labels.csv" in refused(files)
+    assert load(files, labels="photos").classes == ("one", "two")
+
+
+def test_groups_in_a_table_of_their_own() -> None:
+    rows = ("a.jpg,1", "b.jpg,1", "c.jpg,2", "d.jpg,3", "e.jpg,3", "z.jpg,4")
+    files = {**USUAL, "patients.csv": csv("file,patient", *rows, "y.jpg,4", "x.jpg,5", "w.jpg,5")}
+    groups = load(files, group_column=("patient",), id_column="name").own_group
+    assert groups is not None
+    assert groups[0] == groups[1]
+    assert groups[3] == groups[4]
+    assert len(set(groups.tolist())) == 4
+    files["patients.csv"] = csv("file,patient", "p.jpg,1", "q.jpg,1")
+    told = refused(files, group_column=("patient",))
+    assert "patients.csv: no column of ids beside 'patient'" in told
+
+
+def test_two_folders_of_an_archive_are_two_sets_of_images() -> None:
+    small = images("data.zip/small/{}.jpg", ["a", "b", "c", "d"])
+    large = images("data.zip/large/{}.jpg", ["a", "b", "c", "d"], 100)
+    files = {"labels.csv": TABLE, **small, **large}
+    first = brightness(load(files, train_images="data.zip/small"))
+    second = brightness(load(files, train_images="data.zip/large/"))
+    assert (first, second) == ([0, 1, 2, 3], [100, 101, 102, 103])
+
+
+def test_each_part_has_ids_of_its_own_kind() -> None:
+    files = {
+        **images("train/{}.jpg", ["cat/a", "cat/b", "dog/c", "dog/d"]),
+        **images("test/{:03d}.jpg", [0, 1], 4),
+        "sample_submission.csv": csv("id,label", "0,cat", "1,cat"),
+    }
+    loaded = load(files)
+    assert loaded.train_ids.tolist() == ["a", "b", "c", "d"]
+    assert loaded.test_ids.tolist() == [0, 1]
+    assert brightness(loaded) == [0, 1, 2, 3, 4, 5]
+
+
+def test_classes_that_are_called_like_a_part() -> None:
+    files = images("train/{}.jpg", ["bus/a", "bus/b", "car/c", "train/d"])
+    told = refused(files)
+    assert "folders bus, car, train: not taken for classes" in told
+    assert "--labels" in told
+    assert load(files, labels="train").classes == ("bus", "car", "train")
+
+
+def test_a_metric_of_probabilities_needs_no_template() -> None:
+    files = {"labels.csv": TABLE, **images("photos/{}.jpg", ["a", "b", "c", "d"])}
+    assert load(files, metric="roc_auc").metric == "roc_auc"
 
 
 def test_five_labels() -> None:
@@ -260,7 +351,8 @@ def test_groups_of_the_users_columns() -> None:
     more = load(files, group_column=("patient", "site")).own_group
     assert more is not None
     assert len(set(more.tolist())) == 4
-    assert "repeat a sample with the same label (1)" in loaded.warnings[-1]
+    assert "repeat a sample with the same label (1)" in loaded.warnings[-2]
+    assert loaded.warnings[-1].startswith("1 training samples have no value in patient")
     assert "owner: not a column of any table" in refused(files, group_column=("owner",))
 
 
@@ -340,6 +432,17 @@ WRONG: dict[str, Change] = {
     "train.csv: every sample has a label of its own": (
         lambda files: files.update({"train.csv": csv("name,kind", "a,p", "b,q", "c,r", "d,s")})
     ),
+    "sample_submission.csv: 2 ids in several rows: e, f": (
+        lambda files: files.update({"sample_submission.csv": TEST + csv("e.jpg,x", "f,x")})
+    ),
+    "sample_submission.csv: separates labels by spaces, which classes have as well: 'x z'": (
+        lambda files: files.update(
+            {
+                "train.csv": TABLE.replace(",x", ",x z"),
+                "sample_submission.csv": csv("name,kind", "e,y y", "f,y y"),
+            }
+        )
+    ),
     "train.7z: an archive of a kind that can't be read": (
         lambda files: (
             [files.pop("train.csv"), files.update({"train.7z": b"7z"})]
@@ -359,6 +462,13 @@ def test_what_is_wrong_or_in_doubt_is_said(expected: str) -> None:
     assert advice in told
 
 
+def test_settings_that_name_nothing() -> None:
+    told = refused(USUAL, label_column="Kind")
+    assert "train.csv: has no column 'Kind'; its columns are name, kind" in told
+    assert "pictures: missing\n--labels names it." in refused(USUAL, labels="pictures")
+    assert "pictures: missing\n--train-images" in refused(USUAL, train_images="pictures")
+
+
 def test_a_template_that_matches_nothing() -> None:
     files = {**USUAL, "sample_submission.csv": csv("name,kind", "p,x", "q,x")}
     told = refused(files)
@@ -369,7 +479,7 @@ def test_a_template_that_matches_nothing() -> None:
 def test_a_column_of_the_template_that_training_lacks() -> None:
     files = {**USUAL, "sample_submission.csv": csv("name,x,y,z", "e,0,0,0", "f,0,0,0")}
     *_, warning = load(files).warnings
-    assert "no training sample" in warning
+    assert "classes that training lacks" in warning
     assert "'z'" in warning
 
 

@@ -58,7 +58,7 @@ def decide(predicted: np.ndarray, n_classes: int = 3) -> Decided:
 
 def asking(competition: Competition, output: Output, *columns: str) -> Competition:
     """The competition with a template of other columns, of which HeLa may be the positive class."""
-    reading = replace(competition.reading, positive="HeLa")
+    reading = replace(competition.reading, template_id_column="file_id", positive="HeLa")
     return replace(competition, output=output, template_columns=columns, reading=reading)
 
 

@@ -1,8 +1,8 @@
 """Decoded images on disk, found again by the files that they were decoded from.
 
 `<cache_dir>/<key>-train.npy` and `-test.npy` (uint8 [sample, channel, height, width], C order,
-samples by ascending id) are described by `<key>.json`, which is written last. The key is of the
-input's files as the file system lists them: a later start reads no image.
+samples by ascending id) are described by `<key>.json`, which is written last. The key is a digest of
+the list of files, so a later start reads no image.
 
 The arrays are digested whenever they are opened: 118 MB, the challenge's, in 0.15 s. A user may
 delete all of them at any time; the program never does.
@@ -84,7 +84,7 @@ def open_images(
 
 def _find_key(readers: Sequence[SplitReader], form: Form) -> str:
     """Return what changes when a file of the images or a setting does, without reading them."""
-    names = [[reader.split, reader.names.numeric, reader.ids] for reader in readers]
+    names = [[one.split, one.name, one.names.numeric, one.ids] for one in readers]
     settings = [form.files, form.side, form.resize]
     try:
         with explained():

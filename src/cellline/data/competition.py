@@ -12,12 +12,13 @@ from cellline.data.asked import describe_unknown, find_asked, sort_classes
 from cellline.data.cache import DecodedSplit, open_images
 from cellline.data.decoding import Scale
 from cellline.data.groups import group_samples, number_folds
-from cellline.data.ids import to_array
+from cellline.data.ids import parse_id, to_array
 from cellline.data.images import SplitReader
 from cellline.data.layout import EXPECTED, Layout, find_layout
 from cellline.data.lookalikes import describe_alike, describe_placeholder
 from cellline.data.naming import ImageNames
 from cellline.data.problems import Fault, Problems, describe_fault
+from cellline.data.rows import Rows
 from cellline.errors import Caution, UserError
 from cellline.host.files import digest_text
 
@@ -36,7 +37,7 @@ class Competition:
     template_columns: tuple[str, ...]
     """Header of a submission; empty without a template."""
     classes: tuple[str, ...]
-    """Sorted as text."""
+    """Sorted as text; as numbers for quadratic kappa."""
     channels: tuple[str, ...]
     """In the images' order."""
     train_ids: np.ndarray
@@ -89,10 +90,10 @@ def load_competition(
     """Check the input folder as a whole and open its images, decoded on the first start.
 
     `reading` says how the folder is read; what it leaves open is worked out from the files, see
-    layout.py. If all ids of the template are whole numbers, ids match by value, so `17` matches
-    `00017`; else they are text and must match exactly, but for the endings of image files. The
-    folder is never written to. The decoded arrays are kept in `cache_dir`: as they are, if all
-    images have one size that `image_size` suits, else as squares with this side.
+    layout.py. Ids that are whole numbers match by value, so `17` matches `00017`; others are text
+    and must match exactly, but for the endings of image files. The folder is never written to. The
+    decoded arrays are kept in `cache_dir`: as they are, if all images have one size that
+    `image_size` suits, else as squares with this side.
 
     Raises UserError with every problem found, one line each, and leaves nothing in `cache_dir`.
     """
@@ -113,10 +114,9 @@ def load_competition(
     parts = [("train", reading.train_images, layout.train)]
     if layout.test is not None:
         parts.append(("test", reading.test_images, layout.test))
-    known = frozenset().union(*(rows.ids for _, _, rows in parts))
-    names = ImageNames(reading.channels or ("",), numeric=layout.numeric, ids=known)
+    written = [text for _, _, rows in parts for text in rows.ids.values()]
     readers = [
-        SplitReader(split, input_dir / place, rows, names, problems)
+        SplitReader(split, input_dir / place, rows, name_images(reading, rows, written), problems)
         for split, place, rows in parts
         if place is not None
     ]
@@ -132,7 +132,7 @@ def load_competition(
     index = {label: at for at, label in enumerate(classes)}
     test = images.get("test") or replace(
         train,
-        ids=to_array([], numeric=layout.numeric),
+        ids=to_array([], numeric=layout.train.numeric),
         pixels=train.pixels[:0],
         blank={},
         digest="",
@@ -156,10 +156,19 @@ def load_competition(
         warnings=tuple(find_warnings(layout, reading, {"train": train, "test": test}, classes)),
         resized=train.resized,
         scales=train.scales,
-        own_group=group_samples(layout.groups, [*train.ids.tolist(), *test.ids.tolist()]),
-        own_train_group=group_samples(layout.groups, train.ids.tolist()),
+        own_group=group_samples(
+            layout.groups, {"train": train.ids.tolist(), "test": test.ids.tolist()}
+        ),
+        own_train_group=group_samples(layout.groups, {"train": train.ids.tolist()}),
         own_fold=number_folds(layout.folds, train.ids.tolist()),
     )
+
+
+def name_images(reading: Reading, rows: Rows, written: Sequence[str]) -> ImageNames:
+    """Names of the images of a part, which knows the ids of both parts, as written, in its kind."""
+    parsed = (parse_id(text, numeric=rows.numeric) for text in written)
+    known = frozenset(sample for sample in parsed if sample is not None)
+    return ImageNames(reading.channels or ("",), numeric=rows.numeric, ids=known)
 
 
 def find_warnings(
@@ -168,7 +177,7 @@ def find_warnings(
     images: Mapping[str, DecodedSplit],
     classes: Sequence[str],
 ) -> Iterator[Caution]:
-    """What may be a mistake, and need not be."""
+    """Yield a Caution for each finding that may be a mistake."""
     places = {"train": reading.train_images, "test": reading.test_images}
     for split, decoded in images.items():
         for channel, ids in decoded.blank.items():
@@ -183,8 +192,14 @@ def find_warnings(
             )
     if layout.repeated:
         yield Caution(
-            f"{name}: some rows repeat a sample with the same label ({layout.repeated}); each "
-            "sample counts once"
+            f"{name}: some rows repeat a sample with the same label ({len(layout.repeated)}); "
+            "each sample counts once"
+        )
+    grouped = {sample for part, sample, _ in layout.groups if part == "train"}
+    if reading.group_column and (alone := len(layout.train.ids) - len(grouped)):
+        yield Caution(
+            f"{alone} training samples have no value in {' or '.join(reading.group_column)}: each "
+            "is a group of its own"
         )
     yield from describe_alike(name, labels)
     if layout.test is not None and reading.output == "label":

@@ -132,7 +132,8 @@ class Form:
         square = self.side and (self.side, self.side)
         size = self.size or found.size
         if square and size != square and not self.final:
-            if found.size != size or max(size) > LARGEST * square[0]:
+            cut = self.resize != "squash" and size[0] != size[1]
+            if cut or found.size != size or max(size) > LARGEST * square[0]:
                 size = square
         elif not square and found.size != size:
             what = "not {} x {} pixels like the first".format(*size)
@@ -143,7 +144,7 @@ class Form:
             if {channels, found.channels} == {GRAY, COLOUR}:
                 channels = self.channels if self.final else COLOUR
             elif channels != found.channels:
-                what = "with another number of pages or channels than the first"
+                what = "with a different number of pages or channels than the first"
                 return Fault("image", f"{what} ({len(channels)})")
         scale = self.scales[channel] if self.scales else None
         if (self.scales or self.final) and found.deep != bool(scale):

@@ -80,23 +80,31 @@ def find_source(place: Path) -> tuple[Path, str]:
 def members(place: Path) -> Iterator[Member]:
     """Yield the files of a folder, archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`) or folder within it.
 
-    They come in stored order, with their names within `place`, without a leading folder that is
-    named like the folder or archive itself. A member can be read once, until the next one is taken.
-    Archives in a folder are read, too, as if unpacked into a folder of their name. Dot files and
-    `__MACOSX`, which operating systems leave behind, are skipped. Raises UnreadableError where a
-    folder or archive can't be read any further, or exceeds a limit.
+    They come in stored order, with their names within `place`. A leading folder named like the
+    archive is left out, as is one that is all that a folder of its name holds. A member can be read
+    once, until the next one is taken. Archives in a folder are read, too, as if unpacked into a
+    folder of their name. Dot files and `__MACOSX`, which operating systems leave behind, are
+    skipped. Raises UnreadableError where a folder or archive can't be read any further, or exceeds
+    a limit.
     """
     source, inside = find_source(place)
     within, same = f"{inside}/" if inside else "", f"{source.name.partition('.')[0]}/"
     with explained():
         packed = _in_zip if source.suffix.lower() == ".zip" else _in_tar
         find = _in_folder if source.is_dir() else packed
+        if source.is_dir() and not _holds_only(source, source.name):
+            same = ""
         for count, member in enumerate(find(source)):
             if count == MAX_ENTRIES:
                 raise UnreadableError(f"it holds more than {MAX_ENTRIES:,} files")
             name = member.name.removeprefix("./").removeprefix(same)
             if name.startswith(within) and not _LITTER.search(member.name):
                 yield Member(brief(name.removeprefix(within)), *member[1:])
+
+
+def _holds_only(folder: Path, name: str) -> bool:
+    with os.scandir(folder) as found:
+        return [entry.name for entry in found if not _LITTER.search(entry.name)] == [name]
 
 
 def open_file(path: Path, *, follow_link: bool = True) -> BufferedReader:

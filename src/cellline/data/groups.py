@@ -7,10 +7,12 @@ import numpy as np
 from cellline.data.ids import Id
 
 
-def group_samples(members: Sequence[tuple[Id, str, str]], ids: Sequence[Id]) -> np.ndarray | None:
-    """Group, int64 [n], of samples `ids` [n]: connected by equal values of any column.
+def group_samples(
+    members: Sequence[tuple[str, Id, str]], parts: Mapping[str, Sequence[Id]]
+) -> np.ndarray | None:
+    """Group, int64 [n + m], of the training and test samples: connected by equal values.
 
-    `members` are ids with a column and its value. None if there are none.
+    `members` are part, id and value; `parts` the ids of each part. None if there are no members.
     """
     if not members:
         return None
@@ -18,13 +20,14 @@ def group_samples(members: Sequence[tuple[Id, str, str]], ids: Sequence[Id]) -> 
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    row = {sample: at for at, sample in enumerate(ids)}
-    there = [(row[sample], (column, value)) for sample, column, value in members if sample in row]
-    of_value = {value: len(ids) + at for at, value in enumerate(dict.fromkeys(v for _, v in there))}
+    samples = [(part, sample) for part, ids in parts.items() for sample in ids]
+    row = {sample: at for at, sample in enumerate(samples)}
+    there = [(row[part, sample], value) for part, sample, value in members if (part, sample) in row]
+    of_value = {value: at for at, value in enumerate(dict.fromkeys(v for _, v in there), len(row))}
     ends = np.array([(at, of_value[value]) for at, value in there], np.int64).reshape(-1, 2)
-    size = len(ids) + len(of_value)
+    size = len(row) + len(of_value)
     graph = coo_array((np.ones(len(ends), bool), ends.T), shape=(size, size))
-    group: np.ndarray = connected_components(graph, directed=False)[1][: len(ids)]
+    group: np.ndarray = connected_components(graph, directed=False)[1][: len(row)]
     return group.astype(np.int64)
 
 
@@ -33,6 +36,8 @@ def number_folds(of_sample: Mapping[Id, str], ids: Sequence[Id]) -> np.ndarray |
     if not of_sample:
         return None
     given = [of_sample[sample] for sample in ids]
-    numbers = [float(text) if text.replace(".", "", 1).isdigit() else None for text in given]
-    values = given if None in numbers else numbers
-    return np.unique(np.array(values), return_inverse=True)[1].astype(np.int64)
+    try:
+        values = np.array([float(text) for text in given])
+    except ValueError:
+        values = np.array(given)
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)

@@ -230,7 +230,7 @@ class SplitReader:
         sample, channel = parsed
         folder = member.name.rpartition("/")[0]
         if sample not in self._rows:
-            if sample not in self.names.ids:
+            if not self.names.know(sample):
                 self._strangers[folder].add(sample)
             return None
         self._folders.add(folder)

@@ -1,7 +1,7 @@
 """The layout of an input folder: which files hold labels, images and the template.
 
-Competitions name and arrange their files in many ways. What the files leave no doubt about is
-worked out; in doubt, a problem names the candidates and the setting that decides.
+Competitions name and arrange their files in many ways. Anything unambiguous is inferred; otherwise
+a problem lists the candidates and the setting that decides.
 """
 
 import re
@@ -9,20 +9,19 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os.path import commonpath
+from os.path import commonpath, normpath
 from pathlib import Path
 
 from cellline.config import Reading
-from cellline.data.ids import Id, drop_suffix, parse_id
+from cellline.data.ids import Id, drop_suffix, is_image, parse_id
 from cellline.data.listing import Listing, list_input
 from cellline.data.naming import find_channels
-from cellline.data.problems import NAMED, Fault, Problems, brief
+from cellline.data.problems import NAMED, Fault, Problems, brief, name_first
 from cellline.data.rows import (
     NEARLY_ALL,
     NOT_ONE,
     Rows,
     are_numbers,
-    count_numbers,
     find_class,
     label_by_name,
     make_rows,
@@ -39,6 +38,7 @@ _NOT_A_CLASS = re.compile(
     r"(.*[^a-z])?((train|test)(ing)?(set)?|val(id(ation)?)?|images?|imgs?)([^a-z].*)?",
     re.IGNORECASE,
 )
+_OTHER = {"train": "test", "test": "train"}
 _LABEL_NAMES = ("label", "labels", "class", "target", "category")
 # A column holds the ids if so many of its fields name an image; a folder holds a split's images if
 # it has so many of those found; and so on, where a few exceptions are mistakes to report.
@@ -53,23 +53,38 @@ EXPECTED = (
 
 
 @dataclass(frozen=True, eq=False)
+class Template:
+    """The table that a submission fills in."""
+
+    table: Table
+    id_column: str
+
+    @property
+    def ids(self) -> list[str]:
+        """The test samples' ids as written."""
+        return self.table.column(self.id_column)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The columns to fill in."""
+        return tuple(name for name in self.table.columns if name != self.id_column)
+
+
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """What the files of an input folder are."""
+    """Roles of the files in an input folder."""
 
     reading: Reading
     """The settings, with what was worked out."""
-    numeric: bool
-    """True if the ids are whole numbers, False if they are text."""
     train: Rows
     test: Rows | None
     """None without a template."""
     template_columns: tuple[str, ...]
-    template_ids: str
-    """The template's column of ids."""
-    repeated: int
-    """Rows of training samples that have another row with the same label."""
-    groups: Sequence[tuple[Id, str, str]]
-    """Members of the user's groups: id, column, value."""
+    """Empty without a template."""
+    repeated: Sequence[Id]
+    """Training samples with another row of the same label."""
+    groups: Sequence[tuple[str, Id, str]]
+    """Members of the user's groups: part (train or test), id, column and value."""
     folds: Mapping[Id, str]
     """Id -> the user's fold; empty without their column."""
 
@@ -81,11 +96,40 @@ class Finder:
         self.input_dir = input_dir
         self.reading = reading
         self.problems = problems
+        self.not_classes: set[str] = set()
+        """Folders that were not taken for classes because of the name of one of them."""
 
     @cached_property
     def listing(self) -> Listing:
         """The files, listed when they are needed."""
         return list_input(self.input_dir)
+
+    @cached_property
+    def template(self) -> Template | None:
+        """The template; None if there is none, or a problem."""
+        name = self.reading.template
+        table = self.guess_template() if name is None else self.read(name) if name else None
+        if table is None:
+            return None
+        known = (self.reading.template_id_column, self.reading.id_column)
+        named = next((column for column in known if column in table.columns), None)
+        return Template(table, named or self.find_ids(table) or table.columns[0])
+
+    def guess_template(self) -> Table | None:
+        """Return the template by its name, or else by its looks."""
+        there = [*self.listing.tables, *self.listing.broken]
+        named = [name for name in there if _TEMPLATE_NAME.search(name.rpartition("/")[2])]
+        named = [name for name in named if "/" not in name] or named
+        if not named:
+            tables = self.listing.tables.values()
+            named = [each.name for each in tables if is_unfilled(each) and self.find_ids(each)]
+        if len(named) > 1:
+            self.doubt("template", named, "--template")
+        elif named and named[0] in self.listing.broken:
+            self.note_broken(named[0], self.listing.broken[named[0]])
+        elif named:
+            return self.listing.tables[named[0]]
+        return None
 
     def read(self, name: str) -> Table | None:
         """Read the table that a setting names; None, and a problem, if it can't be used."""
@@ -101,21 +145,6 @@ class Finder:
         """Note a table that can't be used."""
         self.problems.note(name, str(error), error.advice)
 
-    def find_template(self) -> Table | None:
-        """Return the template, by its setting or name."""
-        if self.reading.template is not None:
-            return self.read(self.reading.template) if self.reading.template else None
-        there = [*self.listing.tables, *self.listing.broken]
-        named = [name for name in there if _TEMPLATE_NAME.search(name.rpartition("/")[2])]
-        named = [name for name in named if "/" not in name] or named
-        if len(named) > 1:
-            self.doubt("template", named, "--template")
-            return None
-        if named and named[0] in self.listing.broken:
-            self.note_broken(named[0], self.listing.broken[named[0]])
-            return None
-        return self.listing.tables[named[0]] if named else None
-
     def doubt(self, what: str, candidates: Collection[str], setting: str) -> None:
         """Note that one of several candidates must be chosen."""
         shown = sorted(candidates)
@@ -123,57 +152,50 @@ class Finder:
         named = " or ".join(brief(name) for name in shown[:NAMED])
         self.problems.note(what, f"could be {named}{more}", f"Say which with {setting}.")
 
-    def find_id_column(self, table: Table, template: Table | None) -> str | None:
-        """Return the column of ids; None if there is none."""
+    def find_ids(self, table: Table) -> str | None:
+        """Return the column whose fields name images; None if there is none."""
+        ranks = {}
+        for name, fields in table.distinct.items():
+            share = self.listing.count_known(fields) / max(len(fields), 1)
+            if name and share >= MOST:
+                # Row numbers, ages and labels may be names of images as well.
+                are_files = sum(map(is_image, fields)) > MOST * len(fields)
+                ranks[name] = are_files, round(share, 1), len(fields)
+        best = [name for name, rank in ranks.items() if rank == max(ranks.values())]
+        if len(best) > 1:
+            self.doubt(
+                f"{table.name}: ids", [f"column {quote(name)}" for name in best], "--id-column"
+            )
+        return best[0] if len(best) == 1 else None
+
+    def find_id_column(self, table: Table) -> str | None:
+        """Return the column of ids in a table of labels; None if there is none."""
         wanted = self.reading.id_column
         if wanted is not None:
             return wanted if wanted in table.columns else None
-        if template is not None and template is not table:
-            name = self.find_template_ids(template)
-            if name in table.columns:
-                return name
-        shares = {
-            name: self.listing.count_known(fields) / len(fields)
-            for name, fields in table.distinct.items()
-            if fields
-        }
-        best = max(shares, key=shares.__getitem__, default=None)
-        return best if best is not None and shares[best] >= MOST else None
+        if self.template is not None and self.template.id_column in table.columns:
+            return self.template.id_column
+        return self.find_ids(table)
 
-    def find_template_ids(self, template: Table) -> str:
-        """Return the template's column of ids: the first, unless another one names images."""
-        return self.find_id_column(template, None) or template.columns[0]
-
-    def find_outputs(self, template: Table) -> tuple[str, ...]:
-        """Return the template's columns to fill in."""
-        ids = self.find_template_ids(template)
-        return tuple(name for name in template.columns if name != ids)
-
-    def find_label_columns(
-        self, table: Table, id_column: str, template: Table | None
-    ) -> list[tuple[str, ...]]:
+    def find_label_columns(self, table: Table, id_column: str) -> list[tuple[str, ...]]:
         """Return the candidates: a column of labels, or a column for each class."""
-        if self.reading.label_column is not None:
-            wanted = self.reading.label_column
+        wanted = self.reading.label_column
+        if wanted is not None:
             return [(wanted,)] if wanted in table.columns else []
         of_groups = (*self.reading.group_column, self.reading.folds_column)
         others = [name for name in table.columns if name not in (id_column, *of_groups, "")]
-        if template is not None:
-            outputs = self.find_outputs(template)
+        if self.template is not None:
+            outputs = self.template.outputs
             if outputs and set(outputs) <= set(others):
                 return [outputs]
-            of_classes: list[tuple[str, ...]] = [
-                (name,)
-                for name in others
-                if len(outputs) > 1
-                and len(table.distinct[name] & set(outputs)) >= MOST * len(table.distinct[name]) > 0
-            ]
-            if of_classes:
-                return of_classes
+            if len(outputs) > 1:
+                named = [name for name in others if names_most(table.distinct[name], outputs)]
+                if named:
+                    return [(name,) for name in named]
             # The column that has the template's placeholders among its labels.
             for output in outputs:
-                words = {word for text in template.distinct[output] for word in text.split()}
-                words |= template.distinct[output]
+                placeholders = self.template.table.distinct[output]
+                words = placeholders.union(*(text.split() for text in placeholders))
                 likely = [name for name in others if words & table.distinct[name]]
                 if len(likely) == 1:
                     return [(likely[0],)]
@@ -181,38 +203,40 @@ class Finder:
         if len(binary) == len(others) > 1:
             return [tuple(others)]
         named = [name for name in others if name.lower() in _LABEL_NAMES]
-        return [(name,) for name in (named if len(named) == 1 else others)]
+        repeated = [name for name in others if len(table.distinct[name]) < len(table.rows)]
+        return [(name,) for name in (named if len(named) == 1 else repeated or others)]
 
-    def find_labels(self, template: Table | None) -> tuple[Table, str, tuple[str, ...]] | None:
+    def is_about_test(self, table: Table) -> bool:
+        """Tell if a table is the template, or has all of its ids and no labels."""
+        if self.template is None or table is self.template.table:
+            return self.template is not None
+        if set(self.template.outputs) <= set(table.columns) and not is_unfilled(table):
+            return False
+        known = set(self.template.ids)
+        return any(
+            len(fields & known) > NEARLY_ALL * max(len(fields), len(known))
+            for fields in table.distinct.values()
+        )
+
+    def find_labels(self) -> tuple[Table, str, tuple[str, ...]] | None:
         """Return the table of labels, its column of ids and its columns of labels.
 
-        None if there is no such table, or none that is sure; the latter is a problem.
+        None if there is none, or if the choice is ambiguous (noted as a problem).
         """
         if self.reading.labels is not None:
             table = self.read(self.reading.labels)
             tables = [table] if table is not None else []
         else:
-            tables = [table for table in self.listing.tables.values() if table is not template]
-        known = set(template.column(self.find_template_ids(template))) if template else set()
+            tables = [one for one in self.listing.tables.values() if not self.is_about_test(one)]
         found = []
         for table in tables:
-            id_column = self.find_id_column(table, template)
-            if id_column is None:
-                continue
-            ids = table.distinct[id_column]
-            if self.reading.labels is None and ids and len(ids & known) > MOST * len(ids):
-                continue  # about the test samples
-            columns = self.find_label_columns(table, id_column, template)
-            if columns:
+            id_column = self.find_id_column(table)
+            if id_column is not None and (columns := self.find_label_columns(table, id_column)):
                 found.append((table, id_column, columns))
         if len(found) > 1:  # where only one has images, there is no doubt
-            with_images = [
-                each
-                for each in found
-                if self.listing.count_known(each[0].distinct[each[1]])
-                > MOST * len(each[0].distinct[each[1]])
-            ]
-            found = with_images or found
+            fields = [table.distinct[id_column] for table, id_column, _ in found]
+            known = [self.listing.count_known(of) > MOST * len(of) for of in fields]
+            found = [each for each, is_known in zip(found, known, strict=True) if is_known] or found
         if len(found) > 1:
             self.doubt("labels", [table.name for table, *_ in found], "--labels")
         elif found and len(found[0][2]) > 1:
@@ -223,36 +247,49 @@ class Finder:
             return table, id_column, only
         return None
 
-    def read_labels(self, template: Table | None) -> tuple[Reading, list[tuple[str, str]]] | None:
+    def read_labels(self) -> tuple[Reading, list[tuple[str, str]]] | None:
         """Return the settings, with the labels' place, and the ids and labels as written."""
-        known = self.problems.count_noted()
-        wanted = self.reading.labels
-        found = None
+        wanted, before = self.reading.labels, self.problems.count_noted()
         if wanted is None or wanted.lower().endswith(".csv"):
-            found = self.find_labels(template)
-        if found is not None:
-            table, id_column, columns = found
-            label_column = columns[0] if len(columns) == 1 else None
-            reading = replace(
-                self.reading, labels=table.name, id_column=id_column, label_column=label_column
-            )
-            ids = table.column(id_column)
-            if label_column is not None:
-                return reading, list(zip(ids, table.column(label_column), strict=True))
-            values = zip(*map(table.column, columns), strict=True)
-            labels = [find_class(columns, of_row) for of_row in values]
-            several = [quote(name) for name, of in zip(ids, labels, strict=True) if of is None]
-            self.problems.count(table.name, NOT_ONE, several)
-            return reading, [(name, of or "") for name, of in zip(ids, labels, strict=True) if of]
-        folder = None
-        if self.problems.count_noted() == known:
-            folder = self.find_labelled_folder()
+            found = self.find_labels()
+            if found is not None:
+                return self.read_table_of_labels(*found)
+            if self.problems.count_noted() > before:
+                return None
+        folder = self.find_labelled_folder()
         if folder is None:
             return None
+        images = self.listing.below(folder)
+        large = [
+            table.name
+            for table in self.listing.tables.values()
+            if wanted is None
+            and not self.is_about_test(table)
+            and len(table.rows) > MOST * len(images)
+        ]
+        if large:  # perhaps labels, although its ids name no images
+            self.doubt("labels", [*large, f"folders and names in {folder}"], "--labels")
+            return None
         reading = replace(self.reading, labels=folder, train_images=folder)
-        return reading, label_by_name(self.listing.below(folder))
+        if self.template is not None and len(self.template.outputs) == 1:
+            reading = replace(reading, label_column=self.template.outputs[0])
+        return reading, label_by_name(images)
 
-    def note_nothing(self, template: Table | None) -> None:
+    def read_table_of_labels(
+        self, table: Table, id_column: str, columns: tuple[str, ...]
+    ) -> tuple[Reading, list[tuple[str, str]]]:
+        """See `read_labels`."""
+        reading = replace(self.reading, labels=table.name, id_column=id_column)
+        ids = table.column(id_column)
+        if len(columns) == 1:
+            labels = table.column(columns[0])
+            return replace(reading, label_column=columns[0]), list(zip(ids, labels, strict=True))
+        values = zip(*map(table.column, columns), strict=True)
+        found = [(name, find_class(columns, of)) for name, of in zip(ids, values, strict=True)]
+        self.problems.count(table.name, NOT_ONE, [quote(name) for name, of in found if of is None])
+        return reading, [(name, of) for name, of in found if of is not None]
+
+    def note_nothing(self) -> None:
         """Note what may be the reason that no labels were found."""
         listing = self.listing
         for name, error in listing.broken.items():
@@ -261,33 +298,72 @@ class Finder:
             return
         for name in listing.unread:
             self.problems.note(name, "an archive of a kind that can't be read", "Unpack it.")
+        wanted = self.reading.labels
+        if wanted is not None and not (self.input_dir / wanted).exists():
+            self.problems.note(wanted, "missing", "--labels names it.")
+            return
         for name, table in listing.tables.items():
-            if table is not template:
-                columns = brief(", ".join(table.columns))
+            if self.template is not None and table is self.template.table:
+                continue
+            columns = f"its columns are {brief(', '.join(table.columns))}"
+            for setting in ("id_column", "label_column"):
+                column = getattr(self.reading, setting)
+                if column is not None and column not in table.columns:
+                    option = f"--{setting.replace('_', '-')}"
+                    self.problems.note(
+                        name, f"has no column {quote(column)}; {columns}", f"{option} names it."
+                    )
+                    break
+            else:
                 self.problems.note(
                     name,
-                    f"not the labels: no column of ids that name images, and of labels ({columns})",
+                    f"no column of ids that name images, or none of labels; {columns}",
                     "Name the columns with --id-column and --label-column.",
                 )
+        if self.not_classes:
+            shown = name_first(sorted(self.not_classes))
+            self.problems.note(
+                f"folders {shown}",
+                "not taken for classes",
+                "If they are classes, name the folder that holds them with --labels.",
+            )
         self.problems.note("labels", "not found", EXPECTED)
 
-    def read_column(self, column: str, setting: str, *, numeric: bool) -> Iterator[tuple[Id, str]]:
-        """Yield id and field, where there is one, of a column in the tables that have it."""
+    def read_column(
+        self, column: str, setting: str, parts: Mapping[str, Rows]
+    ) -> Iterator[tuple[str, Id, str]]:
+        """Yield part, id and field of a column in all tables that have it, where there is a field.
+
+        A table's ids are in the column that has the most of them.
+        """
         tables = [table for table in self.listing.tables.values() if column in table.columns]
         if not tables:
-            self.problems.note(column, "not a column of any table", f"It is named by {setting}.")
+            self.problems.note(column, "not a column of any table", f"{setting} names it.")
         for table in tables:
-            id_column = self.find_id_column(table, None)
-            if id_column is not None:
-                for text, value in zip(table.column(id_column), table.column(column), strict=True):
-                    sample = parse_id(text, numeric=numeric)
-                    if sample is not None and value.lower() not in MISSING:
-                        yield sample, value
+            found: dict[str, list[Id | None]] = {}
+            for part, rows in parts.items():
+                parsed = (
+                    [parse_id(text, numeric=rows.numeric) for text in table.column(name)]
+                    for name in table.columns
+                    if name != column
+                )
+                found[part] = max(parsed, key=lambda ids: len(rows.ids.keys() & ids), default=[])
+            counts = {part: len(rows.ids.keys() & found[part]) for part, rows in parts.items()}
+            if not any(counts.values()):
+                self.problems.note(table.name, f"no column of ids beside {quote(column)}")
+            # Training and test ids may be alike: a table is about those that it has more of.
+            alike = len(set.union(*({*rows.ids} for rows in parts.values()))) < sum(
+                len(rows.ids) for rows in parts.values()
+            )
+            for part in [max(counts, key=counts.__getitem__)] if alike else list(parts):
+                for sample, value in zip(found[part], table.column(column), strict=False):
+                    if sample in parts[part].ids and value.lower() not in MISSING:
+                        yield part, sample, value
 
     def find_labelled_folder(self) -> str | None:
         """Return the path below which each class has a folder, or file names begin with the class.
 
-        None if there is none, or none that is sure; the latter is a problem.
+        None if there is none, or if the choice is ambiguous (noted as a problem).
         """
         wanted = self.reading.labels or self.reading.train_images
         below: dict[str, set[str]] = defaultdict(set)  # path -> its folders with images
@@ -297,17 +373,18 @@ class Finder:
             flat["/".join(parts[:-1]) or "."].append(parts[-1])
             for depth in range(len(parts) - 1):
                 below["/".join(parts[:depth]) or "."].add(parts[depth])
-        folders = [
-            path
-            for path, names in below.items()
-            if len(names) > 1 and (path == wanted or not any(map(_NOT_A_CLASS.fullmatch, names)))
-        ]
+        folders = [path for path, names in below.items() if len(names) > 1]
         named = [path for path, names in flat.items() if tells_labels(names)]
+        self.not_classes = set()
+        for path in folders:
+            like_parts = {name for name in below[path] if _NOT_A_CLASS.fullmatch(name)}
+            if path != wanted and like_parts:
+                folders = [other for other in folders if other != path]
+                if len(below[path] - like_parts) > 1:
+                    self.not_classes |= below[path]
         for found in (folders, named):
             found = [path for path in found if path == wanted or wanted is None]
-            found = [path for path in found if _WORDS["train"].search(path)] or [
-                path for path in found if not _WORDS["test"].search(path)
-            ]
+            found = prefer(found, "train", bool)
             top = [path for path in found if all(is_below(path, other) for other in found)]
             if found and not top:
                 self.doubt("labels", found, "--labels")
@@ -315,66 +392,68 @@ class Finder:
                 return top[0] if top else None
         return None
 
-    def match(self, ids: Collection[Id], *, numeric: bool) -> dict[str, set[Id]]:
-        """Folders with images of these ids, and which."""
+    def match(self, rows: Rows) -> dict[str, set[Id]]:
+        """Return each folder that has images of these ids, with the ids found."""
         found: dict[str, set[Id]] = defaultdict(set)
         for path in self.listing.images:
             parts = drop_suffix(path).split("/")
             for start in range(len(parts)):
-                sample = parse_id("/".join(parts[start:]), numeric=numeric)
-                if sample in ids:
+                sample = parse_id("/".join(parts[start:]), numeric=rows.numeric)
+                if sample in rows.ids:
                     break
             else:
                 start, stem = len(parts) - 1, parts[-1]
                 heads = (stem[: at.start()] for at in re.finditer("_", stem))
-                sample = next(
-                    (one for head in heads if (one := parse_id(head, numeric=numeric)) in ids), None
-                )
+                known = (parse_id(head, numeric=rows.numeric) for head in heads)
+                sample = next((one for one in known if one in rows.ids), None)
             if sample is not None:
                 found["/".join(parts[:start]) or "."].add(sample)
         return found
 
-    def find_images(self, split: str, ids: Collection[Id], *, numeric: bool) -> str | None:
-        """Return the path with the images of a split; None, and a problem, if it isn't sure."""
-        setting = f"{split}_images"
-        wanted: str | None = getattr(self.reading, setting)
+    def find_images(self, part: str, rows: Rows) -> str | None:
+        """Return the path with a part's images; None, and a problem, if it isn't sure."""
+        option = f"--{part}-images"
+        wanted: str | None = getattr(self.reading, f"{part}_images")
         if wanted:
             if not (self.input_dir / wanted).exists() and not self.listing.below(wanted):
-                self.problems.note(wanted, "missing", f"It is named by --{split}-images.")
+                self.problems.note(wanted, "missing", f"{option} names it.")
                 return None
             return wanted
-        other = "test" if split == "train" else "train"
-
-        def prefer(names: Collection[str], enough: Callable[[list[str]], bool]) -> list[str]:
-            """Those named after the split, if enough; else those not named after another."""
-            own = [name for name in names if _WORDS[split].search(name)]
-            rest = [name for name in names if not _WORDS[other].search(name)]
-            return next((found for found in (own, rest) if found and enough(found)), list(names))
-
-        found = self.match(ids, numeric=numeric)
+        found = self.match(rows)
         there = set().union(*found.values())
         chosen = prefer(
             found,
+            part,
             lambda names: len(set().union(*(found[name] for name in names))) > MOST * len(there),
         )
         # Several that have each nearly all are copies, perhaps of another size.
         whole = [name for name in chosen if len(found[name]) > NEARLY_ALL * len(there)]
         if len(whole) > 1:
-            self.doubt(f"{split} images", whole, f"--{setting.replace('_', '-')}")
+            self.doubt(f"{part} images", whole, option)
             return None
-        if not chosen:
-            own = [name for name in self.listing.places if _WORDS[split].search(name)]
-            rest = [name for name in self.listing.places if not _WORDS[other].search(name)]
-            chosen = own or rest
-            chosen = chosen if len(chosen) == 1 else []
-        if not chosen:
+        if not found:  # the only one that may be meant, so that all that is wrong is reported
+            places = prefer(self.listing.places, part, bool)
+            whole = [name for name in places if not _WORDS[_OTHER[part]].search(name)]
+            whole = whole if len(whole) == 1 else []
+        if not chosen and not whole:
             self.problems.note(
-                f"{split} images",
+                f"{part} images",
                 "not found" + (": no image is named like an id" if self.listing.images else ""),
-                f"Name their folder or archive with --{split}-images.",
+                f"Name their folder or archive with {option}.",
             )
             return None
         return whole[0] if whole else commonpath(chosen) or "."
+
+
+def names_most(labels: Collection[str], outputs: Collection[str]) -> bool:
+    """Tell if most of the different labels are among a template's columns."""
+    return len(set(labels) & set(outputs)) >= MOST * len(labels) > 0
+
+
+def is_unfilled(table: Table) -> bool:
+    """Tell if a table looks like a template: ids, and columns of one value each."""
+    several = [name for name, fields in table.distinct.items() if len(fields) > 1]
+    return len(table.rows) > 1 and len(table.columns) > 1 and len(several) == 1
 
 
 def is_below(top: str, path: str) -> bool:
@@ -382,58 +461,63 @@ def is_below(top: str, path: str) -> bool:
     return top in (".", path) or path.startswith(f"{top}/")
 
 
+def prefer(names: Collection[str], part: str, enough: Callable[[list[str]], bool]) -> list[str]:
+    """Return the names that contain the part's, if enough; else those without the other part's."""
+    own = [name for name in names if _WORDS[part].search(name)]
+    rest = [name for name in names if not _WORDS[_OTHER[part]].search(name)]
+    return next((found for found in (own, rest) if found and enough(found)), list(names))
+
+
 def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout | None:
     """Work out the layout of an input folder. Notes problems; None if it can't be told."""
+    paths = ("labels", "template", "train_images", "test_images")
+    given = {name: getattr(reading, name) for name in paths}
+    reading = replace(reading, **{name: normpath(path) for name, path in given.items() if path})
     finder = Finder(input_dir, reading, problems)
-    template = finder.find_template()
-    labelled = finder.read_labels(template)
+    template = finder.template
+    labelled = finder.read_labels()
     if labelled is None:
-        finder.note_nothing(template)
+        finder.note_nothing()
         return None
     reading, samples = labelled
-    ids = template.column(finder.find_template_ids(template)) if template is not None else []
-    written = [sample for sample, _ in samples]
-    numeric = are_numbers(ids or written) and count_numbers(written) >= MOST * len(written)
-    name = reading.labels or ""
-    train, repeated = make_rows(name, samples, problems, numeric=numeric)
+    written, test_written = [name for name, _ in samples], template.ids if template else []
+    numeric = are_numbers(written, test_written)
+    train, repeated = make_rows(reading.labels or "", samples, problems, numeric=numeric)
     note_labels(train, problems)
     test = None
     if template is not None:
-        outputs = finder.find_outputs(template)
+        name, outputs = template.table.name, template.outputs
         if not outputs:
-            problems.note(template.name, "no column to fill in, only ids")
-        placeholders = template.column(outputs[0]) if len(outputs) == 1 else [""] * len(ids)
-        pairs = list(zip(ids, placeholders, strict=True))
-        test, _ = make_rows(template.name, pairs, problems, numeric=numeric)
-        if reading.label_column is None and len(outputs) == 1:
-            reading = replace(reading, label_column=outputs[0])
+            problems.note(name, "no column to fill in, only ids")
+        empty = [""] * len(test_written)
+        values = template.table.column(outputs[0]) if len(outputs) == 1 else empty
+        pairs = list(zip(test_written, values, strict=True))
+        numeric = are_numbers(test_written, written)
+        test, again = make_rows(name, pairs, problems, numeric=numeric)
+        problems.count(name, Fault("id", "in several rows"), again)
+        reading = replace(reading, template=name, template_id_column=template.id_column)
+    else:
+        reading = replace(reading, template="")
     reading = replace(
         reading,
-        template=template.name if template is not None else "",
-        train_images=finder.find_images("train", train.ids.keys(), numeric=numeric),
-        test_images=finder.find_images("test", test.ids.keys(), numeric=numeric) if test else "",
+        train_images=finder.find_images("train", train),
+        test_images=finder.find_images("test", test) if test is not None else "",
     )
     if test is not None and reading.train_images == reading.test_images:
         both = train.ids.keys() & test.ids.keys()
-        problems.count(test.name, Fault("id", f"in {name} as well"), both)
+        problems.count(test.name, Fault("id", f"in {train.name} as well"), both)
     if not reading.channels and reading.train_images is not None:
         names = finder.listing.below(reading.train_images)
-        channels = find_channels(names, train.ids.keys(), numeric=numeric)
-        reading = replace(reading, channels=channels)
-    return Layout(
-        reading,
-        numeric,
-        train,
-        test,
-        template.columns if template is not None else (),
-        finder.find_template_ids(template) if template is not None else "",
-        repeated,
-        [
-            (sample, column, value)
-            for column in reading.group_column
-            for sample, value in finder.read_column(column, "--group-column", numeric=numeric)
-        ],
-        dict(finder.read_column(reading.folds_column, "--folds-column", numeric=numeric))
-        if reading.folds_column is not None
-        else {},
-    )
+        reading = replace(reading, channels=find_channels(names, train))
+    parts = {"train": train} if test is None else {"train": train, "test": test}
+    groups = [
+        (part, sample, f"{column}={value}")
+        for column in reading.group_column
+        for part, sample, value in finder.read_column(column, "--group-column", parts)
+    ]
+    folds = {}
+    if reading.folds_column is not None:
+        found = finder.read_column(reading.folds_column, "--folds-column", {"train": train})
+        folds = {sample: value for _, sample, value in found}
+    columns = template.table.columns if template is not None else ()
+    return Layout(reading, train, test, columns, repeated, groups, folds)

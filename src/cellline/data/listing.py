@@ -36,7 +36,7 @@ class Listing:
 
     @cached_property
     def stems(self) -> set[Id]:
-        """What an id may be called if it has images here: beginnings of their names, and values."""
+        """Names that an id with images can have: beginnings of file names, and their values."""
         found: set[Id] = set()
         for path in self.images:
             stem = drop_suffix(path.rpartition("/")[2])

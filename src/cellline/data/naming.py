@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from cellline.data.ids import Id, drop_suffix, is_image, parse_id
 from cellline.data.problems import Fault
+from cellline.data.rows import Rows
 
 # An ending of file names is a channel if so large a share of the samples has a file of it.
 CHANNEL_SHARE = 0.5
@@ -17,7 +18,7 @@ class ImageNames:
 
     The channel "" stands for names without one, `<id>.png`. A text id may have underscores: the
     channel is the longest one that ends the name. An id may begin in the folders above the file, as
-    `cat/17` does; the longest of `ids` that ends the path is meant.
+    `cat/17` does: the longest of `ids` that ends the path wins.
     """
 
     def __init__(
@@ -49,6 +50,13 @@ class ImageNames:
                     return sample, index
         return None
 
+    def know(self, sample: Id) -> bool:
+        """Tell if an id is known, or begins with a known one, as `17_mask` does."""
+        if isinstance(sample, int):
+            return sample in self.ids
+        heads = (sample[: at.start()] for at in re.finditer("_|$", sample))
+        return any(parse_id(head, numeric=self.numeric) in self.ids for head in heads)
+
     def _find(self, path: str) -> Id | None:
         parts = path.split("/")
         for start in range(len(parts)):
@@ -58,8 +66,9 @@ class ImageNames:
         return parse_id(parts[-1], numeric=self.numeric)
 
 
-def find_channels(names: Iterable[str], ids: Collection[Id], *, numeric: bool) -> tuple[str, ...]:
-    """Return the channels, sorted, that the names of images of these ids end in; ("",) for none."""
+def find_channels(names: Iterable[str], rows: Rows) -> tuple[str, ...]:
+    """Return the channels, sorted, that the names of the rows' images end in; ("",) for none."""
+    ids, numeric = rows.ids.keys(), rows.numeric
     whole = ImageNames(("",), numeric=numeric, ids=ids)
     of_channel: dict[str, set[Id]] = defaultdict(set)
     alone = set()
@@ -79,9 +88,3 @@ def find_channels(names: Iterable[str], ids: Collection[Id], *, numeric: bool) -
     return tuple(
         sorted(name for name in of_channel if len(of_channel[name]) > CHANNEL_SHARE * most)
     )
-
-
-def find_prefix(name: str) -> str | None:
-    """Return the label in a name such as `cat.17.jpg`: what stands before the last number."""
-    found = re.fullmatch(r"(.*[^ ._(-])[ ._-]*\(?\d+\)?", drop_suffix(name))
-    return found[1].rstrip("0123456789") or None if found else None

@@ -1,7 +1,7 @@
 """Problems of the input, collected so that all of them are reported at once."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +71,11 @@ def describe_fault(fault: Fault, which: Collection[int | str]) -> str:
     more = f" and {len(culprits) - NAMED} more" if len(culprits) > NAMED else ""
     plural = "s" if len(culprits) > 1 else ""
     return f"{len(culprits)} {fault.noun}{plural} {fault.what}: {named}{more}"
+
+
+def name_first(names: Sequence[str]) -> str:
+    """Join the first NAMED names, followed by ', ...' if there are more."""
+    return ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
 
 
 def brief(text: str) -> str:

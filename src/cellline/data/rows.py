@@ -1,13 +1,12 @@
-"""Ids and labels as a table, folders or file names tell them, and what can be wrong with them."""
+"""Ids and labels from a table, folders or file names, and their faults."""
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cellline.data.ids import Id, drop_suffix, parse_id, parse_number, parse_text
-from cellline.data.naming import find_prefix
-from cellline.data.problems import NAMED, Fault, Problems
+from cellline.data.problems import Fault, Problems, name_first
 from cellline.data.tables import MISSING, quote
 from cellline.host.names import has_control
 
@@ -46,6 +45,8 @@ class Rows:
     """Id -> the id as written, in the table's order."""
     labels: dict[Id, str]
     """Id -> label, or the template's placeholder."""
+    numeric: bool
+    """True if the ids are whole numbers, False if they are text."""
 
     @property
     def placeholders(self) -> set[str]:
@@ -53,24 +54,28 @@ class Rows:
         return {label for label in self.labels.values() if label.lower() not in MISSING}
 
 
-def are_numbers(ids: Collection[str]) -> bool:
-    """Tell if all ids are whole numbers; a text that is an id of neither kind doesn't count."""
-    stems = map(drop_suffix, ids)
-    return all(parse_number(text) is not None or parse_text(text) is None for text in stems)
+def are_numbers(ids: Collection[str], others: Collection[str]) -> bool:
+    """Tell if ids are whole numbers: all of them, or most if all of the other part's are.
 
+    A text that is an id of neither kind doesn't count.
+    """
 
-def count_numbers(ids: Iterable[str]) -> int:
-    """Count the ids that are whole numbers."""
-    return sum(parse_number(drop_suffix(text)) is not None for text in ids)
+    def count(texts: Collection[str]) -> tuple[int, int]:
+        stems = [drop_suffix(text) for text in texts]
+        numbers = sum(parse_number(text) is not None for text in stems)
+        return numbers, sum(parse_text(text) is not None for text in stems) - numbers
+
+    numbers, texts = count(ids)
+    return texts == 0 or (numbers > texts and len(others) > 0 and count(others)[1] == 0)
 
 
 def make_rows(
     name: str, samples: Sequence[tuple[str, str]], problems: Problems, *, numeric: bool
-) -> tuple[Rows, int]:
-    """Return the rows of ids and labels as written, and the number of those that say it again."""
+) -> tuple[Rows, list[Id]]:
+    """Return the rows of ids and labels as written, and the ids of repeated rows."""
     ids: dict[Id, str] = {}
     labels: dict[Id, str] = {}
-    not_ids, different, repeated = [], set(), 0
+    not_ids, different, repeated = [], set(), []
     for written, label in samples:
         sample = parse_id(written, numeric=numeric)
         if sample is None:
@@ -78,14 +83,14 @@ def make_rows(
         elif sample not in ids:
             ids[sample], labels[sample] = written, label
         elif labels[sample] == label:
-            repeated += 1
+            repeated.append(sample)
         else:
             different.add(sample)
     if not samples:
         problems.note(name, "no rows below the header")
     problems.count(name, _NOT_A_NUMBER if numeric else _NOT_A_NAME, not_ids)
     problems.count(name, _REPEATED, different)
-    return Rows(name, ids, labels), repeated
+    return Rows(name, ids, labels, numeric), repeated
 
 
 def note_labels(train: Rows, problems: Problems) -> None:
@@ -106,7 +111,7 @@ def note_labels(train: Rows, problems: Problems) -> None:
     )
     for names, what in ((decimals, "numbers with decimals"), (several, "several classes at once")):
         if names:
-            shown = ", ".join(map(quote, names[:NAMED])) + ", ..." * (len(names) > NAMED)
+            shown = name_first(list(map(quote, names)))
             problems.note(train.name, f"labels are {what}: {shown}", ONE_LABEL)
     if len(labels) > 2 and len(classes) == len(labels):
         advice = "If another column holds the labels, name it with --label-column."
@@ -123,7 +128,7 @@ def find_class(columns: Sequence[str], values: Sequence[str]) -> str | None:
 
 
 def label_by_name(images: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the ids and labels that paths of images tell: by folder, else by the file's name.
+    """Derive ids and labels from image paths: the label is the folder, else the file's prefix.
 
     An id is the file's name, or its path if names are repeated.
     """
@@ -141,3 +146,10 @@ def tells_labels(names: Collection[str]) -> bool:
     prefixes = Counter(filter(None, map(find_prefix, names)))
     repeated = [count for count in prefixes.values() if count > 1]
     return len(repeated) > 1 and sum(repeated) >= NEARLY_ALL * len(names)
+
+
+def find_prefix(name: str) -> str | None:
+    """Return the label in a name such as `cat.17.jpg`: what stands before the last number."""
+    stem = drop_suffix(name)
+    found = re.fullmatch(r"(.+?)[ ._-]*\(?\d+\)?", stem)
+    return found[1] if found and not stem.isdigit() else None

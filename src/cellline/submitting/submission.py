@@ -95,16 +95,9 @@ def validate_submission(data: bytes, competition: Competition) -> None:
 
 
 def value_columns(competition: Competition) -> list[str]:
-    """The template's columns but the ids'.
-
-    The ids' column has the name that it has beside the labels, or is the first with a name of its
-    own.
-    """
-    columns = competition.template_columns
-    taken = {competition.label_column, *competition.classes}
-    own = [name for name in columns if name not in taken]
-    id_column = competition.id_column if competition.id_column in columns else own[0]
-    return [name for name in columns if name != id_column]
+    """Columns of the template, except the id column."""
+    id_column = competition.reading.template_id_column or competition.template_columns[0]
+    return [name for name in competition.template_columns if name != id_column]
 
 
 def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any]) -> Path:
