@@ -13,13 +13,14 @@ from cellline.audit.splitting import count_groups, find_missing
 from cellline.data.competition import Competition
 from cellline.data.ids import Id, parse_number
 from cellline.data.images import name_channel
+from cellline.data.problems import NAMED, name_first
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
 from cellline.scoring.metrics import METRICS
 from cellline.scoring.words import percent, points, with_interval
 
-NAMED, CONFLICTS = 5, 10  # most statistics, and most groups or classes, that a line names
+CONFLICTS = 10  # most groups of different labels that a line names
 UNEQUAL = 1.5  # largest over smallest fold, from which a line says so
 
 
@@ -118,10 +119,7 @@ def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
     elif n_test:
         lines.append(f"no test sample (of {n_test}) was found to share a picture with them")
     if counts.conflicts:
-        named = "; ".join(
-            ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
-            for ids in counts.conflicts[:CONFLICTS]
-        )
+        named = "; ".join(name_first([*map(str, ids)]) for ids in counts.conflicts[:CONFLICTS])
         more = "; ..." if len(counts.conflicts) > CONFLICTS else ""
         lines.append(
             Caution(
@@ -157,7 +155,6 @@ def describe_torn(torn: Sequence[Id], folds: Folds) -> list[str]:
     if not torn:
         return []
     same = f", the same {name_columns(folds)}" * bool(name_columns(folds))
-    named = ", ".join(map(str, torn[:NAMED])) + (", ..." if len(torn) > NAMED else "")
     column = folds.competition.reading.folds_column
     why = (
         f"the folds of column {column} separate them; without --folds-column they stay together"
@@ -167,7 +164,7 @@ def describe_torn(torn: Sequence[Id], folds: Folds) -> list[str]:
     return [
         Caution(
             f"{len(torn)} training samples have a relative (copy, overlap{same}) in another fold: "
-            f"{named}; the score is too high: {why}"
+            f"{name_first([*map(str, torn)])}; the score is too high: {why}"
         )
     ]
 
@@ -343,8 +340,3 @@ def describe_folds(folds: Folds) -> list[str]:
             )
         )
     return lines
-
-
-def name_first(named: Sequence[str]) -> str:
-    """The first of a list that may be long."""
-    return ", ".join(named[:CONFLICTS]) + (", ..." if len(named) > CONFLICTS else "")
