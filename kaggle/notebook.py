@@ -13,6 +13,7 @@ FOLDS = ["--folds", "5"]  # settings of folds.py alone, such as "--channels", "g
 ARGS = ["--weights", "imagenet"]  # other settings, such as "--recipe", "full"; keep them on resume
 
 INPUT = Path("/kaggle/input")  # read-only: the data, the bundle, earlier outputs
+DATA = None  # the competition's folder, if other data is attached as well
 WORKING = Path("/kaggle/working")  # kept after the session
 TEMPORARY = Path("/kaggle/temp")  # deleted after the session
 
@@ -57,12 +58,18 @@ BUNDLE = the_one(
     "bundle of `make kaggle`",
     [path.parents[1] for root in (INPUT, UNPACKED) for path in root.rglob("src/environment.py")],
 )
-DATA = the_one(
-    "competition (y_train.csv beside sample_submission.csv)",
+# What Kaggle attaches lies in a folder of its own, by kind and owner since 2025.
+KINDS = ("competitions", "datasets", "models", "notebooks")
+PLACES = ("*", "competitions/*", "datasets/*/*", "notebooks/*/*")
+OURS = ("src/environment.py", "oof/folds.json", "*.pth")  # bundle, earlier output, weights
+DATA = DATA or the_one(
+    "folder of a competition, or set DATA to it",
     [
-        path.parent
-        for path in INPUT.rglob("y_train.csv")
-        if path.with_name("sample_submission.csv").exists()
+        path
+        for place in PLACES
+        for path in sorted(INPUT.glob(place))
+        if path.is_dir() and path not in [INPUT / kind for kind in KINDS]
+        if not any(next(path.rglob(name), None) for name in OURS)
     ],
 )
 earlier = [path.parent for path in INPUT.rglob("oof/folds.json")]

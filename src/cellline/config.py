@@ -31,7 +31,7 @@ Symmetry = Literal["d4", "flips", "mirror", "none"]
 
 @dataclass(frozen=True)
 class Reading:
-    """How the input folder is read. What is not set is worked out from the files.
+    """Settings for reading the input folder. Anything unset is inferred from the files.
 
     `oof/folds.json` records the result, so that later verbs need none of these settings.
     """
@@ -55,8 +55,8 @@ class Reading:
     channels: tuple[str, ...] = ()
     """Endings of the image files' names, in the network's order; "" for one file per sample."""
     resize: Resize = "squash"
-    """How images of several sizes become squares: squash keeps everything but the proportions,
-    crop keeps the middle, pad adds a black border."""
+    """Method for making images of several sizes square: squash keeps everything but the
+    proportions, crop keeps the middle, pad adds a black border."""
     metric: MetricName | None = None
     """The competition's metric."""
     output: Output | None = None
@@ -135,9 +135,9 @@ class Training:
     class_weights: Literal["auto", "balanced", "none"] = "auto"
     """balanced: every class counts equally in the loss; auto: what suits the metric."""
     symmetry: Symmetry = "d4"
-    """Changes that an image's label survives, in training and prediction: d4, flips and quarter
-    turns (microscopes, telescopes); flips, both ways; mirror, left and right (most photographs);
-    none (text, digits, X-rays)."""
+    """Transformations that keep the label, in training and prediction: d4, flips and quarter turns
+    (microscopes, telescopes); flips, both ways; mirror, left and right (most photographs); none
+    (text, digits, X-rays)."""
     seed: int = 0
     """Seed of the folds and of everything random in training."""
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from altered import draw_altered
+from layouts import csv, images, write
 
 from cellline.audit import dealing
 from cellline.audit.dealing import Plan, make_folds
@@ -12,7 +13,7 @@ from cellline.audit.findings import read_findings
 from cellline.audit.groups import Own
 from cellline.audit.splitting import find_straddling
 from cellline.audit.words import describe_dealt, describe_input
-from cellline.config import Folders
+from cellline.config import Folders, Reading
 from cellline.data.competition import Competition
 from cellline.demo.drawing import Drawing
 from cellline.errors import Caution, UserError
@@ -65,9 +66,9 @@ def test_dealt_folds_are_read_and_described(drawn: Path, first: Folds, dealt: Pa
     findings = read_findings(folds.record)
     assert findings.counts.copies > 0
     assert findings.reference.naive.value > 1 / 9
-    csv = (dealt / "folds.csv").read_bytes()
-    assert csv.startswith(b"file_id,cell_line,group,fold\n")
-    assert csv.count(b"\n") == 91
+    written = (dealt / "folds.csv").read_bytes()
+    assert written.startswith(b"file_id,cell_line,group,fold\n")
+    assert written.count(b"\n") == 91
     told = describe_dealt(folds)
     assert told == describe_dealt(first)
     for part in ("have an exact copy", "split naively", "can't be told apart"):
@@ -79,7 +80,8 @@ def test_dealt_folds_are_read_and_described(drawn: Path, first: Folds, dealt: Pa
 def test_folds_that_a_run_depends_on_are_kept(drawn: Path, dealt: Path) -> None:
     kept = read_all(dealt)
     begin_run()
-    with pytest.raises(UserError, match="night in oof depend on it"):
+    told = r"would change \(seed was 0 and is 1 now\), and night in oof depend on it"
+    with pytest.raises(UserError, match=told):
         deal(drawn, seed=1)
     assert read_all(dealt) == kept
 
@@ -160,7 +162,7 @@ def patients(competition: Competition) -> Competition:
     competition.train_images[1] = competition.train_images[0]
     own = np.concatenate([np.arange(48) % 12, np.arange(3), np.arange(100, 106)])
     reading = replace(competition.reading, group_column=("patient",))
-    return replace(competition, own_group=own, reading=reading)
+    return replace(competition, own_group=own, own_train_group=own[:48], reading=reading)
 
 
 def test_the_users_groups_stay_in_one_fold_but_are_no_pictures(patients: Competition) -> None:
@@ -191,6 +193,22 @@ def test_a_users_group_larger_than_a_fold_is_named(competition: Competition) -> 
     assert "the largest group (by copies, overlaps and patient and slide) has 30" in told
 
 
+def test_fewer_groups_than_folds_make_fewer_folds(
+    competition: Competition, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = np.concatenate([np.arange(48) % 3, np.arange(100, 109)])
+    few = replace(competition, own_group=own, own_train_group=own[:48])
+    folds = deal_own(few, n_folds=5)
+    assert folds.n_folds == len(set(folds.fold)) == 3
+    assert not find_straddling(own[:48], folds.fold).any()
+    assert any("3 folds were dealt, not 5: there are only 3 groups" in of for of in cautions(folds))
+    deal_own(few, n_folds=5)
+    assert "is up to date" in capsys.readouterr().out
+    one = np.zeros(57, int)
+    with pytest.raises(UserError, match="all training samples are in one group"):
+        deal_own(replace(few, own_group=one, own_train_group=one[:48]))
+
+
 def test_the_users_folds_are_taken_and_judged(patients: Competition) -> None:
     reading = replace(patients.reading, folds_column="part")
     own_fold = np.arange(48) % 4  # all samples of a patient in one
@@ -209,6 +227,8 @@ def test_the_users_folds_are_taken_and_judged(patients: Competition) -> None:
     with pytest.raises(UserError, match="night in oof depend on it"):
         deal_own(moved)
     shutil.rmtree("oof/night")
+    with pytest.raises(UserError, match="--folds-column part: it has a single value"):
+        deal_own(replace(given, own_fold=np.zeros(48, int)))
     apart = replace(given, own_fold=(patients.labels > 0).astype(int))
     with pytest.raises(UserError, match="outside fold 1 all training samples are of class A549"):
         deal_own(apart)
@@ -230,6 +250,18 @@ def test_classes_with_fewer_groups_than_folds_are_dealt_with_a_warning(
     two = replace(competition, labels=labels, classes=("A549", "HeLa"))
     with pytest.raises(UserError, match="all training samples are of class A549"):
         deal_own(two)
+
+
+def test_grades_that_training_lacks_are_a_caution_under_quadratic_kappa(
+    competition: Competition,
+) -> None:
+    for classes, told in (
+        (("0", "1", "4"), ["classes 0, 1, 4 as ranks 0 to 2"]),
+        (("1", "2", "3"), []),
+    ):
+        folds = deal_own(replace(competition, metric="quadratic_kappa", classes=classes))
+        found = [line for line in cautions(folds) if "quadratic kappa" in line]
+        assert [part for part, line in zip(told, found, strict=True) if part in line] == told
 
 
 def test_labelled_images_alone_can_be_dealt(competition: Competition) -> None:
@@ -295,6 +327,37 @@ def test_what_does_not_move_folds_is_only_recorded(patients: Competition) -> Non
     assert folds.digest == first.digest
     # Another numbering of the same patients is no change, other patients are.
     assert patients.own_group is not None
-    deal_own(replace(scored, own_group=patients.own_group * 2))
+    doubled = patients.own_group * 2
+    deal_own(replace(scored, own_group=doubled, own_train_group=doubled[:48]))
+    others = np.arange(57) // 4
     with pytest.raises(UserError, match="night in oof depend on it"):
-        deal_own(replace(scored, own_group=np.arange(57) // 4))
+        deal_own(replace(scored, own_group=others, own_train_group=others[:48]))
+
+
+def test_test_rows_that_connect_the_users_groups_leave_trained_folds_valid(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = [f"s{at:02d}" for at in range(24)]
+    rows = [f"{name},{'xy'[at % 2]},p{at // 3},d{at // 3}" for at, name in enumerate(names)]
+    files = {
+        **images("images/{}.png", [*names, "t0", "t1"], first=1),
+        "train.csv": csv("id,label,patient,day", *rows),
+        "sample_submission.csv": csv("id,label", "t0,x", "t1,x"),
+    }
+    reading = Reading(train_images="images", test_images="images", group_column=("patient", "day"))
+
+    def deal_with(*of_test: str) -> Folds:
+        folder = write({**files, "test.csv": csv("id,patient,day", *of_test)})
+        return make_folds(Folders(folder), Plan(reading, n_folds=3, overlaps="off"))
+
+    first = deal_with("t0,p90,d90", "t1,p91,d91")
+    begin_run()
+    other = int(np.flatnonzero(first.fold != first.fold[0])[0]) // 3
+    connected = deal_with(f"t0,p0,d{other}", "t1,p91,d91")
+    assert connected.digest == first.digest
+    [told] = [line for line in cautions(connected) if "in another fold" in line]
+    assert told.startswith("6 training samples have a relative")
+    assert "the new test set connects them" in told
+    capsys.readouterr()
+    deal_with(f"t0,p0,d{other}", "t1,p91,d91")
+    assert "is up to date" in capsys.readouterr().out

@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellline.audit.splitting import (
-    check_groups,
     check_training,
     deal_folds,
     find_missing,
@@ -50,10 +49,6 @@ def test_no_fold_is_empty_where_scikit_learn_would_leave_one() -> None:
 
 
 def test_what_cannot_be_dealt_is_refused() -> None:
-    with pytest.raises(UserError, match=r"but there are 2; deal fewer folds \(--folds 2\)"):
-        check_groups(np.array([5, 5, 5, 6]), 3)
-    with pytest.raises(UserError, match="add samples"):
-        check_groups(np.array([5, 5, 5, 5]), 2)
     labels, fold = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 1, 1])
     with pytest.raises(UserError, match="outside fold 1 all training samples are of class HeLa"):
         check_training(labels, fold, ("HeLa", "RT4"))

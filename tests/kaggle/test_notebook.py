@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from environments import installed, make_environment
+from layouts import images, write
 
 from cellline.kaggle.bundle import NAME, ROOT, build_bundle, in_image, list_pins
 
@@ -126,7 +127,7 @@ def attempt(folder: Path, more: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_mistakes_are_named(tmp_path: Path, drawn: Path) -> None:
-    needed = "attach exactly one competition (y_train.csv beside sample_submission.csv); found"
+    needed = "attach exactly one folder of a competition, or set DATA to it; found"
     done = attempt(tmp_path)
     assert f"{needed} under {tmp_path / 'input'}: none" in done.stderr
     shutil.copytree(drawn, tmp_path / "input" / "one")
@@ -138,6 +139,21 @@ def test_mistakes_are_named(tmp_path: Path, drawn: Path) -> None:
     done = attempt(tmp_path)
     assert needed in done.stderr
     assert all(str(tmp_path / "input" / name) in done.stderr for name in ("one", "other"))
+    chosen = f"\nDATA = {str(tmp_path / 'input' / 'other')!r}\nFOLDS = ['--folds', '1']"
+    assert "error: --folds 1: at least 2 are needed" in attempt(tmp_path, chosen).stdout
+
+
+@pytest.mark.parametrize("place", ["cats", "competitions/cats", "datasets/me/cats"])
+def test_a_competition_of_any_layout_is_found(tmp_path: Path, place: str) -> None:
+    names = [f"{kind}.{at}" for at in range(6) for kind in ("cat", "dog")]
+    attached = tmp_path / "input"
+    write(images("train/{}.jpg", names), attached / place)
+    # Weights are no competition.
+    write({"densenet161-8d451a50.pth": ""}, attached / "datasets" / "me" / "weights")
+    # Training fails, after the folds.
+    done = attempt(tmp_path, "\nMINUTES = -1")
+    assert "12 training samples of 2 classes" in done.stdout
+    assert "--max-minutes" in done.stdout
 
 
 @pytest.mark.torture

@@ -23,7 +23,7 @@ from cellline.report.auditing import audit_section, likeness_section
 from cellline.report.content import Figure, Grid, Section
 from cellline.report.learning import tuning_section
 from cellline.report.page import compose
-from cellline.report.scores import spread_over_folds
+from cellline.report.scores import show_metrics, spread_over_folds
 from cellline.report.trials import TuningHistory
 from cellline.runs.folds import NO_PAIRS
 from cellline.runs.run import Run, Tuning
@@ -135,6 +135,14 @@ def text_of(page: str) -> str:
     shown = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     names = " ".join(re.findall(r'aria-label="([^"]*)"', shown))
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", shown) + names).split())
+
+
+def test_guessing_is_of_the_classes_frequencies() -> None:
+    folds = make_folds(["no", "yes"])
+    folds.competition.labels[:] = np.arange(60) % 10 == 0
+    expected = -0.1 * np.log(0.1) - 0.9 * np.log(0.9)
+    told = show_metrics(make_run(folds)).note
+    assert f"guessing the classes' frequencies gives {expected:.3f}" in told
 
 
 def test_a_fold_without_a_score_is_omitted_from_the_spread() -> None:

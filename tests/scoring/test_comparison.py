@@ -1,3 +1,5 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -110,3 +112,14 @@ def test_classes_are_seldom_marked_when_nothing_differs() -> None:
         marked += any(compare_predictions(BAC, labels, probs[:1], probs[1:], bootstrap).marked)
     # 5 % of 60, plus three standard errors.
     assert marked <= 8
+
+
+def test_a_gain_in_one_class_and_an_equal_loss_in_another_cancel_exactly() -> None:
+    # Every group has a sample of each class; in a sixth of them b gains one and loses another.
+    labels, group = np.tile([0, 1, 2], 90), np.arange(270) // 3
+    torn = (group % 3 == 0) & (labels < 2)
+    a = np.where(torn, 1, np.where(group % 5 == 0, (labels + 1) % 3, labels))
+    b = np.where(torn & (group % 2 == 0), 0, a)
+    probs = [[one_hot(predicted, 3)] for predicted in (a, b)]
+    gain = compare_predictions(BAC, labels, *probs, Bootstrap(group)).gain
+    assert astuple(gain) == (0, 0, 0, 0)

@@ -192,10 +192,25 @@ def test_two_classes_stay_in_their_order_so_roc_auc_has_no_decision() -> None:
     assert metric.score(labels, corrected) == pytest.approx(metric.score(labels, likeliest(prob)))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_each_draw_of_roc_auc_is_the_score_of_its_samples(weighted: bool) -> None:
+    labels, decided, weights = draw(60, 3, 0)
+    bootstrap = Bootstrap(np.arange(60) // 2)
+    measure, given = METRICS["roc_auc"].measure, weights if weighted else None
+    found = measure(labels, decided, given, bootstrap)
+    for at, counts in enumerate(bootstrap.counts[:100:20]):
+        of_draw = counts[bootstrap.group] * (1 if given is None else given)
+        expected = score_by_scikit_learn("roc_auc", labels, decided, of_draw)
+        assert found[20 * at] == pytest.approx(expected, abs=1e-6)
+
+
 def test_one_class_alone_has_no_roc_auc() -> None:
     labels, decided, _ = draw(40, 2, 0)
     found = METRICS["roc_auc"].estimate(0 * labels, decided, Bootstrap(np.arange(40)))
     assert np.isnan(astuple(found)).all()
+    shown = [METRICS[name].show(of) for name in ("roc_auc", "log_loss") for of in (found, np.nan)]
+    assert shown == ["none"] * 4
+    assert [METRICS["roc_auc"].show_gain(of) for of in (found, np.nan)] == ["none"] * 2
 
 
 def test_scores_are_shown_as_the_metric_is_read() -> None:

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_when_the_time_is_up_it_prints_the_command_to_resume(
         "--epochs 1 --dropout 0.2 --device cpu --precision float32 --workers 0 "
         '--max-minutes 1e-06"\n'
     )
+
+
+def test_a_run_without_symmetry_has_one_score(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirrored = replace(config.training, symmetry="mirror")
+    alone = replace(config.training, symmetry="none")
+    for training, words in ((mirrored, " with all views, "), (alone, "\n")):
+        train_run(replace(config, training=training, run=training.symmetry, fold=1))
+        [told] = re.findall(r"fold 1 is finished: OOF BAC [\d.]+ %(\D+)", capsys.readouterr().out)
+        assert told == words
 
 
 def test_the_printed_command_survives_shells_and_make(tmp_path: Path) -> None:

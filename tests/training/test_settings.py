@@ -20,7 +20,7 @@ DIGESTS = {"input_digest": "1" * 64, "folds_digest": "3" * 64}
 
 def tuned(**settings: object) -> Tuned:
     settings = {**asdict(ASKED), **settings}
-    return Tuned(2e-4, 16, 0.8, "accuracy", 1, 12, settings, **DIGESTS, code="4" * 40)
+    return Tuned(2e-4, 16, 0.8, "balanced_accuracy", 1, 12, settings, **DIGESTS, code="4" * 40)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,7 @@ def tuned(**settings: object) -> Tuned:
         ({}, None, tuned(network="vgg11"), (1e-3, 64), "default; the tuning had other settings"),
         ({}, None, tuned(image_size=128), (1e-3, 64), "default; the tuning had other settings"),
         ({}, None, tuned(optimizer="adamw"), (1e-3, 64), "default; the tuning had other settings"),
+        ({}, None, replace(tuned(), metric="accuracy"), (1e-3, 64), "or another metric"),
         ({}, None, tuned(epochs=99), (2e-4, 16), "(tuned"),
         ({}, {"lr": 0.5, "batch_size": 2}, tuned(), (0.5, 2), "as the run began"),
         ({"batch_size": 8}, {"lr": 0.5, "batch_size": 2}, None, (0.5, 8), "8 (given)"),

@@ -11,10 +11,10 @@ from cellline.audit.groups import Audit, OverlapMode, audit_copies
 from cellline.audit.pictures import write_pictures
 from cellline.audit.reference import measure_reference
 from cellline.audit.shift import measure_shift
-from cellline.audit.splitting import check_groups, check_training, deal_folds, find_straddling
+from cellline.audit.splitting import check_training, deal_folds, find_straddling, limit_folds
 from cellline.audit.statistics import Part, measure_statistics, name_statistics
 from cellline.audit.words import describe_input
-from cellline.config import Folders, Reading
+from cellline.config import Folders, Reading, describe_differences
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.host.files import digest_text, write_json
@@ -44,7 +44,8 @@ class Plan:
 
     reading: Reading = field(default_factory=Reading)
     n_folds: int = 5
-    """Folds that the user has dealt decide their number, and need no seed."""
+    """Fewer are dealt if there are fewer groups. Folds that the user has dealt decide their number,
+    and need no seed."""
     seed: int = 0
     overlaps: OverlapMode = "auto"
     """auto: overlaps make groups as well, unless labels refute them; off: only exact copies do."""
@@ -74,6 +75,9 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     """Audit the input and write its folds; keep existing ones of the same input and plan."""
     if competition.own_fold is not None:
         plan = replace(plan, n_folds=int(competition.own_fold.max()) + 1, seed=0)
+        if plan.n_folds < 2:
+            column = competition.reading.folds_column
+            raise UserError(f"--folds-column {column}: it has a single value, 2 folds are needed")
     settings, of_test = determine(competition, plan)
     path, record_path = folders.oof_dir / FOLDS, folders.oof_dir / RECORD
     recorded = read_folds_record(folders.oof_dir) if record_path.exists() else {}
@@ -89,7 +93,9 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     dependents = find_dependents(folders.oof_dir)
     # Without a record, only dealing again shows whether the folds stay the same.
     if dependents and recorded and not same:
-        raise would_change(folders.oof_dir, dependents)
+        then = {name: recorded.get(name) for name in settings}
+        changes = f" ({describe_differences(then, settings)})"
+        raise would_change(folders.oof_dir, dependents, changes)
     say("looking for copies" + " and overlaps" * (plan.overlaps == "auto"))
     audit = audit_copies(competition, folders.oof_dir, plan.n_folds, plan.overlaps)
     if dependents and same and written:
@@ -97,9 +103,9 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     elif competition.own_fold is not None:
         fold, group = competition.own_fold, audit.first
     else:
-        check_groups(audit.first, plan.n_folds)
-        fold = deal_folds(competition.labels, audit.first, plan.n_folds, plan.seed)
-        group = audit.first
+        group, n_folds = audit.first, limit_folds(audit.first, plan.n_folds)
+        fold = deal_folds(competition.labels, group, n_folds, plan.seed)
+    plan = replace(plan, n_folds=int(fold.max()) + 1)
     check_training(competition.labels, fold, competition.classes)
     compared = ", comparing training and test samples" * bool(len(competition.test_ids))
     say(f"measuring how much a leak would inflate the score{compared}")
@@ -107,6 +113,7 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
     record = {
         **settings,
         **of_test,
+        "n_folds": plan.n_folds,
         "image_size": plan.image_size,
         "audit": findings.record(),
         "code": code_version(),
@@ -118,13 +125,14 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
 def determine(competition: Competition, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     """Content of folds.json that the folds follow from, and content that only the audit needs."""
     own, own_fold = competition.own_group, competition.own_fold
+    of_training = competition.own_train_group
     settings = {
-        "n_folds": plan.n_folds,
+        "folds": plan.n_folds,
         "seed": plan.seed,
         "classes": list(competition.classes),
         "channels": list(competition.channels),
         "input_digest": competition.digest,
-        "own_groups": None if own is None else digest_parts(own[: len(competition.labels)]),
+        "own_groups": None if of_training is None else digest_parts(of_training),
         "own_folds": None if own_fold is None else digest_parts(own_fold),
         "overlaps": plan.overlaps,
     }

@@ -14,15 +14,15 @@ def count_groups(labels: np.ndarray, group: np.ndarray) -> np.ndarray:
     return np.bincount(np.unique(np.stack([labels, number]), axis=1)[0])
 
 
-def check_groups(group: np.ndarray, n_folds: int) -> None:
-    """Raise UserError if there are fewer groups than folds."""
+def limit_folds(group: np.ndarray, n_folds: int) -> int:
+    """Number of folds, at most that of groups. Raises UserError if there is one group only."""
     count = len(np.unique(group))
-    if count < n_folds:
-        advice = f"deal fewer folds (--folds {count})" if count > 1 else "add samples"
+    if count < 2:
         raise UserError(
-            f"{n_folds} folds need {n_folds} groups of training samples (those of one picture, or "
-            f"with one value in --group-column, are a group), but there are {count}; {advice}"
+            "all training samples are in one group (samples of one picture, or with one value in "
+            "--group-column), but folds need two groups or more; add samples"
         )
+    return min(count, n_folds)
 
 
 def check_training(labels: np.ndarray, fold: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -11,15 +11,16 @@ from cellline.audit.reference import Reference
 from cellline.audit.shift import Shift
 from cellline.audit.splitting import count_groups, find_missing
 from cellline.data.competition import Competition
-from cellline.data.ids import Id
+from cellline.data.ids import Id, parse_number
 from cellline.data.images import name_channel
+from cellline.data.problems import NAMED, name_first
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
 from cellline.scoring.metrics import METRICS
 from cellline.scoring.words import percent, points, with_interval
 
-NAMED, CONFLICTS = 5, 10  # most statistics, and most groups or classes, that a line names
+CONFLICTS = 10  # most groups of different labels that a line names
 UNEQUAL = 1.5  # largest over smallest fold, from which a line says so
 
 
@@ -28,6 +29,7 @@ def describe_dealt(folds: Folds) -> list[str]:
     competition, findings = folds.competition, read_findings(folds.record)
     return [
         *competition.warnings,
+        *describe_ranks(competition),
         *describe_related(findings, folds),
         *describe_reference(findings.reference),
         *(describe_shift(findings.shift) if competition.template else ["there is no test set"]),
@@ -84,6 +86,20 @@ def name_place(place: str | None) -> str:
     return "the input folder" if place in (None, ".") else str(place)
 
 
+def describe_ranks(competition: Competition) -> list[str]:
+    """A Caution if quadratic kappa, which uses ranks, meets classes at unequal distances."""
+    values = [parse_number(name) or 0 for name in competition.classes]
+    if competition.metric != "quadratic_kappa" or len(set(np.diff(values))) < 2:
+        return []
+    return [
+        Caution(
+            f"quadratic kappa counts classes {name_first(competition.classes)} as ranks 0 to "
+            f"{len(values) - 1}, because training lacks values between them; a competition that "
+            "counts values scores differently"
+        )
+    ]
+
+
 def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
     """Samples found to show one picture, and a Caution if their labels differ."""
     lines = [f"no two of {n_train} training samples were found to show the same picture"]
@@ -103,10 +119,7 @@ def describe_counts(counts: Counts, n_train: int, n_test: int) -> list[str]:
     elif n_test:
         lines.append(f"no test sample (of {n_test}) was found to share a picture with them")
     if counts.conflicts:
-        named = "; ".join(
-            ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
-            for ids in counts.conflicts[:CONFLICTS]
-        )
+        named = "; ".join(name_first([*map(str, ids)]) for ids in counts.conflicts[:CONFLICTS])
         more = "; ..." if len(counts.conflicts) > CONFLICTS else ""
         lines.append(
             Caution(
@@ -142,7 +155,6 @@ def describe_torn(torn: Sequence[Id], folds: Folds) -> list[str]:
     if not torn:
         return []
     same = f", the same {name_columns(folds)}" * bool(name_columns(folds))
-    named = ", ".join(map(str, torn[:NAMED])) + (", ..." if len(torn) > NAMED else "")
     column = folds.competition.reading.folds_column
     why = (
         f"the folds of column {column} separate them; without --folds-column they stay together"
@@ -152,7 +164,7 @@ def describe_torn(torn: Sequence[Id], folds: Folds) -> list[str]:
     return [
         Caution(
             f"{len(torn)} training samples have a relative (copy, overlap{same}) in another fold: "
-            f"{named}; the score is too high: {why}"
+            f"{name_first([*map(str, torn)])}; the score is too high: {why}"
         )
     ]
 
@@ -227,9 +239,9 @@ def describe_trust(trust: Trust, folds: Folds) -> list[str]:
 def describe_reference(reference: Reference) -> list[str]:
     """Effect of a split that ignores copies on a model of image statistics."""
     scores = (
-        f"a model of image statistics scores {with_interval(reference.naive)} "
-        f"split naively and {with_interval(reference.grouped)} by groups, "
-        f"{points(reference.difference)} points"
+        "a model of image statistics has a balanced accuracy of "
+        f"{with_interval(reference.naive)} split naively and {with_interval(reference.grouped)} by "
+        f"groups, {points(reference.difference)} points"
     )
     if not reference.flatters:
         return [f"no leak can be detected: {scores}"]
@@ -283,6 +295,14 @@ def describe_folds(folds: Folds) -> list[str]:
         counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
         cells = [*counts, counts.sum(), groups[index]]
         lines.append(name + "".join(f"{cell:9d}" for cell in cells))
+    if folds.n_folds < (asked := folds.record["folds"]):
+        lines.append(
+            Caution(
+                f"{folds.n_folds} folds were dealt, not {asked}: there are only {folds.n_folds} "
+                "groups of training samples (samples of one picture, or with one value in "
+                "--group-column)"
+            )
+        )
     plain = name_classes(competition.classes)
     small = groups < folds.n_folds
     if small.any():
@@ -320,8 +340,3 @@ def describe_folds(folds: Folds) -> list[str]:
             )
         )
     return lines
-
-
-def name_first(named: Sequence[str]) -> str:
-    """The first of a list that may be long."""
-    return ", ".join(named[:CONFLICTS]) + (", ..." if len(named) > CONFLICTS else "")

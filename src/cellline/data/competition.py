@@ -65,6 +65,8 @@ class Competition:
     own_group: np.ndarray | None = None
     """int64 [n + m]: group of each training and test sample by the user's columns; samples without
     one have a number of their own."""
+    own_train_group: np.ndarray | None = None
+    """int64 [n]: the user's groups by training samples alone; test samples may connect several."""
     own_fold: np.ndarray | None = None
     """int64 [n]: the user's folds, 0 to K - 1."""
 
@@ -157,6 +159,7 @@ def load_competition(
         own_group=group_samples(
             layout.groups, {"train": train.ids.tolist(), "test": test.ids.tolist()}
         ),
+        own_train_group=group_samples(layout.groups, {"train": train.ids.tolist()}),
         own_fold=number_folds(layout.folds, train.ids.tolist()),
     )
 

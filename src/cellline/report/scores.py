@@ -74,7 +74,8 @@ def show_metrics(run: Run) -> Table:
     ]
     meanings = "; ".join(f"{row} {meaning}" for row, meaning in others.values())
     if "log_loss" in others:
-        meanings += f", and guessing gives {np.log(len(run.class_names)):.2f}"
+        guess = METRICS["log_loss"].guess(oof.labels)
+        meanings += f", and guessing the classes' frequencies gives {guess:.3f}"
     return Table(
         f"The competition is scored by {metric.title}. {sentence(meanings)} Each has its 95 % "
         "interval, in which groups of related pictures count as one observation if they are right "

@@ -288,9 +288,9 @@ def describe_choice(oof_dir: Path, folds: Folds, n_runs: int = 1) -> list[str]:
     ]
 
 
-def would_change(oof_dir: Path, dependents: list[str]) -> UserError:
-    """The error for folds that something depends on."""
+def would_change(oof_dir: Path, dependents: list[str], changes: str = "") -> UserError:
+    """The error for folds that something depends on; `changes` follows in the message."""
     return UserError(
-        f"{oof_dir / FOLDS} would change, and {', '.join(dependents)} in {oof_dir} depend on "
-        "it; keep it, move them away, or deal into another folder (--oof-dir)"
+        f"{oof_dir / FOLDS} would change{changes}, and {', '.join(dependents)} in {oof_dir} "
+        "depend on it; keep it, move them away, or deal into another folder (--oof-dir)"
     )

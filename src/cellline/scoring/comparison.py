@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.scoring.bootstrap import Bootstrap, Draws, Estimate, Whole
+from cellline.scoring.bootstrap import Bootstrap, Estimate
 from cellline.scoring.decisions import likeliest
 from cellline.scoring.metrics import Metric
-from cellline.scoring.recalls import mean_of_classes
 
 # Standard errors between 0 and a difference that 80 % of comparisons would detect: the two-sided
 # 5 % point of the normal distribution, and its 80 % point.
@@ -72,24 +71,8 @@ def compare_predictions(
     with np.errstate(invalid="ignore"):  # a class that is not drawn has NaN
         recall_draws = sums[:, 0] / sums[:, 1]
     side_recalls = [of @ is_class / is_class.sum(axis=0) for of in right]
-    if metric.name == "balanced_accuracy":
-        # From the recalls' differences, draws that gain in one class what they lose in another are
-        # exactly 0.
-        gain_draws = mean_of_classes(recall_draws)
-        utilities = [mean_of_classes(of) for of in side_recalls]
-    else:
-        sign = 1 if metric.higher_is_better else -1
-
-        def measure(draws: Draws) -> list[np.ndarray]:
-            """Utilities [seed, draw] of each side."""
-            return [
-                sign * np.stack([metric.measure(labels, one, None, draws) for one in side])
-                for side in sides
-            ]
-
-        old, new = measure(bootstrap)
-        gain_draws = new.mean(axis=0) - old.mean(axis=0)
-        utilities = [of[:, 0] for of in measure(Whole(len(labels)))]
+    recalls = [recall_draws, *side_recalls]
+    gain_draws, *utilities = metric.compare(labels, sides, recalls, bootstrap)
     # Columns: the metric, then the recall of each class.
     draws = np.insert(recall_draws, 0, gain_draws, axis=1)
     scores = [
@@ -119,5 +102,5 @@ def compare_predictions(
     low, high = ends(0.025 / n_classes)[:, 1:]
     marked = np.zeros(n_classes, bool)
     marked[there] = (low > 0) | (high < 0)
-    recalls = tuple(Estimate(*row) for row in by_class.tolist())
-    return Comparison(Estimate(*columns[0].tolist()), recalls, tuple(marked.tolist()))
+    differences = tuple(Estimate(*row) for row in by_class.tolist())
+    return Comparison(Estimate(*columns[0].tolist()), differences, tuple(marked.tolist()))

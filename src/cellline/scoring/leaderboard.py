@@ -62,7 +62,7 @@ class SimulatedTests:
     group: np.ndarray
     """[n], numbers or text"""
     rate: np.ndarray
-    """float64 [n]: how often a sample is in a test set on average"""
+    """float64 [n]: expected count of each sample in a test set"""
     public_share: float = PUBLIC_SHARE
 
     def __post_init__(self) -> None:

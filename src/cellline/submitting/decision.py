@@ -64,7 +64,7 @@ class HeldOut:
 
     @property
     def rate(self) -> np.ndarray:
-        """How often, float64 [n], each sample is in a test set like the real one.
+        """Expected count, float64 [n], of each sample in a test set like the real one.
 
         Without one, in a test set as large as the training set.
         """
@@ -260,7 +260,7 @@ class Expected:
     decided: Decided
     """The decisions that `scored` is about."""
     rate: np.ndarray
-    """float64 [n]: how often each sample is in a test set like this one."""
+    """float64 [n]: expected count of each sample in a test set like this one."""
 
     @property
     def scored(self) -> Scored:

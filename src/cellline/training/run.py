@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from cellline.config import Config
 from cellline.errors import UserError
 from cellline.host.device import choose_device
@@ -104,10 +106,13 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
 
 
 def describe(predictions: OutOfFold) -> str:
-    """Scores with and without test-time augmentation."""
+    """Scores with and without test-time augmentation; one score without symmetry."""
     metric = predictions.folds.metric
     with_tta, plain = (
         metric.show(metric.score(predictions.labels, decided))
         for decided in (predictions.decided, likeliest(predictions.prob_plain))
     )
-    return f"OOF {metric.title} {with_tta} with all views, {plain} with one"
+    score = f"OOF {metric.title} {with_tta}"
+    if np.array_equal(predictions.prob, predictions.prob_plain):
+        return score
+    return f"{score} with all views, {plain} with one"

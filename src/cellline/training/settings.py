@@ -72,14 +72,14 @@ def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Set
         found, source = recorded["settings"], "as the run began"
     elif training.lr is None or training.batch_size is None:
         tuned = read_tuned(oof_dir)
-        if tuned is not None and suits(tuned, training):
+        if tuned is not None and suits(tuned, training, folds.metric):
             found, path = asdict(tuned), oof_dir / "tuning" / BEST
             advice = f"move {path.parent} away, or give --lr and --batch-size"
             check_data(folds, found, f"{path} was tuned", advice)
             source = f"tuned by {tuned.trials} trials on fold {tuned.fold}"
             tuning = Tuning(tuned.fold, tuned.trials)
         elif tuned is not None:
-            source = "default; the tuning had other settings"
+            source = "default; the tuning had other settings or another metric"
     values, sources = {}, {}
     for name in ("lr", "batch_size"):
         given = getattr(training, name)
@@ -124,12 +124,13 @@ def describe_enlarging(training: Training, competition: Competition) -> list[Cau
 
 
 def weighs_classes(training: Training, metric: Metric) -> bool:
-    """True if every class counts as much in the loss; by default if the metric counts so, too."""
+    """True if the loss weights all classes equally; by default, if the metric does."""
     if training.class_weights == "auto":
         return metric.balanced
     return training.class_weights == "balanced"
 
 
-def suits(tuned: Tuned, training: Training) -> bool:
-    """True if the tuning and the training agree in all settings of `TUNED_FOR`."""
-    return all(tuned.settings.get(name) == getattr(training, name) for name in TUNED_FOR)
+def suits(tuned: Tuned, training: Training, metric: Metric) -> bool:
+    """True if the tuning and the training agree in the metric and all settings of `TUNED_FOR`."""
+    same = all(tuned.settings.get(name) == getattr(training, name) for name in TUNED_FOR)
+    return same and tuned.metric == metric.name
