@@ -17,6 +17,7 @@ AnySettings = TypeVar("AnySettings")
 COMPETITION = "competition.toml"
 # Its keys: settings of reading, dealing and training. Folders, run, fold and hardware change from
 # one command to the next and stay on the command line.
+NAMES_OF_READING = [each.name for each in fields(Reading)]
 KEYS = {
     *("folds", "overlaps", "public_share", "recipe"),
     *(each.name for owner in (Reading, Training, Augmentation) for each in fields(owner)),
@@ -29,6 +30,11 @@ class OwnSettings:
 
     path: Path = Path(COMPETITION)
     values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_reading(self) -> dict[str, Any]:
+        """Those about reading the input."""
+        return {key: self.values[key] for key in self.values if key in NAMES_OF_READING}
 
     def apply(self, settings: AnySettings) -> AnySettings:
         """The settings, nested ones included, with the competition's values where it has any.

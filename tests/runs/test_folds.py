@@ -52,6 +52,7 @@ def test_settings_that_changed_since_the_folds_were_dealt_are_reported(
         "n_folds": 2,
         "input_digest": competition.digest,
         "image_size": None,
+        "settings_file": {"resize": "squash"},
     }
     dealt = Dealt(np.arange(90) % 2, competition.train_ids, NO_PAIRS)
     write_folds(folders.oof_dir, competition, dealt, record)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from cellline.runs.folds import (
     would_change,
     write_folds,
 )
+from cellline.settings_file import read_own
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,21 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
     """
     if plan.n_folds < 2:
         raise UserError(f"--folds {plan.n_folds}: at least 2 are needed")
-    competition = load_competition(
-        folders.input_dir, folders.cache_dir, plan.reading, plan.image_size
-    )
+    reading = keep_metric(folders.oof_dir, plan.reading)
+    competition = load_competition(folders.input_dir, folders.cache_dir, reading, plan.image_size)
     for line in describe_input(competition):
         say(line)
     with one_writer(folders.oof_dir, "dealing folds"):
         deal(folders, competition, plan)
     return read_folds(folders.oof_dir, competition)
+
+
+def keep_metric(oof_dir: Path, reading: Reading) -> Reading:
+    """The settings, with the recorded metric if none is given and runs were scored by it."""
+    recorded = read_folds_record(oof_dir) if (oof_dir / RECORD).exists() else {}
+    if reading.metric is None and find_dependents(oof_dir) and "metric" in recorded:
+        return replace(reading, metric=recorded["metric"])
+    return reading
 
 
 def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
@@ -79,14 +88,15 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
             column = competition.reading.folds_column
             raise UserError(f"--folds-column {column}: it has a single value, 2 folds are needed")
     settings, of_test = determine(competition, plan)
+    own = read_own(folders.input_dir).of_reading
+    given = {"image_size": plan.image_size, "settings_file": own}
     path, record_path = folders.oof_dir / FOLDS, folders.oof_dir / RECORD
     recorded = read_folds_record(folders.oof_dir) if record_path.exists() else {}
     same = settings.items() <= recorded.items()
     written = is_as_written(path, recorded)
     audited = of_test.items() <= recorded.items()
     if same and audited and written and is_as_written(folders.oof_dir / PAIRS, recorded):
-        size = {"image_size": plan.image_size}
-        if recorded != (record := {**recorded, **record_input(competition), **size}):
+        if recorded != (record := {**recorded, **record_input(competition), **given}):
             write_json(record_path, record)
         say(f"{path} is up to date")
         return
@@ -114,7 +124,7 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
         **settings,
         **of_test,
         "n_folds": plan.n_folds,
-        "image_size": plan.image_size,
+        **given,
         "audit": findings.record(),
         "code": code_version(),
     }

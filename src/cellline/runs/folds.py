@@ -206,8 +206,8 @@ def open_folds(folders: Folders, for_training: bool = False) -> Folds:
         )
     reading = read_reading(record)
     own = read_own(folders.input_dir)
-    if changes := describe_differences(asdict(reading), asdict(own.apply(reading))):
-        # Folds and runs stay as they are: this reading made them.
+    if changes := describe_differences(record.get("settings_file", {}), own.of_reading):
+        # Folds and runs stay as they are: the recorded reading made them.
         say(Caution(f"{own.path} has changed: {changes}; run `folds` to read the input anew"))
     competition = load_competition(
         folders.input_dir, folders.cache_dir, reading, record["image_size"]
