@@ -361,3 +361,19 @@ def test_test_rows_that_connect_the_users_groups_leave_trained_folds_valid(
     capsys.readouterr()
     deal_with(f"t0,p0,d{other}", "t1,p91,d91")
     assert "is up to date" in capsys.readouterr().out
+
+
+def test_a_template_that_comes_later_leaves_trained_folds_valid() -> None:
+    names = [f"{kind}/{number}" for kind in "xy" for number in range(6)]
+    write(
+        {"labels.csv": csv("n,kind", *(f"{n},{n[0]}" for n in names)), **images("a/{}.png", names)}
+    )
+    first = make_folds(Folders(), Plan(n_folds=2))
+    begin_run()
+    template = csv("n,x,y", *(f"{number},0.5,0.5" for number in range(90, 94)))
+    write({"sample_submission.csv": template, **images("test/{}.png", range(90, 94), 50)})
+    renewed = make_folds(Folders(), Plan(n_folds=2))
+    assert renewed.digest == first.digest
+    assert renewed.competition.output == "probabilities"
+    assert renewed.competition.metric == first.competition.metric == "balanced_accuracy"
+    assert make_folds(Folders(), Plan(Reading(metric="log_loss"), 2)).digest == first.digest
