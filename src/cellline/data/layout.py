@@ -296,12 +296,14 @@ class Finder:
         folders, _ = self.list_labelled_folders()
         if len(folders) != 1:
             return False
+        ids = table.column(id_column)
+        depth = find_depth(ids)
         told = {
-            cut_path(name, 1): label
-            for name, label in label_by_name(self.listing.below(folders[0]))
+            cut_path(drop_suffix(f"{folders[0]}/{path}"), depth): path.split("/")[0]
+            for path in self.listing.below(folders[0])
         }
-        fields = zip(table.column(id_column), table.column(columns[0]), strict=True)
-        pairs = [(told.get(drop_suffix(cut_path(text, 1))), label) for text, label in fields]
+        labels = zip(ids, table.column(columns[0]), strict=True)
+        pairs = [(told.get(cut_path(drop_suffix(text), depth)), label) for text, label in labels]
         both = {pair for pair in pairs if pair[0] is not None}
         one_to_one = len(both) == len({name for name, _ in both}) == len({of for _, of in both})
         if not both or one_to_one:
