@@ -5,40 +5,33 @@ a problem lists the candidates and the setting that decides.
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os.path import commonpath, normpath
+from os.path import normpath
 from pathlib import Path
 
 from cellline.config import Reading
-from cellline.data.ids import Id, cut_path, drop_suffix, find_depth, is_image, parse_id
-from cellline.data.listing import Listing, list_input
+from cellline.data.ids import Id, cut_path, drop_suffix, find_depth, is_image
+from cellline.data.listing import Listing
 from cellline.data.naming import find_channels
-from cellline.data.problems import NAMED, Fault, Problems, brief, name_first
+from cellline.data.places import WORDS, Places
+from cellline.data.problems import Fault, Problems, brief, name_first
 from cellline.data.rows import (
+    MOST,
     NEARLY_ALL,
     NOT_ONE,
     Rows,
     are_numbers,
     find_class,
-    is_part,
     label_by_name,
     make_rows,
     note_labels,
-    tells_labels,
 )
 from cellline.data.tables import MISSING, Table, TableError, quote, read_table
 
 _TEMPLATE_NAME = re.compile(r"submi|template", re.IGNORECASE)
-# Words in the paths of a split's files.
-_WORDS = {split: re.compile(rf"(?<![a-z]){split}", re.IGNORECASE) for split in ("train", "test")}
-_OTHER = {"train": "test", "test": "train"}
 _LABEL_NAMES = ("label", "labels", "class", "target", "category")
-# A column holds the ids if so many of its fields name an image; a folder holds a split's images if
-# it has so many of those found; and so on, where a few exceptions are mistakes to report.
-MOST = 0.5
 
 
 EXPECTED = (
@@ -94,13 +87,12 @@ class Finder:
         self.input_dir = input_dir
         self.reading = reading
         self.problems = problems
-        self.not_classes: set[str] = set()
-        """Folders that were not taken for classes because of the name of one of them."""
+        self.places = Places(input_dir, reading, problems)
 
-    @cached_property
+    @property
     def listing(self) -> Listing:
         """The files, listed when they are needed."""
-        return list_input(self.input_dir)
+        return self.places.listing
 
     @cached_property
     def template(self) -> Template | None:
@@ -113,6 +105,11 @@ class Finder:
         named = next((column for column in known if column in table.columns), None)
         return Template(table, named or self.find_ids(table) or table.columns[0])
 
+    @property
+    def test_ids(self) -> list[str]:
+        """The test samples' ids as written; empty without a template."""
+        return self.template.ids if self.template is not None else []
+
     def guess_template(self) -> Table | None:
         """Return the template by its name, or else by its looks."""
         there = [*self.listing.tables, *self.listing.broken]
@@ -124,12 +121,12 @@ class Finder:
                 each.name
                 for each in tables
                 if len(each.columns) == 1
-                and _WORDS["test"].search(each.name)
+                and WORDS["test"].search(each.name)
                 and self.listing.count_known(each.distinct[each.columns[0]])
                 >= MOST * len(each.rows)
             ]
         if len(named) > 1:
-            self.doubt("template", named, "--template")
+            self.problems.doubt("template", named, "--template")
         elif named and named[0] in self.listing.broken:
             self.note_broken(named[0], self.listing.broken[named[0]])
         elif named:
@@ -150,13 +147,6 @@ class Finder:
         """Note a table that can't be used."""
         self.problems.note(name, str(error), error.advice)
 
-    def doubt(self, what: str, candidates: Collection[str], setting: str) -> None:
-        """Note that one of several candidates must be chosen."""
-        shown = sorted(candidates)
-        more = f" or {len(shown) - NAMED} more" if len(shown) > NAMED else ""
-        named = " or ".join(brief(name) for name in shown[:NAMED])
-        self.problems.note(what, f"could be {named}{more}", f"Say which with {setting}.")
-
     def find_ids(self, table: Table) -> str | None:
         """Return the column whose fields name images; None if there is none."""
         ranks = {}
@@ -168,7 +158,7 @@ class Finder:
                 ranks[name] = are_files, round(share, 1), len(fields)
         best = [name for name, rank in ranks.items() if rank == max(ranks.values())]
         if len(best) > 1:
-            self.doubt(
+            self.problems.doubt(
                 f"{table.name}: ids", [f"column {quote(name)}" for name in best], "--id-column"
             )
         return best[0] if len(best) == 1 else None
@@ -245,10 +235,10 @@ class Finder:
             known = [self.listing.count_known(of) > MOST * len(of) for of in fields]
             found = [each for each, is_known in zip(found, known, strict=True) if is_known] or found
         if len(found) > 1:
-            self.doubt("labels", [table.name for table, *_ in found], "--labels")
+            self.problems.doubt("labels", [table.name for table, *_ in found], "--labels")
         elif found and len(found[0][2]) > 1:
             names = [f"column {quote(name)}" for (name,) in found[0][2]]
-            self.doubt(f"{found[0][0].name}: labels", names, "--label-column")
+            self.problems.doubt(f"{found[0][0].name}: labels", names, "--label-column")
         elif found:
             table, id_column, [only] = found[0]
             return table, id_column, only
@@ -265,11 +255,15 @@ class Finder:
                 return self.read_table_of_labels(*found)
             if self.problems.count_noted() > before:
                 return None
-        folder = self.find_labelled_folder()
+        folder = self.places.find_labelled_folder(self.test_ids)
         if folder is None:
             return None
         start = "" if folder == "." else f"{folder}/"
-        paths = [path for path in self.list_training_images() if path.startswith(start)]
+        paths = [
+            path
+            for path in self.places.list_training_images(self.test_ids)
+            if path.startswith(start)
+        ]
         images = [path.removeprefix(start) for path in paths]
         large = [
             table.name
@@ -279,7 +273,7 @@ class Finder:
             and len(table.rows) > MOST * len(images)
         ]
         if large:  # perhaps labels, although its ids name no images
-            self.doubt("labels", [*large, f"folders and names in {folder}"], "--labels")
+            self.problems.doubt("labels", [*large, f"folders and names in {folder}"], "--labels")
             return None
         reading = replace(self.reading, labels=folder, train_images=folder)
         if self.template is not None and len(self.template.outputs) == 1:
@@ -293,7 +287,7 @@ class Finder:
         )
         if pointed or len(columns) > 1 or columns[0].lower() in _LABEL_NAMES:
             return False
-        folders, _ = self.list_labelled_folders()
+        folders, _ = self.places.list_labelled_folders(self.test_ids)
         if len(folders) != 1:
             return False
         ids = table.column(id_column)
@@ -308,7 +302,7 @@ class Finder:
         one_to_one = len(both) == len({name for name, _ in both}) == len({of for _, of in both})
         if not both or one_to_one:
             return False
-        self.doubt("labels", [table.name, f"the folders in {folders[0]}"], "--labels")
+        self.problems.doubt("labels", [table.name, f"the folders in {folders[0]}"], "--labels")
         return True
 
     def read_table_of_labels(
@@ -326,11 +320,6 @@ class Finder:
         # A class of any kind: there is a problem already, which needs no other one.
         return reading, [(name, of or columns[0]) for name, of in found]
 
-    def note_unread(self) -> None:
-        """Note what can't be read, and may be what is missing."""
-        for name, why in self.listing.unread.items():
-            self.problems.note(name, why)
-
     def note_nothing(self) -> None:
         """Note what may be the reason that no labels were found."""
         listing = self.listing
@@ -338,7 +327,7 @@ class Finder:
             self.note_broken(name, error)
         if self.problems.count_noted():
             return
-        self.note_unread()
+        self.places.note_unread()
         wanted = self.reading.labels
         if wanted is not None and not (self.input_dir / wanted).exists():
             self.problems.note(wanted, "missing", "--labels names it.")
@@ -361,8 +350,8 @@ class Finder:
                     f"no column of ids that name images, or none of labels; {columns}",
                     "Name the columns with --id-column and --label-column.",
                 )
-        if self.not_classes:
-            shown = name_first(sorted(self.not_classes))
+        if self.places.not_classes:
+            shown = name_first(sorted(self.places.not_classes))
             self.problems.note(
                 f"folders {shown}",
                 "not taken for classes",
@@ -401,146 +390,6 @@ class Finder:
                     if sample in parts[part].ids and value.lower() not in MISSING:
                         yield part, sample, value
 
-    def list_labelled_folders(self) -> tuple[list[str], list[str]]:
-        """Return the paths below which each class may have a folder, and those of named images."""
-        wanted = self.reading.labels or self.reading.train_images
-        below: dict[str, set[str]] = defaultdict(set)  # path -> its folders with images
-        flat: dict[str, list[str]] = defaultdict(list)  # path -> names of the images in it
-        for path in self.list_training_images():
-            parts = path.split("/")
-            flat["/".join(parts[:-1]) or "."].append(parts[-1])
-            for depth in range(len(parts) - 1):
-                below["/".join(parts[:depth]) or "."].add(parts[depth])
-        folders = []
-        for path in (path for path, names in below.items() if len(names) > 1):
-            like_parts = set(filter(is_part, below[path]))
-            if path == wanted or not like_parts:
-                folders.append(path)
-            elif len(below[path] - like_parts) > 1:
-                self.not_classes |= below[path]
-        named = [path for path, names in flat.items() if tells_labels(names)]
-        found = []
-        for paths in (folders, named):
-            meant = [path for path in paths if path == wanted or wanted is None]
-            meant = prefer(meant, "train", bool)
-            top = [path for path in meant if all(is_below(path, other) for other in meant)]
-            found.append(top or meant)
-        return found[0], found[1]
-
-    def list_training_images(self) -> list[str]:
-        """Paths of the images that neither a setting nor the template makes test images."""
-        tested = self.reading.test_images
-        images = self.listing.images
-        images = [path for path in images if tested is None or not is_below(tested, path)]
-        if self.template is None or tested:
-            return images
-        ids = {drop_suffix(cut_path(text, 1)) for text in self.template.ids}
-        of_folder: dict[str, list[str]] = defaultdict(list)
-        for path in images:
-            of_folder[path.rpartition("/")[0]].append(path)
-        return [
-            path
-            for folder, paths in of_folder.items()
-            if not _WORDS["test"].search(folder)
-            or sum(drop_suffix(cut_path(path, 1)) in ids for path in paths) < MOST * len(paths)
-            for path in paths
-        ]
-
-    def find_labelled_folder(self) -> str | None:
-        """Return the path below which each class has a folder, or file names begin with the class.
-
-        None if there is none, or if the choice is ambiguous (noted as a problem).
-        """
-        folders, named = self.list_labelled_folders()
-        found = folders or named
-        if len(found) > 1:
-            self.doubt("labels", found, "--labels")
-        return found[0] if len(found) == 1 else None
-
-    def describe_unused(self, reading: Reading) -> Iterator[str]:
-        """Yield lines on folders of images that no part uses, and on folders within classes."""
-        if "listing" not in self.__dict__:  # nothing had to be worked out
-            return
-        used = [place for place in (reading.train_images, reading.test_images) if place]
-        unused = Counter(
-            path.split("/")[0] if "/" in path else path
-            for path in self.listing.images
-            if not any(is_below(place, path) for place in used)
-        )
-        if unused and None not in (reading.train_images, reading.test_images):
-            counts = [f"{name} ({count} images)" for name, count in unused.most_common()]
-            yield f"not used: {name_first(counts)}"
-        if reading.labels == reading.train_images and reading.labels is not None:
-            within: dict[str, set[str]] = defaultdict(set)
-            for path in self.listing.below(reading.labels):
-                parts = path.split("/")
-                if len(parts) > 2:
-                    within[parts[0]].add(parts[1])
-            several = [name for name, folders in within.items() if len(folders) > 1]
-            if several:
-                yield (
-                    f"classes are the folders in {reading.labels}; folders within them, such as "
-                    f"those in {several[0]}, are not told apart"
-                )
-
-    def match(self, rows: Rows) -> dict[str, set[Id]]:
-        """Return each folder that has images of these ids, with the ids found."""
-        found: dict[str, set[Id]] = defaultdict(set)
-        for path in self.listing.images:
-            parts = drop_suffix(path).split("/")
-            for start in range(len(parts)):
-                sample = parse_id("/".join(parts[start:]), numeric=rows.numeric)
-                if sample in rows.ids:
-                    break
-            else:
-                start, stem = len(parts) - 1, parts[-1]
-                heads = (stem[: at.start()] for at in re.finditer("_", stem))
-                known = (parse_id(head, numeric=rows.numeric) for head in heads)
-                sample = next((one for one in known if one in rows.ids), None)
-            if sample is not None:
-                found["/".join(parts[:start]) or "."].add(sample)
-        return found
-
-    def find_images(self, part: str, rows: Rows) -> str | None:
-        """Return the path with a part's images; None, and a problem, if it isn't sure."""
-        option = f"--{part}-images"
-        wanted: str | None = getattr(self.reading, f"{part}_images")
-        if wanted:
-            if not (self.input_dir / wanted).exists() and not self.listing.below(wanted):
-                self.problems.note(wanted, "missing", f"{option} names it.")
-                return None
-            return wanted
-        found = self.match(rows)
-        there = set().union(*found.values())
-        chosen = prefer(
-            found,
-            part,
-            lambda names: len(set().union(*(found[name] for name in names))) > MOST * len(there),
-        )
-        # Several that have each nearly all are copies, perhaps of another size.
-        whole = [name for name in chosen if len(found[name]) > NEARLY_ALL * len(there)]
-        if len(whole) > 1:
-            self.doubt(f"{part} images", whole, option)
-            return None
-        if not found:  # the only one that may be meant, so that all that is wrong is reported
-            places = prefer(self.listing.places, part, bool)
-            whole = [name for name in places if not _WORDS[_OTHER[part]].search(name)]
-            whole = whole if len(whole) == 1 else []
-        if not chosen and not whole:
-            self.note_unread()
-            self.problems.note(
-                f"{part} images",
-                "not found" + (": no image is named like an id" if self.listing.images else ""),
-                f"Name their folder or archive with {option}.",
-            )
-            return None
-        place = whole[0] if whole else commonpath(chosen) or "."
-        # A folder that is all that a folder of its name holds.
-        outer, _, inner = place.rpartition("/")
-        doubled = outer.rpartition("/")[2] == inner
-        alone = doubled and len(self.listing.below(outer)) == len(self.listing.below(place))
-        return outer if alone else place
-
 
 def names_most(labels: Collection[str], outputs: Collection[str]) -> bool:
     """Tell if most of the different labels are among a template's columns."""
@@ -551,18 +400,6 @@ def is_unfilled(table: Table) -> bool:
     """Tell if a table looks like a template: ids, and columns of one value each."""
     several = [name for name, fields in table.distinct.items() if len(fields) > 1]
     return len(table.rows) > 1 and len(table.columns) > 1 and len(several) == 1
-
-
-def is_below(top: str, path: str) -> bool:
-    """Tell if a path is another one or below it."""
-    return top in (".", path) or path.startswith(f"{top}/")
-
-
-def prefer(names: Collection[str], part: str, enough: Callable[[list[str]], bool]) -> list[str]:
-    """Return the names that contain the part's, if enough; else those without the other part's."""
-    own = [name for name in names if _WORDS[part].search(name)]
-    rest = [name for name in names if not _WORDS[_OTHER[part]].search(name)]
-    return next((found for found in (own, rest) if found and enough(found)), list(names))
 
 
 def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout | None:
@@ -597,8 +434,8 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
         reading = replace(reading, template="")
     reading = replace(
         reading,
-        train_images=finder.find_images("train", train),
-        test_images=finder.find_images("test", test) if test is not None else "",
+        train_images=finder.places.find_images("train", train),
+        test_images=finder.places.find_images("test", test) if test is not None else "",
     )
     if test is not None and reading.train_images == reading.test_images:
         both = train.ids.keys() & test.ids.keys()
@@ -623,5 +460,5 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
     columns = template.table.columns if template is not None else ()
     if len(columns) == 1:  # ids alone: the labels go beside them
         columns = (*columns, reading.label_column or "label")
-    notes = list(finder.describe_unused(reading))
+    notes = list(finder.places.describe_unused(reading))
     return Layout(reading, train, test, columns, repeated, groups, folds, notes)

@@ -39,6 +39,13 @@ class Problems:
         """Note a problem of `where`, a file or folder in the input folder, as a whole."""
         self._found[where, Fault("", what, advice)] = []
 
+    def doubt(self, what: str, candidates: Collection[str], setting: str) -> None:
+        """Note that one of several candidates must be chosen."""
+        shown = sorted(candidates)
+        more = f" or {len(shown) - NAMED} more" if len(shown) > NAMED else ""
+        named = " or ".join(brief(name) for name in shown[:NAMED])
+        self.note(what, f"could be {named}{more}", f"Say which with {setting}.")
+
     def count(self, where: str, fault: Fault, which: Collection[int | str]) -> None:
         """Note a fault of these ids or names in `where`, if any, beside those noted before."""
         if which:

@@ -10,7 +10,10 @@ from cellline.data.problems import Fault, Problems, name_first
 from cellline.data.tables import MISSING, quote
 from cellline.host.names import has_control
 
-# Share of the images whose names must tell a label.
+# A column holds the ids if so many of its fields name an image; a folder holds a split's images if
+# it has so many of those found; and so on, where a few exceptions are mistakes to report.
+MOST = 0.5
+# Share of the images whose names must tell a label, of the ids that copies have in common.
 NEARLY_ALL = 0.95
 
 _NOT_A_NUMBER = Fault(
