@@ -1,12 +1,12 @@
 """make folds: check the input, decode it once, find copies, deal samples into folds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cellline.audit.dealing import Plan, make_folds
 from cellline.audit.groups import OverlapMode
 from cellline.audit.words import describe_dealt
 from cellline.cli import make_command, run_verb
-from cellline.config import Config, Reading
+from cellline.config import Config
 from cellline.host.progress import say
 
 
@@ -14,10 +14,9 @@ from cellline.host.progress import say
 class FoldsConfig(Config):
     """Settings of `make folds`."""
 
-    uses = ("input_dir", "oof_dir", "cache_dir", "image_size", "seed", "recipe")
+    uses = ("input_dir", "oof_dir", "cache_dir", "reading", "image_size", "seed", "recipe")
     folds: int = Plan.n_folds
     """Number of folds (K)."""
-    reading: Reading = field(default_factory=Reading)
     overlaps: OverlapMode = Plan.overlaps
     """auto: keep overlapping crops in one fold, unless labels refute them; off: only copies."""
 

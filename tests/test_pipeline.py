@@ -99,7 +99,14 @@ def only(pattern: str) -> Path:
 def test_from_four_files_to_a_submission(drawn: Path, verbs: Verbs) -> None:
     shutil.copytree(drawn, "input")
     printed = make(
-        "folds", "tune", "train", "submit", "FOLDS=3", "TRIALS=1", "TUNE_EPOCHS=1", f"ARGS={TINY}"
+        "folds",
+        "tune",
+        "train",
+        "submit",
+        "FOLDS=3",
+        "TRIALS=1",
+        "TUNE_EPOCHS=1",
+        f"ARGS={TINY} --metric balanced_accuracy",
     )
     assert printed.startswith(
         "labels: y_train.csv, column cell_line by file_id; 90 training samples of 9 classes\n"

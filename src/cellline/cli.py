@@ -22,6 +22,7 @@ from cellline.config import (
     RECIPES,
     Config,
     Folders,
+    Reading,
     Training,
     check_settings,
     flatten,
@@ -178,6 +179,7 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     if processes > 1:
         words.append(f"GPUS={processes}")
     elsewhere = {"input_dir", "oof_dir", "submissions_dir", "run", "fold", "recipe"}
+    elsewhere |= {each.name for each in fields(Reading)}  # folds.json has them
     if begun:
         kept = ("lr", "batch_size", "class_weights")
         elsewhere |= {name for name in kept if getattr(usual.training, name) in (None, "auto")}

@@ -195,6 +195,7 @@ class Config:
     folders: Folders = field(default_factory=Folders)
     training: Training = field(default_factory=Training)
     machine: Machine = field(default_factory=Machine)
+    reading: Reading = field(default_factory=Reading)
     run: str = "densenet161"
     """Name of the run, and of its folder in the OOF folder."""
     fold: int | None = None

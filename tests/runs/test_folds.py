@@ -61,6 +61,11 @@ def test_settings_that_changed_since_the_folds_were_dealt_are_reported(
     settings.write_text("resize = 'squash'\nepochs = 3")
     open_folds(folders)
     assert capsys.readouterr().out == ""
+    # The same arguments fit all verbs, as long as they are those that the folds were dealt with.
+    channels = competition.reading.channels
+    open_folds(folders, Reading(channels=channels, train_images="images_train.tar/"))
+    with pytest.raises(UserError, match=r"--metric accuracy: the folds were dealt with balanced_"):
+        open_folds(folders, Reading(metric="accuracy"))
     settings.write_text("resize = 'crop'\nepochs = 3")
     assert open_folds(folders).competition.reading.resize == "squash"
     assert "resize was squash and is crop now; run `folds`" in capsys.readouterr().out

@@ -53,7 +53,7 @@ def open_finished(config: Config) -> Run:
     Raises UserError as `open_folds` and `open_run` do, if no fold is finished, and if no finished
     fold holds some class.
     """
-    run = open_run(config, open_folds(config.folders))
+    run = open_run(config, open_folds(config.folders, config.reading))
     if not run.finished:
         raise UserError(
             f"no fold of {run.folder} is finished, so there is nothing to report; train the first:"

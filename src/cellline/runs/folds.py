@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from cellline.host.files import (
 )
 from cellline.host.progress import say
 from cellline.scoring.metrics import METRICS, Metric
-from cellline.settings_file import read_own
+from cellline.settings_file import OwnSettings, read_own
 
 FOLDS, PAIRS, RECORD = "folds.csv", "pairs.csv", "folds.json"
 
@@ -193,7 +194,27 @@ def read_reading(record: Mapping[str, Any]) -> Reading:
     return Reading(**{**reading, **lists})
 
 
-def open_folds(folders: Folders, for_training: bool = False) -> Folds:
+def check_asked(record: Mapping[str, Any], asked: Reading, own: OwnSettings) -> None:
+    """Raise UserError for a setting of reading that the folds were not dealt with.
+
+    Verbs after `folds` take these from its record. Those of competition.toml have a Caution.
+    """
+    usual = asdict(Reading())
+    for name, value in asdict(asked).items():
+        plain = list(value) if isinstance(value, tuple) else value
+        if value == usual[name] or plain == own.values.get(name, usual[name]):
+            continue
+        then = record["reading"][name]
+        if then != (normpath(str(plain)) if isinstance(then, str) else plain):
+            raise UserError(
+                f"--{name.replace('_', '-')} {plain}: the folds were dealt with {then}. To change "
+                "that, run `folds` with it"
+            )
+
+
+def open_folds(
+    folders: Folders, asked: Reading | None = None, *, for_training: bool = False
+) -> Folds:
     """The competition's folds. Raises UserError for bad input and for missing or old folds.
 
     `for_training`, see `read_folds`.
@@ -206,6 +227,7 @@ def open_folds(folders: Folders, for_training: bool = False) -> Folds:
         )
     reading = read_reading(record)
     own = read_own(folders.input_dir)
+    check_asked(record, asked or Reading(), own)
     if changes := describe_differences(record.get("settings_file", {}), own.of_reading):
         # Folds and runs stay as they are: the recorded reading made them.
         say(Caution(f"{own.path} has changed: {changes}; run `folds` to read the input anew"))

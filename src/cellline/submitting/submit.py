@@ -39,7 +39,7 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
     not finished. `partial` blends a run's finished folds or, if there are none, the checkpoints of
     those that were begun.
     """
-    folds = open_folds(config.folders)
+    folds = open_folds(config.folders, config.reading)
     if not folds.competition.template:
         raise UserError(
             f"there is no test set in {config.folders.input_dir}: to submit, put the template and "

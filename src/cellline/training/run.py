@@ -45,7 +45,7 @@ def train_run(config: Config, processes: int = 1) -> None:
 
 def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
     """Do the work of `train_run` as one of the ranks."""
-    folds = ranks.local_first(lambda: open_folds(config.folders, for_training=True))
+    folds = ranks.local_first(lambda: open_folds(config.folders, config.reading, for_training=True))
     folder = run_folder(config)
     if config.fold is not None and config.fold not in folds.numbers:
         raise UserError(f"--fold {config.fold}: folds are 0 to {folds.n_folds - 1}")

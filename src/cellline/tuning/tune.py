@@ -250,7 +250,7 @@ def open_study(where: str, task: Task) -> optuna.Study:
 
 def tune_run(config: Config, trials: int, storage: str | None = None) -> Tuned:
     """Tune on the fold that `config` names (by default 0), with its epochs for each trial."""
-    folds = open_folds(config.folders, for_training=True)
+    folds = open_folds(config.folders, config.reading, for_training=True)
     fold = config.fold or 0
     if fold not in folds.numbers:
         raise UserError(f"--fold {fold}: folds are 0 to {folds.n_folds - 1}")
