@@ -178,6 +178,7 @@ SAME: dict[str, tuple[Files, dict[str, object]]] = {
         {
             **images("train/{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
             **images("train/{}_mask.jpg", ["x/a", "y/b", "x/c", "y/d"], 50),
+            **images("train/{}_mask_1.jpg", ["x/a", "y/d"], 50),
             **images("train/{}.jpg", ["x/masks/a", "y/masks/b"], 60),
             **TEST_IMAGES,
             "sample_submission.csv": TEST,
@@ -196,6 +197,13 @@ SAME: dict[str, tuple[Files, dict[str, object]]] = {
             ),
         },
         {"id_column": "image"},
+    ),
+    "a copy of a folder in itself": (
+        {
+            **images("cells/{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
+            **images("cells/cells/{}.jpg", ["x/a", "y/b", "x/c", "y/d"]),
+        },
+        {"labels": "cells"},
     ),
     "one-hot without a template": (
         {
@@ -460,6 +468,14 @@ def test_images_that_are_not_used_are_named() -> None:
     nested = images("train/{}.jpg", ["x/p/a", "y/b", "x/q/c", "y/d"])
     cautions = load({**nested, **images("val/{}.jpg", ["x/v", "y/w"])}).warnings
     assert "not used: val (2 images)" in cautions
+    deeper = {f"data/{name}": data for name, data in nested.items()}
+    more = {**deeper, **images("data/val/{}.jpg", ["x/v", "y/w", "x/w_mask"])}
+    Path("input").rename("before")
+    assert "not used: data/val (3 images)" in load(more).warnings
+    Path("input").rename("again")
+    parted = csv("name,kind,split", "a,x,train", "b,y,train", "c,x,test", "d,y,test")
+    *_, caution = load({**USUAL, "train.csv": parted}).warnings
+    assert "a column 'split' ('train' 2, 'test' 2)" in caution
     assert any("such as those in x, are not told apart" in line for line in cautions)
 
 

@@ -25,6 +25,7 @@ from cellline.data.decoding import (
 )
 from cellline.data.files import Member, UnreadableError, explained, members
 from cellline.data.ids import Id, is_image
+from cellline.data.listing import join_doubled
 from cellline.data.naming import ImageNames
 from cellline.data.problems import Fault, Problems
 from cellline.data.rows import Rows
@@ -58,6 +59,7 @@ def name_channel(channel: str) -> str:
     return channel or "image"
 
 
+_HIDDEN = 'If the test images are not to be had, go without a test set: --template "".'
 _OMIT = "To leave images without a row out, give --extra-images omit."
 
 
@@ -102,6 +104,7 @@ class SplitReader:
         self._broken = ""  # why not all could be read
         self._strangers: dict[str, set[Id]] = defaultdict(set)  # folder -> ids that no table has
         self._folders: set[str] = set()  # those with images of the table
+        self._doubled: set[Id] = set()  # ids with an image in a folder in a folder of its name
 
     def describe(self, form: Form) -> dict[str, Any]:
         """Return what JSON holds beside the decoded images."""
@@ -131,6 +134,8 @@ class SplitReader:
         """Note the ids of images without a row in the table, and the reverse."""
         without = self._rows.keys() - set(ids)
         advice = _TEXT if without and not self.names.numeric else ""
+        if self.split == "test" and len(without) == len(self._rows):
+            advice = _HIDDEN
         imageless = Fault("row", f"without images in {self.name}", advice)
         self._problems.count(self._table.name, imageless, without)
         if not self.names.omit_extra:
@@ -239,8 +244,12 @@ class SplitReader:
                 self._strangers[folder].add(sample)
             return None
         self._folders.add(folder)
+        path = f"{self.path.name}/{member.name}"
+        if join_doubled(path) != path:
+            self._doubled.add(sample)
         if self._seen[sample] >> channel & 1:
-            return _TWICE
+            # A folder may have a copy of itself in it.
+            return None if sample in self._doubled else _TWICE
         self._seen[sample] |= 1 << channel
         if member.size > MAX_BYTES:
             return TOO_LARGE

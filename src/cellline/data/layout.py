@@ -5,6 +5,7 @@ a problem lists the candidates and the setting that decides.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from cellline.data.ids import Id, cut_path, drop_suffix, find_depth, is_image
 from cellline.data.listing import Listing
 from cellline.data.naming import find_channels
 from cellline.data.places import WORDS, Places
-from cellline.data.problems import Fault, Problems, brief, name_first
+from cellline.data.problems import NAMED, Fault, Problems, brief, name_first
 from cellline.data.rows import (
     MOST,
     NEARLY_ALL,
@@ -31,6 +32,8 @@ from cellline.data.rows import (
 from cellline.data.tables import MISSING, Table, TableError, quote, read_table
 
 _TEMPLATE_NAME = re.compile(r"submi|template", re.IGNORECASE)
+# Columns that part a table's rows.
+_PARTING = re.compile(r"(data ?_?)?(sub)?(set|split)|partition|is_(train|test|valid)|usage", re.I)
 _LABEL_NAMES = ("label", "labels", "class", "target", "category")
 
 
@@ -106,6 +109,11 @@ class Finder:
         return Template(table, named or self.find_ids(table) or table.columns[0])
 
     @property
+    def listing_so_far(self) -> Listing:
+        """The files, if they had to be listed; else none."""
+        return self.listing if "listing" in self.places.__dict__ else Listing()
+
+    @property
     def test_ids(self) -> list[str]:
         """The test samples' ids as written; empty without a template."""
         return self.template.ids if self.template is not None else []
@@ -117,7 +125,8 @@ class Finder:
         named = [name for name in named if "/" not in name] or named
         if not named:
             tables = self.listing.tables.values()
-            named = [each.name for each in tables if is_unfilled(each) and self.find_ids(each)] or [
+            pairs = (each for each in tables if len(each.columns) == 2 and is_unfilled(each))
+            named = [each.name for each in pairs if self.find_ids(each)] or [
                 each.name
                 for each in tables
                 if len(each.columns) == 1
@@ -222,7 +231,11 @@ class Finder:
             table = self.read(self.reading.labels)
             tables = [table] if table is not None else []
         else:
-            tables = [one for one in self.listing.tables.values() if not self.is_about_test(one)]
+            tables = [
+                one
+                for one in self.listing.tables.values()
+                if not self.is_about_test(one) and not _TEMPLATE_NAME.search(one.name)
+            ]
         found = []
         for table in tables:
             id_column = self.find_id_column(table)
@@ -402,6 +415,18 @@ def is_unfilled(table: Table) -> bool:
     return len(table.rows) > 1 and len(table.columns) > 1 and len(several) == 1
 
 
+def describe_parts(table: Table) -> Iterator[str]:
+    """Yield a line on a column that seems to part the rows, all of which are taken for training."""
+    for name in table.columns:
+        if _PARTING.fullmatch(name) and len(table.distinct[name]) > 1:
+            counts = Counter(table.column(name)).most_common(NAMED)
+            shown = ", ".join(f"{quote(value)} {count}" for value, count in counts)
+            yield (
+                f"{table.name} has a column {quote(name)} ({shown}); all its rows are taken as "
+                "training samples: remove those that are not to be learned from"
+            )
+
+
 def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout | None:
     """Work out the layout of an input folder. Notes problems; None if it can't be told."""
     paths = ("labels", "template", "train_images", "test_images")
@@ -461,4 +486,6 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
     if len(columns) == 1:  # ids alone: the labels go beside them
         columns = (*columns, reading.label_column or "label")
     notes = list(finder.places.describe_unused(reading))
+    if reading.labels in finder.listing_so_far.tables:
+        notes += describe_parts(finder.listing_so_far.tables[reading.labels])
     return Layout(reading, train, test, columns, repeated, groups, folds, notes)

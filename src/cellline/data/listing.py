@@ -109,6 +109,10 @@ def list_input(input_dir: Path) -> Listing:
             "of a kind that is not read; convert them to PNG or TIFF"
         )
     images, dropped = drop_copies(images, list(tables))
+    known = set(images)
+    images = [
+        path for path in images if join_doubled(path) not in known or join_doubled(path) == path
+    ]
     tables = {name: table for name, table in tables.items() if name not in dropped}
     return Listing(images, tables, broken, places, unread)
 
@@ -127,3 +131,8 @@ def drop_copies(images: list[str], tables: list[str]) -> tuple[list[str], set[st
         if not loose.isdisjoint(beside):
             dropped.add(name)
     return [name for name in images if name not in dropped], dropped
+
+
+def join_doubled(path: str) -> str:
+    """Return a path without a folder in a folder of its name, which may be a copy of that."""
+    return re.sub(r"(^|/)([^/]+)/\2/", r"\1\2/", path, count=1)

@@ -11,7 +11,7 @@ from cellline.config import Reading
 from cellline.data.ids import Id, cut_path, drop_suffix, parse_id
 from cellline.data.listing import Listing, list_input
 from cellline.data.problems import Problems, name_first
-from cellline.data.rows import MOST, NEARLY_ALL, Rows, is_part, tells_labels
+from cellline.data.rows import MOST, NEARLY_ALL, Rows, is_part, label_by_name, tells_labels
 
 # Words in the paths of a split's files.
 WORDS = {split: re.compile(rf"(?<![a-z]){split}", re.IGNORECASE) for split in ("train", "test")}
@@ -100,15 +100,20 @@ class Places:
         if "listing" not in self.__dict__:  # nothing had to be worked out
             return
         used = [place for place in (reading.train_images, reading.test_images) if place]
-        unused = Counter(
-            path.split("/")[0] if "/" in path else path
-            for path in self.listing.images
-            if not any(is_below(place, path) for place in used)
-        )
+        unused: Counter[str] = Counter()
+        for path in self.listing.images:
+            if not any(is_below(place, path) for place in used):
+                parts = path.split("/")
+                heads = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+                # The largest folder that has no image in use.
+                unused[next(x for x in heads if not any(is_below(x, one) for one in used))] += 1
         if unused and None not in (reading.train_images, reading.test_images):
             counts = [f"{name} ({count} images)" for name, count in unused.most_common()]
             yield f"not used: {name_first(counts)}"
         if reading.labels == reading.train_images and reading.labels is not None:
+            images = self.listing.below(reading.labels)
+            if left := len(images) - len(label_by_name(images)):
+                yield f"{left} images are left out: masks and the like of other images"
             within: dict[str, set[str]] = defaultdict(set)
             for path in self.listing.below(reading.labels):
                 parts = path.split("/")

@@ -31,8 +31,10 @@ _PART = re.compile(
     r"(.*[^a-z])?((train|test)(ing)?(set)?|val(id(ation)?)?|images?|imgs?)([^a-z].*)?",
     re.IGNORECASE,
 )
-# Of names of files that go with another one.
-_ENDING = re.compile(r"_[A-Za-z]+$")
+# Endings of names of files that go with another one: where something is, or how it looks small.
+_ENDING = re.compile(
+    r"_(mask|seg(mentation)?|gt|annotation|label|thumb(nail)?)s?(_?\d+)?$", re.IGNORECASE
+)
 _REPEATED = Fault("id", "in several rows with different labels")
 _UNLABELLED = Fault(
     "id",
