@@ -95,7 +95,7 @@ def test_estimates_and_gains_agree_with_scores(
     gain = metric.gain(labels, (decided, better), bootstrap, weights)
     ahead = metric.utility(found.value) - metric.utility(metric.score(labels, decided, weights))
     np.testing.assert_allclose(gain.value, ahead)
-    assert 0 < gain.value <= gain.high + 1e-9
+    assert 0 < gain.value <= gain.high + 1e-6  # draws of ROC AUC have 32 bits
     back = metric.gain(labels, (better, decided), bootstrap, weights)
     np.testing.assert_allclose(back.interval, (-gain.high, -gain.low))
 

@@ -55,13 +55,13 @@ def describe_input(competition: Competition) -> list[str]:
     reading, n_train, n_test = competition.reading, len(competition.labels), competition.template
     _, n_channels, height, width = competition.train_images.shape
     channels = ", ".join(map(name_channel, competition.channels))
+    places = [reading.train_images, *([reading.test_images] if n_test else [])]
     column = f", column {reading.label_column}" if reading.label_column else ""
     by_id = f" by {reading.id_column}" if reading.id_column else ""
     lines = [
-        f"labels: {reading.labels}{column}{by_id}; {n_train:,} training samples of "
+        f"labels: {name_place(reading.labels)}{column}{by_id}; {n_train:,} training samples of "
         f"{len(competition.classes)} classes",
-        f"images: {name_place(reading.train_images)}"
-        + (f" and {name_place(reading.test_images)}" if n_test else "")
+        f"images: {' and '.join(dict.fromkeys(map(name_place, places)))}"
         + f"; {n_channels} channel{'s' if n_channels > 1 else ''} ({channels}) of {width} x "
         f"{height} pixels",
     ]
