@@ -508,6 +508,9 @@ WRONG: dict[str, Change] = {
             }
         )
     ),
+    "train.csv: without a header: 'a.jpg' in its first row names an image": (
+        lambda files: files.update({"train.csv": csv("a.jpg,x", "b.jpg,y", "c.jpg,x", "d.jpg,y")})
+    ),
     "train.csv: 4 rows without images in train: k, l, m, n": (
         lambda files: files.update({"train.csv": TABLE + csv("k,x", "l,x", "m,y", "n,y")})
     ),

@@ -254,6 +254,10 @@ class Finder:
             self.problems.doubt(f"{found[0][0].name}: labels", names, "--label-column")
         elif found:
             table, id_column, [only] = found[0]
+            if self.listing_so_far.count_known([id_column]):
+                what = f"without a header: {quote(id_column)} in its first row names an image"
+                self.problems.note(table.name, what, "Put a row with the columns' names first.")
+                return None
             return table, id_column, only
         return None
 
