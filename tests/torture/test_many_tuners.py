@@ -48,7 +48,8 @@ class Shared:
         assert again.system_attrs["retry_history"] == [killed]
         assert again.params == failed.params
         assert len(study.trials) == len(finished) + 1
-        assert len({trial.params["lr"] for trial in finished}) == len(finished)
+        # Workers that begin at the same moment may all try the first parameters.
+        assert len({trial.params["lr"] for trial in finished}) > len(finished) - workers
 
 
 @dataclass(frozen=True)
