@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from cellline.data.files import UnreadableError, is_packed, members
@@ -81,7 +81,7 @@ def list_input(input_dir: Path) -> Listing:
         if top.startswith("."):
             continue
         if _TABLE.search(top):
-            add(top, lambda path=entry, name=top: read_table(path, name))  # type: ignore[misc]
+            add(top, partial(read_table, entry, top))
         elif entry.is_dir() or is_packed(top):
             try:
                 for member in members(entry, whole=True):
@@ -89,7 +89,7 @@ def list_input(input_dir: Path) -> Listing:
                     if is_image(path):
                         images.append(path)
                     elif _TABLE.search(path) and member.regular and len(tables) < MOST_TABLES:
-                        add(path, lambda one=member, name=path: read_packed(one, name))  # type: ignore[misc]
+                        add(path, partial(read_packed, member, path))
                     elif found := _OTHER_IMAGE.search(path):
                         others[found[0].lower()] += 1
             except UnreadableError as error:
