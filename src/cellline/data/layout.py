@@ -109,11 +109,6 @@ class Finder:
         return Template(table, named or self.find_ids(table) or table.columns[0])
 
     @property
-    def listing_so_far(self) -> Listing:
-        """The files, if they had to be listed; else none."""
-        return self.listing if "listing" in self.places.__dict__ else Listing()
-
-    @property
     def test_ids(self) -> list[str]:
         """The test samples' ids as written; empty without a template."""
         return self.template.ids if self.template is not None else []
@@ -254,7 +249,7 @@ class Finder:
             self.problems.doubt(f"{found[0][0].name}: labels", names, "--label-column")
         elif found:
             table, id_column, [only] = found[0]
-            if self.listing_so_far.count_known([id_column]):
+            if self.places.listed.count_known([id_column]):
                 what = f"without a header: {quote(id_column)} in its first row names an image"
                 self.problems.note(table.name, what, "Put a row with the columns' names first.")
                 return None
@@ -490,6 +485,6 @@ def find_layout(input_dir: Path, reading: Reading, problems: Problems) -> Layout
     if len(columns) == 1:  # ids alone: the labels go beside them
         columns = (*columns, reading.label_column or "label")
     notes = list(finder.places.describe_unused(reading))
-    if reading.labels in finder.listing_so_far.tables:
-        notes += describe_parts(finder.listing_so_far.tables[reading.labels])
+    if reading.labels in finder.places.listed.tables:
+        notes += describe_parts(finder.places.listed.tables[reading.labels])
     return Layout(reading, train, test, columns, repeated, groups, folds, notes)

@@ -33,6 +33,11 @@ class Places:
         """The files, listed when they are needed."""
         return list_input(self.input_dir)
 
+    @property
+    def listed(self) -> Listing:
+        """The files, if they had to be listed to work something out; else none."""
+        return self.listing if "listing" in self.__dict__ else Listing()
+
     def note_unread(self) -> None:
         """Note what can't be read, and may be what is missing."""
         for name, why in self.listing.unread.items():
@@ -97,11 +102,9 @@ class Places:
 
     def describe_unused(self, reading: Reading) -> Iterator[str]:
         """Yield lines on folders of images that no part uses, and on folders within classes."""
-        if "listing" not in self.__dict__:  # nothing had to be worked out
-            return
         used = [place for place in (reading.train_images, reading.test_images) if place]
         unused: Counter[str] = Counter()
-        for path in self.listing.images:
+        for path in self.listed.images:
             if not any(is_below(place, path) for place in used):
                 parts = path.split("/")
                 heads = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
@@ -111,11 +114,11 @@ class Places:
             counts = [f"{name} ({count} images)" for name, count in unused.most_common()]
             yield f"not used: {name_first(counts)}"
         if reading.labels == reading.train_images and reading.labels is not None:
-            images = self.listing.below(reading.labels)
+            images = self.listed.below(reading.labels)
             if left := len(images) - len(label_by_name(images)):
                 yield f"{left} images are left out: masks and the like of other images"
             within: dict[str, set[str]] = defaultdict(set)
-            for path in self.listing.below(reading.labels):
+            for path in images:
                 parts = path.split("/")
                 if len(parts) > 2:
                     within[parts[0]].add(parts[1])
