@@ -33,7 +33,7 @@ class OwnSettings:
 
     @property
     def of_reading(self) -> dict[str, Any]:
-        """Those about reading the input."""
+        """Settings about reading the input."""
         return {key: self.values[key] for key in self.values if key in NAMES_OF_READING}
 
     def apply(self, settings: AnySettings) -> AnySettings:

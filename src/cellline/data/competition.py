@@ -31,7 +31,7 @@ class Competition:
     """The labelled and the unlabelled samples of one competition."""
 
     reading: Reading
-    """How the files were read: settings, and what was worked out."""
+    """Settings by which the files were read, with those that were inferred."""
     metric: MetricName
     output: Output
     template_columns: tuple[str, ...]

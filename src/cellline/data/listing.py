@@ -34,7 +34,7 @@ class Listing:
     places: Sequence[str] = ()
     """Folders at the top, and archives that have images or can't be read."""
     unread: dict[str, str] = field(default_factory=dict)
-    """What can't be read, by name, and why."""
+    """Files that are not read, by name, with the reason."""
 
     def below(self, place: str) -> list[str]:
         """The names of images below a path."""
