@@ -30,7 +30,7 @@ def plain_network(name: str, n_classes: int, dropout: float = DROPOUT) -> nn.Mod
         network = DenseNet(4, block_config=(2, 2), num_init_features=8, bn_size=2)
     else:
         network = get_model(name, weights=None)
-    head = find_head(network, name)
+    (head,) = find_head(network, name)
     linear = network.get_submodule(head)
     assert isinstance(linear, nn.Linear)
     new_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(linear.in_features, n_classes))

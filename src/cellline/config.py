@@ -105,9 +105,11 @@ class Training:
     """The settings of a run, the same for all folds; `oof/<run>/config.json` records them."""
 
     network: str = "densenet161"
-    """A torchvision classification model, or densenet_tiny (for tests)."""
+    """A classification model of torchvision, one of timm (timm/NAME), or densenet_tiny (for
+    tests)."""
     weights: str = "imagenet"
-    """imagenet (found locally or downloaded), none (from scratch), or a torchvision file."""
+    """imagenet (found locally or downloaded), none (from scratch), or a file of the network's
+    weights."""
     image_size: int | None = None
     """Side in pixels that the network sees. Images of several sizes, and large ones, are stored at
     it by `folds`; None: they keep their size."""

@@ -102,7 +102,8 @@ def test_the_tiny_network_has_none() -> None:
     [
         (None, "no such file"),
         (b"not weights", "can't be read as weights"),
-        ([1, 2], "not a state dict"),
+        ([1, 2], "can't be read as weights"),
+        ({"conv1.weight": 1}, "not a state dict"),
         (
             {"conv1.weight": torch.zeros(64, 3, 7, 7)},
             r"99 of its tensors are missing \(bn1.weight",

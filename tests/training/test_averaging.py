@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cellline.config import Training
 from cellline.model.network import build_backbone
 from cellline.training.averaging import MovingAverage
 
@@ -47,7 +48,7 @@ def test_floats_are_averaged_as_torch_does_and_integers_are_copied(
 
 
 def test_what_swin_looks_up_stays_in_its_place() -> None:
-    network = build_backbone("swin_t").features[1]  # its first blocks
+    network = build_backbone(Training(network="swin_t")).features[1]  # its first blocks
     average = MovingAverage(network, 1e4)
     for _ in range(50):
         average.update()

@@ -57,7 +57,7 @@ def test_each_weight_has_one_optimizer_and_only_matrices_decay(
     name: str, optimizer: Literal["muon", "adamw"]
 ) -> None:
     with torch.device("meta"):
-        network = build_backbone(name)
+        network = build_backbone(Training(network=name))
     *muon, adamw = build_optimizers(network, Training(name, optimizer=optimizer, lr=1e-3))
     names = {parameter: key for key, parameter in network.named_parameters()}
     own = [p for optimizer in (*muon, adamw) for g in optimizer.param_groups for p in g["params"]]

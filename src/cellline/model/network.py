@@ -1,5 +1,7 @@
 """The network: uint8 images in, logits out."""
 
+from typing import Any, cast
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -9,12 +11,13 @@ from torchvision.models import DenseNet
 from cellline.config import Training
 from cellline.errors import UserError, first_line
 from cellline.model.densenet import Features
+from cellline.model.depthwise import train_depthwise_in_float32
 from cellline.model.normalization import Normalization
-from cellline.model.weights import load_backbone_weights
+from cellline.model.weights import TIMM, Head, find_weights, load_backbone_weights
 
 
 class Classifier(nn.Module):
-    """Our normalization, then a torchvision network whose last linear layer is ours.
+    """Our normalization, then a network of torchvision or timm whose last layer is new.
 
     The normalization is part of the network, and so of its checkpoint: predictions can't use
     another fold's statistics.
@@ -55,28 +58,31 @@ def build_network(
     generator. Raises UserError for an unknown network, for weights that are not available or don't
     fit, and for a network that can't take images of this size.
     """
-    backbone = build_backbone(training.network)
+    backbone = build_backbone(training)
     head = find_head(backbone, training.network)
-    load_backbone_weights(backbone, training.network, training.weights, head)
-    linear = backbone.get_submodule(head)
-    assert isinstance(linear, nn.Linear)
-    new_head = nn.Sequential(nn.Dropout(training.dropout), nn.Linear(linear.in_features, n_classes))
-    backbone.set_submodule(head, new_head)
+    path = find_weights(training.network, training.weights)
+    if path is not None:
+        load_backbone_weights(backbone, training.network, path, head)
+    replace_head(backbone, head, training.dropout, n_classes)
     adapt_first_convolution(backbone, image_shape[0])
     network = Classifier(backbone, normalization, training.image_size)
     check_image_size(network, training, image_shape)
     return network
 
 
-def build_backbone(name: str) -> nn.Module:
-    """A torchvision classification model by its torchvision name, without trained weights."""
+def build_backbone(training: Training) -> nn.Module:
+    """A network for ImageNet's classes and colours, without trained weights."""
+    name = training.network
     if name == "densenet_tiny":
         return make_faster(DenseNet(4, block_config=(2, 2), num_init_features=8, bn_size=2))
+    if name.startswith(TIMM):
+        return make_faster(build_timm(training))
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UserError(
             f"--network {name}: not a classification model of torchvision "
-            f"{torchvision.__version__}; known: densenet_tiny, {', '.join(known)}"
+            f"{torchvision.__version__}; known: densenet_tiny, {', '.join(known)}, and those of "
+            f"timm, such as {TIMM}convnext_tiny"
         )
     # These two have auxiliary classifiers, made for ImageNet's classes and image size.
     has_auxiliary = name in ("googlenet", "inception_v3")
@@ -84,40 +90,64 @@ def build_backbone(name: str) -> nn.Module:
     return make_faster(torchvision.models.get_model(name, weights=None, **options))
 
 
+def build_timm(training: Training) -> nn.Module:
+    """A network of timm, with the dropout of the settings."""
+    import timm
+
+    name = training.network.removeprefix(TIMM)
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name.split('_')[0]}*") or timm.list_models("*lite*")
+        raise UserError(
+            f"--network {training.network}: not a network of timm {timm.__version__}; similar: "
+            f"{', '.join(similar[:20])}"
+        )
+    model: nn.Module = timm.create_model(name, drop_rate=training.dropout)
+    return model
+
+
 def make_faster(model: nn.Module) -> nn.Module:
     """Replace the parts of a model that our own code computes faster."""
     if isinstance(model, DenseNet):
         model.features = Features(model.features)
+    train_depthwise_in_float32(model)
     return model
 
 
-def find_head(backbone: nn.Module, name: str) -> str:
-    """Dotted name of the last linear layer, which is the classifier in torchvision's models."""
+def find_head(backbone: nn.Module, name: str) -> Head:
+    """The classifier: in torchvision's models the last linear layer."""
+    if name.startswith(TIMM):
+        own = cast("Any", backbone).pretrained_cfg["classifier"]
+        return (own,) if isinstance(own, str) else tuple(own)
     linear = [key for key, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"--network {name}: has no linear classifier that could be replaced")
-    last: str = linear[-1]
-    return last
+    return (linear[-1],)
+
+
+def replace_head(backbone: nn.Module, head: Head, dropout: float, n_classes: int) -> None:
+    """Replace the classifier by a new one, after dropout."""
+    if hasattr(backbone, "reset_classifier"):  # timm's, which has its dropout already
+        cast("Any", backbone).reset_classifier(n_classes)
+        return
+    linear = backbone.get_submodule(head[0])
+    assert isinstance(linear, nn.Linear)
+    new_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(linear.in_features, n_classes))
+    backbone.set_submodule(head[0], new_head)
 
 
 def adapt_first_convolution(backbone: nn.Module, n_channels: int) -> None:
-    """Adapt the first convolution and its weights to `n_channels`.
+    """Adapt the first convolution and its weights to `n_channels`, as timm does.
 
     The filters of the three colours are repeated in turn and scaled so that the response to equal
-    channels stays the same; a single channel gets their sum. The rule is timm's `adapt_input_conv`
-    (Wightman, pytorch-image-models).
+    channels stays the same; a single channel gets their sum.
     """
     first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
     if first.in_channels == n_channels:
         return
-    weight = first.weight.detach()
-    if n_channels == 1:
-        adapted = weight.sum(1, keepdim=True)
-    else:
-        colours = torch.arange(n_channels) % first.in_channels
-        adapted = weight[:, colours] * (first.in_channels / n_channels)
+    from timm.models import adapt_input_conv
+
+    first.weight = nn.Parameter(adapt_input_conv(n_channels, first.weight.detach()))
     first.in_channels = n_channels
-    first.weight = nn.Parameter(adapted)
 
 
 def check_image_size(

