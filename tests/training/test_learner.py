@@ -102,7 +102,7 @@ def test_dropout_is_a_function_of_seed_step_and_part(task: Task) -> None:
     assert seeds[:6] == seeds[6:]
     assert len(set(seeds)) == 6
     # Both parts are one step.
-    assert learner.average.steps == 3
+    assert learner.n_averaged == 3
     assert {int(state["step"]) for state in learner.optimizers[-1].state.values()} == {3}
 
 

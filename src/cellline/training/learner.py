@@ -1,9 +1,10 @@
 """A fold's network and how it learns, one step at a time."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
 from cellline.errors import UserError
@@ -11,7 +12,6 @@ from cellline.model.loss import WeightedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import measure_normalization
 from cellline.seeding import DROPOUT, derive_seed
-from cellline.training.averaging import MovingAverage
 from cellline.training.batches import Batch
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import Parts, explain_full_memory
@@ -51,7 +51,10 @@ class Learner:
         self.network = device.place(network)
         self.parallel = task.ranks.parallel(self.network, device.device)
         self.parts = Parts(self.network)
-        self.average = MovingAverage(self.network, training.averaging * task.n_steps)
+        length = training.averaging * task.n_steps
+        self.average = ModelEmaV3(self.network, decay=max(0.0, 1 - 1 / length))
+        self.n_averaged = 0
+        """Steps in the average; before the first there is none."""
         self.loss = WeightedCrossEntropy(weights).to(device.device)
         self.optimizers = build_optimizers(self.network, training)
         scaled = device.precision == "float16"
@@ -60,7 +63,7 @@ class Learner:
     @property
     def model(self) -> Classifier:
         """The averaged network: the one that is scored, kept and used for predictions."""
-        return self.average.network
+        return cast("Classifier", self.average.module)
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the image size of an epoch (from 0), and train."""
@@ -80,7 +83,12 @@ class Learner:
             self.scaler.step(optimizer)
         self.scaler.update()
         self.task.ranks.average_statistics(self.network)
-        self.average.update()
+        # The average begins with the first step's weights; the initial ones don't count.
+        if self.n_averaged:
+            self.average.update(self.network)
+        else:
+            self.average.set(self.network)
+        self.n_averaged += 1
         return loss, logits
 
     def backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -116,7 +124,7 @@ class Learner:
         self.check_finite(*(value for value in network.values() if value.is_floating_point()))
         return {
             "network": network,
-            "n_averaged": self.average.steps,
+            "n_averaged": self.n_averaged,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
         }
@@ -128,7 +136,7 @@ class Learner:
         if resume is None:
             return
         self.network.load_state_dict(resume["network"])
-        self.average.steps = resume["n_averaged"]
+        self.n_averaged = resume["n_averaged"]
         for optimizer, state in zip(self.optimizers, resume["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         # Empty after training in a precision that needs no loss scaling.
