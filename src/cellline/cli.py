@@ -19,6 +19,7 @@ from cellline.host.stopping import Stopped, stop_at_signals  # isort: split
 import tyro
 
 from cellline.config import (
+    FROM_SCRATCH,
     RECIPES,
     Config,
     Folders,
@@ -142,14 +143,16 @@ def usual_settings(settings: type[Settings], arguments: Sequence[str]) -> Settin
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", nargs="?")
+    parser.add_argument("--weights", nargs="?")
     parser.add_argument("--input-dir", "--input_dir", nargs="?", type=Path)
     given = parser.parse_known_args(arguments)[0]
     # The settings of a competition are for the verbs that read it.
     reads = {"folders", "input_dir"} & set(settings.uses)
     own = read_own(given.input_dir or Folders.input_dir) if reads else OwnSettings()
-    recipe = given.recipe or own.apply(settings()).recipe
+    usual = own.apply(settings())
+    recipes = FROM_SCRATCH if (given.weights or usual.training.weights) == "none" else RECIPES
     # An unknown recipe is refused by the parser of all settings.
-    return own.apply(settings(training=RECIPES.get(recipe, Training())))
+    return own.apply(settings(training=recipes.get(given.recipe or usual.recipe, Training())))
 
 
 def end(status: int, message: str) -> None:
@@ -165,7 +168,8 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     It omits defaults and the settings of competition.toml. If the run has begun, it also omits
     learning rate, batch size and class weights, which the run keeps unless they are given.
     """
-    usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}"])
+    start = f"--weights={config.training.weights}"
+    usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}", start])
     words = [f"make {verb}"]
     for name, path, usual_path in (
         ("INPUT", config.folders.input_dir, usual.folders.input_dir),

@@ -161,12 +161,22 @@ class Training:
         return min(self.start_size, self.image_size)
 
 
-# The meaning of `--recipe`. `quick` trains on the challenge's images at their own size, then
-# enlarged, because a DenseNet halves their side twice before its first block (docs/levers.md).
-# `full` is not measured yet: no GPU was at hand. Its 60 epochs could memorize the images, so it has
-# the known solution's dropout and stronger augmentation, but hardly any scaling, since size tells
-# cell lines apart.
+# The meaning of `--recipe` for networks that start from given weights. `full` is not measured: no
+# GPU was at hand.
 RECIPES = {
+    "quick": Training(
+        optimizer="adamw", epochs=12, image_size=128, start_size=96, start_share=0.5, dropout=0.2
+    ),
+    "full": Training(
+        optimizer="adamw", epochs=30, image_size=192, start_size=128, start_share=0.5, dropout=0.2
+    ),
+}
+# The same from scratch (`--weights none`). `quick` trains on the challenge's images at their own
+# size, then enlarged, because a DenseNet halves their side twice before its first block
+# (docs/levers.md). `full` is not measured either. Its 60 epochs could memorize the images, so it
+# has the known solution's dropout and stronger augmentation, but hardly any scaling, since size
+# tells cell lines apart.
+FROM_SCRATCH = {
     "quick": Training(image_size=96, start_size=64),
     "full": Training(
         epochs=60, image_size=128, dropout=0.5, augmentation=Augmentation(rotate=15, scale=0.07)

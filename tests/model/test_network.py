@@ -57,8 +57,8 @@ def test_the_first_convolution_keeps_what_it_knows(training: Training, channels:
     assert network(torch.zeros((1, channels, 16, 16), dtype=torch.uint8)).shape == (1, 2)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "googlenet"])
-def test_other_networks_of_torchvision(training: Training, name: str) -> None:
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet", "timm/test_vit"])
+def test_other_networks(training: Training, name: str) -> None:
     network = build_network(replace(training, network=name), 5, (3, 64, 64), RGB).eval()
     assert network(torch.zeros((1, 3, 64, 64), dtype=torch.uint8)).shape == (1, 5)
 
@@ -68,6 +68,7 @@ def test_other_networks_of_torchvision(training: Training, name: str) -> None:
     [
         ({"network": "densenet1610"}, "not a classification model .* known: .*densenet161"),
         ({"network": "squeezenet1_0"}, "no linear classifier"),
+        ({"network": "timm/resnet0"}, "not a network of timm .* similar: .*resnet18"),
         ({"network": "vit_b_16"}, "can't take images of 16x16 pixels .* try --image-size 224"),
         ({"network": "vit_b_16", "image_size": 64}, "can't take images of 64 pixels"),
         (

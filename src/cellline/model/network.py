@@ -1,5 +1,6 @@
 """The network: uint8 images in, logits out."""
 
+from difflib import get_close_matches
 from typing import Any, cast
 
 import torch
@@ -96,10 +97,10 @@ def build_timm(training: Training) -> nn.Module:
 
     name = training.network.removeprefix(TIMM)
     if not timm.is_model(name):
-        similar = timm.list_models(f"*{name.split('_')[0]}*") or timm.list_models("*lite*")
+        near = get_close_matches(name, timm.list_models(), 10, 0.5)
         raise UserError(
-            f"--network {training.network}: not a network of timm {timm.__version__}; similar: "
-            f"{', '.join(similar[:20])}"
+            f"--network {training.network}: not a network of timm {timm.__version__}; "
+            f"similar: {', '.join(near) or 'none'}"
         )
     model: nn.Module = timm.create_model(name, drop_rate=training.dropout)
     return model
