@@ -72,7 +72,8 @@ def test_parts_have_two_samples_or_more_and_hold_each_once(n_samples: int, n_par
 def test_the_gradients_of_parts_add_up_to_those_of_the_batch(
     task: Task, n_samples: int, parts: int
 ) -> None:
-    learner = Learner(task)
+    # A part's images are mixed with each other.
+    learner = Learner(replace(task, training=replace(task.training, mix=0.0)))
     # Without batch statistics, which are each part's own, and without dropout.
     learner.network.eval()
 
@@ -88,7 +89,27 @@ def test_the_gradients_of_parts_add_up_to_those_of_the_batch(
     assert len(whole[2]) == len(list(learner.network.parameters()))
 
 
-def test_dropout_is_a_function_of_seed_step_and_part(task: Task) -> None:
+def test_a_share_of_the_batches_is_mixed_and_so_are_their_labels(task: Task) -> None:
+    learner, labels = begin(task), torch.tensor([0, 1, 2, 2, 1, 0, 0, 1])
+    grey = torch.tensor([10.0, 100.0, 200.0])  # of each class
+    images = grey[labels].to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 16, 16).clone()
+    seen: list[Tensor] = []
+    learner.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    learner.loss.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    for step in range(40):
+        learner.backward(Batch(images, labels, step, len(labels)))
+    mixed = 0
+    for shown, wanted in zip(seen[::2], seen[1::2], strict=True):
+        if wanted.ndim == 2:
+            mixed += 1
+            assert torch.allclose(shown.float().mean((1, 2, 3)), wanted @ grey, atol=0.5)
+        else:
+            assert torch.equal(shown, images)
+            assert torch.equal(wanted, labels)
+    assert 10 < mixed < 30
+
+
+def test_dropout_and_mixing_are_functions_of_seed_step_and_part(task: Task) -> None:
     digests, seeds = [], []
     for other_draws in (0, 5):
         learner = begin(task)

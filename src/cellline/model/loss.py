@@ -33,6 +33,6 @@ class WeightedCrossEntropy(nn.Module):
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Scalar loss of logits [batch, class] and labels [batch]."""
+        """Scalar loss of logits [batch, class] and labels [batch] or shares [batch, class]."""
         total = functional.cross_entropy(logits.float(), labels, self.weights, reduction="sum")
         return total / len(labels)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
+from torchvision.transforms import v2
 
 from cellline.errors import UserError
 from cellline.model.loss import WeightedCrossEntropy, class_weights
@@ -56,6 +57,8 @@ class Learner:
         self.n_averaged = 0
         """Steps in the average; before the first there is none."""
         self.loss = WeightedCrossEntropy(weights).to(device.device)
+        ways = [v2.CutMix(num_classes=n_classes), v2.MixUp(alpha=0.2, num_classes=n_classes)]
+        self.mix = v2.RandomApply([v2.RandomChoice(ways)], p=training.mix)
         self.optimizers = build_optimizers(self.network, training)
         scaled = device.precision == "float16"
         self.scaler = torch.amp.GradScaler(device.device.type, enabled=scaled)
@@ -98,10 +101,13 @@ class Learner:
         own batch statistics.
         """
         torch.manual_seed(derive_seed(self.task.training.seed, DROPOUT, batch.step, batch.part))
+        images, labels = batch.images, batch.labels
+        if self.task.training.mix:
+            images, labels = self.mix(images.float(), labels)
         with self.task.device.autocast():
-            logits = self.parallel(batch.images)
+            logits = self.parallel(images)
         # A mean over the part's samples becomes its share of the batch's mean.
-        loss = self.loss(logits, batch.labels) * (len(batch.labels) / batch.size)
+        loss = self.loss(logits, labels) * (len(labels) / batch.size)
         # DDP takes the mean over the ranks: this makes it their sum.
         self.scaler.scale(loss * self.task.ranks.size).backward()
         return loss.detach(), logits.detach()
