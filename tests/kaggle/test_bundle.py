@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 from packaging.requirements import Requirement
 
 import kaggle
@@ -17,6 +19,7 @@ from cellline.cli import parse_arguments
 from cellline.config import Config, Training
 from cellline.errors import UserError
 from cellline.kaggle.bundle import ROOT, build_bundle, in_image, list_pins
+from cellline.model.weights import PACKAGES, find_weights
 from kaggle import KaggleConfig
 from train import TrainConfig
 
@@ -67,6 +70,30 @@ def test_the_notebook_has_the_settings_of_make_kaggle() -> None:
     assert config.training.symmetry == "mirror"
     for setting in ("training", "machine", "reading", "recipe", "run"):
         assert getattr(trained, setting) == getattr(config, setting)
+
+
+def test_weights_that_pip_installed_are_found_again_in_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, unpacked = tmp_path / "site", tmp_path / "unpacked"
+    package, file = PACKAGES["mobilenet_v2"]
+    (site / file).parent.mkdir(parents=True)
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), site / file)
+    metadata = site / f"{package.replace('-', '_')}-1.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+        patch.syspath_prepend(site)
+        bundle = build_bundle(Config(training=Training(network="mobilenet_v2")), tmp_path, ())
+    assert read_arguments(bundle)[:4] == ["--network", "mobilenet_v2", "--weights", "imagenet"]
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(unpacked)
+    monkeypatch.setenv("TORCH_HOME", str(unpacked / "weights"))
+    found = find_weights("mobilenet_v2", "imagenet")
+    assert found is not None
+    assert found.is_relative_to(unpacked)
+    assert found.read_bytes() == (site / file).read_bytes()
 
 
 @pytest.mark.parametrize(
