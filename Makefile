@@ -105,7 +105,7 @@ report: $(READY)
 	@$(PY) src/report.py $(COMMON) $(STORAGE_OPTION) $(ARGS)
 
 kaggle: $(READY)
-	@$(PY) src/kaggle.py $(if $(WEIGHTS),--weights-file "$(WEIGHTS)") $(ARGS)
+	@$(PY) src/kaggle.py $(COMMON) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
 
 demo: $(READY)
 	@$(PY) src/demo.py $(ARGS)

@@ -9,8 +9,9 @@
 from pathlib import Path
 
 MINUTES = 500  # of training; then it saves and stops, and the notebook submits what is trained
-FOLDS = ["--folds", "5"]  # settings of folds.py alone, such as "--channels", "gray"
-ARGS = ["--weights", "imagenet"]  # other settings, such as "--recipe", "full"; keep them on resume
+FOLDS = ["--folds", "5"]  # settings of folds.py alone, such as "--overlaps", "off"
+# Settings of all verbs, as given to `make kaggle`; don't change them on resume.
+ARGS = ["--recipe", "full"]
 
 INPUT = Path("/kaggle/input")  # read-only: the data, the bundle, earlier outputs
 DATA = None  # the competition's folder, if other data is attached as well
@@ -29,11 +30,11 @@ import zipfile
 
 
 def run(script, *arguments):
-    """Run a script of the bundle, show its output, and fail if it fails."""
+    """Run a script in the bundle, show its output, and fail if it fails."""
     command = [sys.executable, "-u", str(BUNDLE / "src" / script), *map(str, arguments)]
     # Printed here, because not every notebook shows the output of other processes.
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, **piped, errors="replace", cwd=TEMPORARY) as process:
+    with subprocess.Popen(command, **piped, errors="replace", cwd=BUNDLE) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
     if process.returncode:
@@ -61,7 +62,8 @@ BUNDLE = the_one(
 # What Kaggle attaches lies in a folder of its own, by kind and owner since 2025.
 KINDS = ("competitions", "datasets", "models", "notebooks")
 PLACES = ("*", "competitions/*", "datasets/*/*", "notebooks/*/*")
-OURS = ("src/environment.py", "oof/folds.json", "*.pth")  # bundle, earlier output, weights
+OURS = ("src/environment.py", "oof/folds.json")  # the bundle, an earlier output
+WEIGHTS = ("*.pth", "*.pt", "*.safetensors")
 DATA = DATA or the_one(
     "folder of a competition, or set DATA to it",
     [
@@ -69,7 +71,7 @@ DATA = DATA or the_one(
         for place in PLACES
         for path in sorted(INPUT.glob(place))
         if path.is_dir() and path not in [INPUT / kind for kind in KINDS]
-        if not any(next(path.rglob(name), None) for name in OURS)
+        if not any(next(path.rglob(name), None) for name in OURS + WEIGHTS)
     ],
 )
 earlier = [path.parent for path in INPUT.rglob("oof/folds.json")]
@@ -79,10 +81,8 @@ elif earlier:
     copying = WORKING / "oof.copying"
     shutil.copytree(the_one("earlier `oof`", earlier), copying, dirs_exist_ok=True)
     copying.rename(WORKING / "oof")
-if BUNDLE.is_relative_to(UNPACKED):  # weights in /kaggle/input are found without it
+if not BUNDLE.is_relative_to("/kaggle/input"):  # weights there are found without it
     os.environ["TORCH_HOME"] = str(BUNDLE / "weights")
-if "none" in ARGS:
-    print("warning: from scratch a network needs many more epochs and usually scores lower")
 COMMON = ["--input-dir", DATA, "--oof-dir", WORKING / "oof"]
 COMMON += ["--submissions-dir", WORKING / "submissions", "--cache-dir", TEMPORARY / "cache", *ARGS]
 
@@ -96,7 +96,7 @@ run("folds.py", *COMMON, *FOLDS)
 import torch
 
 GPUS = torch.cuda.device_count()
-run("train.py", *COMMON, "--max-minutes", MINUTES, *(["--gpus", GPUS] if GPUS > 1 else []))
+run("train.py", "--max-minutes", MINUTES, *COMMON, *(["--gpus", GPUS] if GPUS > 1 else []))
 
 # %%
 run("submit.py", *COMMON, "--partial")

@@ -178,7 +178,7 @@ def write_competition(text: str, folder: str = "input") -> None:
             {"folds", "metric", "image_size", "seed", "recipe"},
             {"dropout", "device", "run"},
         ),
-        ("kaggle", {"pythons"}, {"input_dir", "run", "seed"}),
+        ("kaggle", {"pythons", "network", "recipe"}, {"oof_dir", "device"}),
         ("report", {"run", "storage", "public_share", "submissions_dir"}, {"lr", "device"}),
         ("submit", {"runs", "device", "submissions_dir"}, {"dropout", "workers", "fold"}),
         ("train", {"gpus", "dropout", "symmetry", "rotate", "device"}, {"submissions_dir"}),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import Any, TypeVar, cast
 
 # First, because importing it starts the clock.
@@ -187,18 +187,24 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     if begun:
         kept = ("lr", "batch_size", "class_weights")
         elsewhere |= {name for name in kept if getattr(usual.training, name) in (None, "auto")}
-    defaults = flatten(asdict(usual))
-    changed = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {quote(str(value))}")
-        for name, value in flatten(asdict(config)).items()
-        if name not in elsewhere and value != defaults.get(name, value)
-    ]
-    if changed:
-        joined = _in_make(" ".join(changed))
+    if changed := list_changes(config, usual, elsewhere):
+        joined = _in_make(join(changed))
         # Double quotes read better, if they hold nothing special to the shell.
         plain = not set(joined) & set('"$`\\!')
         words.append(f'ARGS="{joined}"' if plain else f"ARGS={quote(joined)}")
     return " ".join(words)
+
+
+def list_changes(config: Config, usual: Config, omitted: Collection[str]) -> list[str]:
+    """Arguments that turn the usual settings into those of `config`, except the omitted ones."""
+    defaults = flatten(asdict(usual))
+    words: list[str] = []
+    for name, value in flatten(asdict(config)).items():
+        if name not in omitted and value != defaults.get(name, value):
+            words.append(f"--{name.replace('_', '-')}")
+            if value is not True:
+                words += map(str, value if isinstance(value, tuple) else [value])
+    return words
 
 
 def _in_make(value: str) -> str:

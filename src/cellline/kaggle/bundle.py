@@ -7,22 +7,29 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cellline.errors import UserError
-from cellline.host.files import atomic, digest_file, write_bytes
+from cellline.cli import list_changes, usual_settings
+from cellline.config import Config, Training
+from cellline.errors import Caution, UserError
+from cellline.host.files import atomic, write_bytes
 from cellline.host.progress import say
 from cellline.host.versions import SOURCES, source_files
+from cellline.model.network import build_backbone, find_head
+from cellline.model.weights import (
+    KAGGLE_INPUT,
+    find_published,
+    find_weights,
+    load_backbone_weights,
+)
 
 ROOT = SOURCES.parent
 NAME = "cellline-kaggle"
-
-# Kaggle's image (September 2026) has 3.12, Colab's 3.13; 3.11 is the oldest that we allow.
-PYTHONS = ("3.11", "3.12", "3.13")
 
 # Omitted, because they are large, and Colab's image (https://github.com/googlecolab/backend-info,
 # June 2026), from which Kaggle's is made, has versions that pyproject.toml allows. Scikit-learn and
@@ -40,20 +47,21 @@ LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine"
 WHEN = (1980, 1, 1, 0, 0, 0)
 
 
-def build_bundle(output: Path, pythons: Sequence[str], weights: Path | None) -> Path:
+def build_bundle(config: Config, output: Path, pythons: Sequence[str]) -> Path:
     """Write `cellline-kaggle.zip`, and `.ipynb` beside it, into a folder; return the zip's path.
 
-    Raises UserError if the wheels can't be downloaded, or if `weights` is not a file that
-    torchvision publishes.
+    The notebook trains with the settings of `config`. Without ImageNet weights at hand it trains
+    from scratch, and a warning says so before anything is packed. Raises UserError for an unknown
+    network, for a file of weights that doesn't fit it, and if the wheels can't be downloaded.
     """
-    notebook = render_notebook((ROOT / "kaggle" / "notebook.py").read_text(encoding="utf-8"))
+    weights, files = include_weights(config.training)
+    script = (ROOT / "kaggle" / "notebook.py").read_text(encoding="utf-8")
+    notebook = render_notebook(script, list_arguments(config, weights))
     sources = [str(path.relative_to(ROOT)) for path in source_files()]
     sources += ["LICENSE", "README.md", "pyproject.toml", "requirements.txt"]
     members = {name: ROOT / name for name in sources}
     members["weights/README.txt"] = ROOT / "kaggle" / "weights.txt"
-    if weights:
-        # The layout of torch's own download folder.
-        members[f"weights/hub/checkpoints/{check_weights(weights)}"] = weights
+    members |= files
     path = output / f"{NAME}.zip"
     with tempfile.TemporaryDirectory() as folder:
         for python in pythons:
@@ -67,8 +75,54 @@ def build_bundle(output: Path, pythons: Sequence[str], weights: Path | None) -> 
                 archive.writestr(zipfile.ZipInfo(name, WHEN), source.read_bytes())
             archive.writestr(zipfile.ZipInfo(f"{NAME}.ipynb", WHEN), notebook)
     write_bytes(path.with_suffix(".ipynb"), notebook)
-    say(f"wrote {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    held = ", ".join(file.name for file in files.values()) or "none"
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.0f} MB; weights: {held})")
+    say(f"wrote {path.with_suffix('.ipynb')}")
     return path
+
+
+def include_weights(training: Training) -> tuple[str, dict[str, Path]]:
+    """The notebook's `--weights`, and the file to include by its name in the zip, if there is one.
+
+    Raises UserError for an unknown network, and for a file that is not weights of it.
+    """
+    network = training.network
+    backbone = build_backbone(training)
+    try:
+        path = find_weights(network, training.weights)
+    except UserError as error:
+        if training.weights != "imagenet":
+            raise
+        say(
+            Caution(
+                "the zip will hold no weights, and the notebook trains from scratch, which usually "
+                f"scores lower: {error}\n"
+                "  Or attach the weights on Kaggle, and change none to imagenet in the notebook's "
+                "first cell."
+            )
+        )
+        path = None
+    if path is None:
+        return "none", {}
+    load_backbone_weights(backbone, network, path, find_head(backbone, network))
+    if training.weights != "imagenet":
+        name = f"weights/{path.name}"
+        return name, {name: path}
+    names = find_published(network).names
+    # Each repository of the hub calls its file model.safetensors, and a copy is sought by name.
+    name = path.name if path.name in names else names[0]
+    return "imagenet", {f"weights/hub/checkpoints/{name}": path}
+
+
+def list_arguments(config: Config, weights: str) -> list[str]:
+    """The settings that the notebook gives to every verb: `config`'s, with its own weights."""
+    training = config.training
+    chosen = [f"--recipe={config.recipe}", f"--weights={training.weights}"]
+    # Kaggle's input has no competition.toml, so the settings of the one here are listed, too.
+    usual = usual_settings(Config, [*chosen, f"--input-dir={KAGGLE_INPUT}"])
+    omitted = {*asdict(config.folders), "network", "weights", "recipe"}
+    words = ["--network", training.network, "--weights", weights, "--recipe", config.recipe]
+    return words + list_changes(config, usual, omitted)
 
 
 def list_pins(python: str) -> list[str]:
@@ -101,22 +155,14 @@ def download_wheels(python: str, folder: Path) -> None:
         )
 
 
-def check_weights(path: Path) -> str:
-    """Return the file's name. Raises UserError unless torchvision published it under that name."""
-    digits = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
-    if not (path.is_file() and digits and digest_file(path).startswith(digits[1])):
-        raise UserError(
-            f"--weights-file {path}: is not a file as torchvision publishes them, whose name ends "
-            "in the first digits of its SHA-256, such as densenet161-8d451a50.pth"
-        )
-    return path.name
-
-
-def render_notebook(source: str) -> bytes:
+def render_notebook(source: str, arguments: Sequence[str]) -> bytes:
     """Jupyter notebook of a script whose cells begin with `# %%` or `# %% [markdown]`.
 
-    Its format: https://nbformat.readthedocs.io/en/latest/format_description.html
+    `arguments` replace the script's ARGS. The format of a notebook:
+    https://nbformat.readthedocs.io/en/latest/format_description.html
     """
+    written = json.dumps(arguments, ensure_ascii=False)
+    source = re.sub(r"^ARGS = \[.*\]", lambda _: f"ARGS = {written}", source, flags=re.MULTILINE)
     cells: list[dict[str, Any]] = []
     for cell in re.split(r"^# %%", source, flags=re.MULTILINE)[1:]:
         kind, text = cell.split("\n", 1)

@@ -78,6 +78,7 @@ def find_weights(network: str, weights: str) -> Path | None:
 
 def find_published(network: str) -> Published:
     """Where `network` has its ImageNet weights. Raises UserError if it has none."""
+    packed = [Path(PACKAGES[network][1]).name] if network in PACKAGES else []
     if network.startswith(TIMM):
         from timm.models import get_pretrained_cfg
 
@@ -86,10 +87,10 @@ def find_published(network: str) -> Published:
             url = str(config.url or "")
             names = [f"{config.architecture}.{config.tag}.safetensors"]
             names += [url.rsplit("/", 1)[1]] if url else []
-            return Published(tuple(names), url, config.hf_hub_id)
+            return Published((*names, *packed), url, config.hf_hub_id)
     elif network != "densenet_tiny":
         url = str(torchvision.models.get_model_weights(network).DEFAULT.url)
-        return Published((url.rsplit("/", 1)[1],), url)
+        return Published((url.rsplit("/", 1)[1], *packed), url)
     raise UserError(f"--network {network} has no ImageNet weights; add --weights none")
 
 
@@ -134,7 +135,7 @@ def download(network: str, published: Published) -> Path:
                 disable_progress_bars()
             return Path(hf_hub_download(published.hub, "model.safetensors"))
         cache = Path(torch.hub.get_dir()) / "checkpoints"
-        path = cache / published.names[-1]
+        path = cache / published.url.rsplit("/", 1)[1]
         # torchvision's names end in the first digits of the file's SHA-256, which torch checks.
         digits = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
         cache.mkdir(parents=True, exist_ok=True)
