@@ -76,8 +76,33 @@ def find_weights(network: str, weights: str) -> Path | None:
     return find_kaggle_model(network) or find_in_package(network) or download(network, published)
 
 
+def check_network(network: str) -> None:
+    """Raise UserError that names others unless torchvision or timm has the network."""
+    if network == "densenet_tiny":
+        return
+    if network.startswith(TIMM):
+        import timm
+
+        name = network.removeprefix(TIMM)
+        if timm.is_model(name):
+            return
+        similar = timm.list_models(f"*{name.split('_')[0]}*") or timm.list_models("*lite*")
+        raise UserError(
+            f"--network {network}: not a network of timm {timm.__version__}; similar: "
+            f"{', '.join(similar[:20])}"
+        )
+    known = torchvision.models.list_models(module=torchvision.models)
+    if network not in known:
+        raise UserError(
+            f"--network {network}: not a classification model of torchvision "
+            f"{torchvision.__version__}; known: densenet_tiny, {', '.join(known)}, and those of "
+            f"timm, such as {TIMM}convnext_tiny"
+        )
+
+
 def find_published(network: str) -> Published:
     """Where `network` has its ImageNet weights. Raises UserError if it has none."""
+    check_network(network)
     if network.startswith(TIMM):
         from timm.models import get_pretrained_cfg
 
