@@ -167,7 +167,7 @@ def test_a_session_that_runs_out_of_time_submits_and_the_next_goes_on(
     long = settings(2, 1, [*TINY, "--epochs", "5000"])
     assert "is saved; to resume" in session.run(notebook, long)
     first = session.submission()
-    history = Path("working", "oof", "densenet161", "fold0", "history.csv")
+    history = Path("working", "oof", "densenet_tiny-scratch", "fold0", "history.csv")
     epochs = read(session.folder / history)
 
     following = Session(session.folder.with_name("second"), session.python)
