@@ -5,7 +5,7 @@ SHELL := /bin/bash
 INPUT ?= input
 OOF ?= oof
 SUBMISSIONS ?= submissions
-RUN ?= densenet161
+RUN ?=
 ARGS ?=
 TRIALS ?= 20
 TUNE_EPOCHS ?= 4
@@ -24,7 +24,8 @@ READY := $(VENV)/installed
 READY_DEV := $(VENV)/installed-dev
 endif
 
-COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" --run "$(RUN)" $(RECIPE_OPTION)
+COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" $(RUN_OPTION) $(RECIPE_OPTION)
+RUN_OPTION = $(if $(RUN),--run "$(RUN)")
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
 FOLDS_OPTION = $(if $(FOLDS),--folds $(FOLDS))
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
@@ -69,8 +70,9 @@ help:
 	@echo '  make bench     how fast this machine trains, beside what it could: ten minutes'
 	@echo '  make bench-growth   time and memory as the number of samples grows'
 	@echo
-	@echo 'Every verb takes INPUT=input OOF=oof SUBMISSIONS=submissions RUN=densenet161 and'
-	@echo 'ARGS="...", which goes to the script as it is; ARGS=--help lists its settings, --help-all all.'
+	@echo 'Every verb takes INPUT=input OOF=oof SUBMISSIONS=submissions RUN= and ARGS="...", which goes to'
+	@echo 'the script as it is; ARGS=--help lists its settings, --help-all all. Without RUN= a run is'
+	@echo 'called after its network, weights, recipe and seed, such as resnet18-scratch.'
 	@echo 'VENV= (empty) uses the Python that is active, as on Kaggle or in a conda environment.'
 	@echo
 	@echo 'Example: make train FOLD=0 RUN=large ARGS="--epochs 30 --image-size 128"'

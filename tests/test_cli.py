@@ -1,6 +1,7 @@
 import importlib
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -256,7 +257,7 @@ def test_a_competition_keeps_its_settings_beside_its_files() -> None:
 
 def test_a_printed_command_gives_what_the_competition_does_not() -> None:
     write_competition("recipe = 'full'\nnetwork = 'resnet18'\nlr = 0.1")
-    assert make_command("train", parse("train")) == "make train RUN=densenet161"
+    assert make_command("train", parse("train")) == "make train"
     usual = Config()
     given = parse("train", "--recipe", "quick", "--network", usual.training.network, "--lr", "1")
     command = make_command("train", given)
@@ -266,6 +267,29 @@ def test_a_printed_command_gives_what_the_competition_does_not() -> None:
     assert "--lr 1.0" in command
     write_competition("")
     assert "--lr" not in make_command("train", given)
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "name"),
+    [
+        ("", "", "densenet161"),
+        ("", "--network timm/tf_efficientnet_lite0.in1k", "tf_efficientnet_lite0.in1k"),
+        ("", "--weights none --recipe full --seed 2", "densenet161-scratch-full-seed2"),
+        ("", "--weights none --run large", "large"),
+        ("network = 'resnet18'\nweights = 'none'", "--weights a.pth --seed 1", "resnet18-seed1"),
+        ("recipe = 'full'", "", "densenet161-full"),
+        ("recipe = 'full'", "--recipe quick", "densenet161"),
+    ],
+)
+def test_a_run_is_called_after_what_it_is_also_by_its_printed_command(
+    own: str, given: str, name: str
+) -> None:
+    write_competition(own)
+    config = parse("train", *given.split())
+    assert config.run_name == name
+    printed = dict(word.split("=", 1) for word in shlex.split(make_command("train", config))[2:])
+    pasted = ["--run", printed.get("RUN", ""), *shlex.split(printed.get("ARGS", ""))]
+    assert parse("train", *pasted).run_name == name
 
 
 def test_every_key_of_a_competition_is_a_flag() -> None:

@@ -112,7 +112,7 @@ def test_from_four_files_to_a_submission(drawn: Path, verbs: Verbs) -> None:
         "labels: y_train.csv, column cell_line by file_id; 90 training samples of 9 classes\n"
     )
     for part in (
-        "next, train every fold:\n  make train RUN=densenet161",
+        "next, train every fold:\n  make train ARGS=",
         "have an exact copy",
         "best trial of 1 on fold 0",
         "the best epoch, ",
@@ -121,7 +121,7 @@ def test_from_four_files_to_a_submission(drawn: Path, verbs: Verbs) -> None:
     ):
         assert part in printed
 
-    submission = only("submissions/densenet161-*.csv")
+    submission = only("submissions/densenet_tiny-scratch-*.csv")
     rows = read(submission)
     template = read(Path("input/sample_submission.csv"))
     assert [row[0] for row in rows] == [row[0] for row in template]
@@ -154,16 +154,16 @@ def test_missing_folds_are_named_and_can_be_left_out(drawn: Path, verbs: Verbs) 
     verbs(f"train --input-dir {drawn} --fold 1 {TINY}")
     refused = verbs(f"submit --input-dir {drawn} {TINY}", status=2)
     # The command works as it is printed: with the folders and the run's own settings.
-    [command] = [line for line in refused.splitlines() if "RUN=densenet161 FOLD=0" in line]
-    assert "RUN=densenet161 FOLD=1" not in refused
+    [command] = [line for line in refused.splitlines() if " FOLD=0 " in line]
+    assert " FOLD=1 " not in refused
     make(*shlex.split(command)[1:])
-    assert Path("oof/densenet161/fold0/oof.npz").exists()
-    shutil.rmtree("oof/densenet161/fold0")
+    assert Path("oof/densenet_tiny-scratch/fold0/oof.npz").exists()
+    shutil.rmtree("oof/densenet_tiny-scratch/fold0")
     assert not Path("submissions").exists()
     printed = verbs(f"submit --input-dir {drawn} {TINY} --partial")
-    held_out = len(np.load("oof/densenet161/fold1/oof.npz")["file_id"])
+    held_out = len(np.load("oof/densenet_tiny-scratch/fold1/oof.npz")["file_id"])
     assert f"OOF, {held_out} of 90 training samples" in printed
-    assert only("submissions/*.csv").name.startswith("densenet161-partial-")
+    assert only("submissions/*.csv").name.startswith("densenet_tiny-scratch-partial-")
 
 
 def test_runs_are_blended(drawn: Path, verbs: Verbs) -> None:
@@ -188,6 +188,7 @@ def test_runs_are_blended(drawn: Path, verbs: Verbs) -> None:
         ("train --run ../x", "the name may hold"),
         ("train --weights imagenet --network densenet_tiny", "add --weights none"),
         ("train --weights nowhere.pth", "no such file"),
+        ("train --network densenet1610", "not a classification model of torchvision"),
         ("train --epochs many", "--epochs"),
         ("train --epochs 0", "--epochs 0: must be at least 1"),
         ("tune --dropout 2", "--dropout 2: must be 0 or more and less than 1"),
@@ -296,5 +297,5 @@ def test_the_real_competition(verbs: Verbs) -> None:
     Path("input/y_train.csv").write_text("\n".join(rows) + "\n")
     verbs("folds")
     verbs(f"train --fold 0 {TINY}")
-    assert "make train RUN=densenet161 FOLD=4 ARGS=" in verbs(f"submit {TINY}", status=2)
+    assert "make train FOLD=4 ARGS=" in verbs(f"submit {TINY}", status=2)
     assert "(126 rows)" in verbs(f"submit {TINY} --partial")

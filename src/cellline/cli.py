@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
+from dataclasses import asdict, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from shlex import join, quote
 from typing import Any, TypeVar, cast
@@ -165,8 +165,9 @@ def end(status: int, message: str) -> None:
 def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool = True) -> str:
     """The `make` command that runs a verb with these settings.
 
-    It omits defaults and the settings of competition.toml. If the run has begun, it also omits
-    learning rate, batch size and class weights, which the run keeps unless they are given.
+    It omits defaults, the settings of competition.toml, and the run's name if the command without
+    it gives the same. If the run has begun, it also omits learning rate, batch size and class
+    weights, which the run keeps unless they are given.
     """
     start = f"--weights={config.training.weights}"
     usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}", start])
@@ -177,7 +178,8 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     ):
         if path != usual_path:
             words.append(f"{name}={quote(_in_make(str(path)))}")
-    words.append(f"RUN={config.run}")
+    if config.run_name != replace(usual, training=config.training).run_name:
+        words.append(f"RUN={config.run_name}")
     if config.fold is not None:
         words.append(f"FOLD={config.fold}")
     if processes > 1:

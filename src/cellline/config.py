@@ -15,6 +15,9 @@ from cellline.errors import UserError
 DEFAULT_LR = 1e-3
 DEFAULT_BATCH_SIZE = 64
 
+# Between a run's name and its seed.
+SEED = "-seed"
+
 MetricName = Literal[
     "balanced_accuracy",
     "accuracy",
@@ -212,13 +215,24 @@ class Config:
     training: Training = field(default_factory=Training)
     machine: Machine = field(default_factory=Machine)
     reading: Reading = field(default_factory=Reading)
-    run: str = "densenet161"
-    """Name of the run, and of its folder in the OOF folder."""
+    run: str = ""
+    """Name of the run, and of its folder in the OOF folder; by default made from network, weights,
+    recipe and seed. Verbs that open a run take the only one if there is none of that name."""
     fold: int | None = None
     """A single fold; by default every fold in turn."""
     recipe: Literal["quick", "full"] = "quick"
     """Set of defaults: quick, for two cores (five folds of the challenge in under two hours with
     fast bfloat16), or full, for a GPU."""
+
+    @property
+    def run_name(self) -> str:
+        """`run` or, if it is empty, a name made from the settings: resnet18-scratch-full-seed1."""
+        if self.run:
+            return self.run
+        name = self.training.network.rpartition("/")[2]
+        name += "-scratch" * (self.training.weights == "none")
+        name += f"-{self.recipe}" * (self.recipe != "quick")
+        return name + f"{SEED}{self.training.seed}" * (self.training.seed != 0)
 
 
 _BELOW_ONE = ("dropout", "warmup", "start_share", "scale", "translate", "gain", "offset")
@@ -259,11 +273,16 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name and both values, as text for a message, of each nested setting that differs."""
+    """Name and both values, as text for a message, of each nested setting that differs.
+
+    Weights with the same digest are the same, whatever their paths.
+    """
     a, b = flatten(a), flatten(b)
+    digest = a.get("weights_digest")
+    same = {"weights"} if digest is not None and digest == b.get("weights_digest") else set()
     return [
         (name, abbreviate(a.get(name)), abbreviate(b.get(name)))
-        for name in sorted(a.keys() | b.keys())
+        for name in sorted((a.keys() | b.keys()) - same)
         if a.get(name) != b.get(name)
     ]
 

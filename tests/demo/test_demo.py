@@ -17,8 +17,8 @@ def test_the_demo_runs_every_verb_and_tells_the_score() -> None:
         "have an exact copy",
         "best trial of 2 on fold 0",
         "fold 2 is finished",
-        "wrote demo/submissions/densenet161-",
-        "wrote demo/oof/densenet161/report.html",
+        "wrote demo/submissions/densenet_tiny-scratch-",
+        "wrote demo/oof/densenet_tiny-scratch/report.html",
         "== test BAC",
     ):
         assert part in done.stdout

@@ -1,6 +1,4 @@
 import json
-import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cellline.config import Config, Folders, Training
+from cellline.config import Config, Training
 from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.runs.folds import Folds
@@ -33,11 +31,24 @@ def finish(run: Run, fold: int, /, **changed: Any) -> Path:
     return run.oof_path(fold)
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "tuning", "a b", "a\n", ".."])
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "tuning", "a b", "a\n", ".."])
 def test_names_that_would_leave_the_folder_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="--run"):
         run_folder(Config(run=name))
     assert run_folder(Config(run="b4-large_2.1")) == Path("oof/b4-large_2.1")
+
+
+def test_without_a_name_the_run_of_the_settings_is_opened_or_the_only_one(run: Run) -> None:
+    unnamed = replace(run.config, run="")
+    assert open_run(unnamed, run.folds).name == "run"
+    new_run(unnamed, run.folds).begin()
+    assert open_run(unnamed, run.folds).name == "densenet_tiny-scratch"
+    Path("oof/tuning").mkdir()
+    Path("oof/tuning/config.json").write_text("{}")
+    other = replace(unnamed, training=replace(unnamed.training, seed=3))
+    told = "no run densenet_tiny-scratch-seed3 in oof, but densenet_tiny-scratch, run: name one"
+    with pytest.raises(UserError, match=told):
+        open_run(other, run.folds)
 
 
 def test_other_settings_are_refused_by_name(run: Run) -> None:
@@ -132,22 +143,3 @@ def test_folds_are_joined_in_the_order_of_ids_and_found_without_pickle(
         kinds = {key: file[key].dtype.kind for key in file if key != "provenance"}
         id_kind = "U" if texts else "i"
         assert kinds == {"file_id": id_kind, "label": "i", "prob": "f", "prob_plain": "f"}
-
-
-def test_the_command_that_resumes_survives_shells_and_make(folds: Folds, tmp_path: Path) -> None:
-    weights = tmp_path / 'my $weights\' "file".pth'
-    oof = tmp_path / "oof $x"
-    folders = Folders(oof_dir=oof, cache_dir=Path("my cache"))
-    run = new_run(Config(folders, Training(weights=str(weights)), run="a"), folds)
-    # Printed by a Makefile: the words that a script would get from make and a shell.
-    Path("Makefile").write_text("train:\n\t@printf '%s\\n' \"$(OOF)\" $(FOLD) $(ARGS)\n")
-    # As from a fresh shell: not as a part of the make that may have started the tests.
-    fresh = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFL"))}
-    done = subprocess.run(
-        run.command(3), shell=True, env=fresh, capture_output=True, text=True, check=True
-    )
-    words = done.stdout.splitlines()
-    assert words[:2] == [str(oof).replace("$x", ""), "3"]
-    settings = dict(zip(words[2::2], words[3::2], strict=True))
-    assert settings["--weights"] == str(weights)
-    assert settings["--cache-dir"] == "my cache"

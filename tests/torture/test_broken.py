@@ -14,7 +14,7 @@ from scenes import Scene, Scenes
 
 from cellline.training.checkpoint import DAMAGED, NEWEST, PREVIOUS, read_checkpoint
 
-FOLD = Path("oof/densenet161/fold0")
+FOLD = Path("oof/densenet_tiny-scratch/fold0")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from scenes import Scene, Scenes
 
 def resume_state(folder: Path) -> dict[str, Any] | None:
     """What the training in a folder goes on with; None where it only predicts."""
-    path = folder / "oof/densenet161/fold0/checkpoint.pt"
+    path = folder / "oof/densenet_tiny-scratch/fold0/checkpoint.pt"
     state: dict[str, Any] | None = torch.load(path, map_location="cpu", weights_only=True)["resume"]
     return state
 
@@ -92,8 +92,8 @@ def test_the_time_is_up_again_and_again(scenes: Scenes, tmp_path: Path) -> None:
         assert ended.status == 0, ended.printed
         if "the time is up" not in ended.printed:
             break
-        if (folder / "oof/densenet161/fold0/checkpoint.pt").exists():
-            assert "RUN=densenet161 FOLD=0 ARGS=" in ended.printed
+        if (folder / "oof/densenet_tiny-scratch/fold0/checkpoint.pt").exists():
+            assert "make train INPUT=" in ended.printed
             state = resume_state(folder)
             within += state is not None and len(state["losses"]) > 0
     assert within > 0

@@ -215,10 +215,11 @@ def test_a_killed_rank_ends_the_other_and_one_process_resumes() -> None:
 
 
 def test_a_mistake_is_reported_once() -> None:
-    status, printed = two_ranks(PLAIN, MORE_FOR_RANK_1="--fold 1 --max-minutes 9")
+    Path("other.pth").write_bytes(b"other weights")
+    status, printed = two_ranks(PLAIN, MORE_FOR_RANK_1="--weights other.pth")
     assert status == 2
     (line,) = printed.splitlines()
-    assert line.startswith("error: ranks 0 and 1 differ in --fold, --max-minutes: ")
+    assert line.startswith("error: ranks 0 and 1 differ in --weights: ")
     assert not Path("oof/two").exists()
 
 

@@ -1,17 +1,23 @@
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cellline.cli import make_command
 from cellline.config import Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
+from cellline.errors import UserError
+from cellline.host.files import digest_file, read_json
 from cellline.host.stopping import Stopped
-from cellline.runs.folds import NO_PAIRS, Dealt, write_folds
+from cellline.model.network import build_backbone
+from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
+from cellline.runs.run import open_run
 from cellline.training.run import train_run
 
 MACHINE = Machine(device="cpu", precision="float32", workers=0)
@@ -56,6 +62,35 @@ def test_a_run_without_symmetry_has_one_score(
         train_run(replace(config, training=training, run=training.symmetry, fold=1))
         [told] = re.findall(r"fold 1 is finished: OOF BAC [\d.]+ %(\D+)", capsys.readouterr().out)
         assert told == words
+
+
+def test_folds_of_a_run_start_from_the_same_weights_wherever_they_are(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(weights: str, fold: int) -> None:
+        train_run(replace(config, training=replace(config.training, weights=weights), fold=fold))
+
+    for seed, name in enumerate(("here.pth", "other.pth")):
+        torch.manual_seed(seed)
+        torch.save(build_backbone(config.training).state_dict(), name)
+    shutil.copy("here.pth", "there.pth")
+    train("here.pth", 0)
+    record = read_json(Path("oof/densenet_tiny/config.json"))
+    assert record["weights_digest"] == digest_file(Path("here.pth"))
+    with pytest.raises(UserError, match=r"weights was here.pth and is other.pth now; weights_dig"):
+        train("other.pth", 1)
+    train("there.pth", 1)
+    run = open_run(replace(config, run="densenet_tiny"), open_folds(config.folders))
+    assert len(run.oof.ids) == 90
+    # A fold that is finished needs no weights; one that is not says which.
+    Path("here.pth").unlink()
+    capsys.readouterr()
+    train("here.pth", 0)
+    assert "fold 0 is finished already" in capsys.readouterr().out
+    shutil.rmtree(run.fold_folder(0))
+    told = rf"here.pth: no such file.*\n.*begun with weights of SHA-256 {record['weights_digest']}"
+    with pytest.raises(UserError, match=told):
+        train("here.pth", 0)
 
 
 def test_the_printed_command_survives_shells_and_make(tmp_path: Path) -> None:

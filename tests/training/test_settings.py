@@ -83,6 +83,17 @@ def test_a_tuning_on_other_data_is_refused_only_if_it_would_be_used(
     assert settle(another, None, other).training.lr == 1e-3
 
 
+def test_a_tuning_suits_the_same_weights_wherever_they_are(folds: Folds) -> None:
+    write_json(BEST, asdict(replace(tuned(weights="here.pth"), weights_digest="7" * 64)))
+    for weights, digest, lr in (
+        ("there.pth", "7" * 64, 2e-4),
+        ("here.pth", "8" * 64, 1e-3),
+        ("none", None, 1e-3),
+    ):
+        asked = Config(training=replace(ASKED, weights=weights))
+        assert settle(asked, None, folds, digest).training.lr == lr
+
+
 def test_a_best_json_that_was_changed_is_reported(folds: Folds) -> None:
     write_json(BEST, asdict(tuned()))
     written = BEST.read_text()

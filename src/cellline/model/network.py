@@ -1,6 +1,5 @@
 """The network: uint8 images in, logits out."""
 
-from difflib import get_close_matches
 from typing import Any, cast
 
 import torch
@@ -14,7 +13,13 @@ from cellline.errors import UserError, first_line
 from cellline.model.densenet import Features
 from cellline.model.depthwise import train_depthwise_in_float32
 from cellline.model.normalization import Normalization
-from cellline.model.weights import TIMM, Head, find_weights, load_backbone_weights
+from cellline.model.weights import (
+    TIMM,
+    Head,
+    check_network,
+    find_weights,
+    load_backbone_weights,
+)
 
 
 class Classifier(nn.Module):
@@ -74,17 +79,11 @@ def build_network(
 def build_backbone(training: Training) -> nn.Module:
     """A network for ImageNet's classes and colours, without trained weights."""
     name = training.network
+    check_network(name)
     if name == "densenet_tiny":
         return make_faster(DenseNet(4, block_config=(2, 2), num_init_features=8, bn_size=2))
     if name.startswith(TIMM):
         return make_faster(build_timm(training))
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise UserError(
-            f"--network {name}: not a classification model of torchvision "
-            f"{torchvision.__version__}; known: densenet_tiny, {', '.join(known)}, and those of "
-            f"timm, such as {TIMM}convnext_tiny"
-        )
     # These two have auxiliary classifiers, made for ImageNet's classes and image size.
     has_auxiliary = name in ("googlenet", "inception_v3")
     options = {"aux_logits": False, "init_weights": True} if has_auxiliary else {}
@@ -96,12 +95,6 @@ def build_timm(training: Training) -> nn.Module:
     import timm
 
     name = training.network.removeprefix(TIMM)
-    if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), 10, 0.5)
-        raise UserError(
-            f"--network {training.network}: not a network of timm {timm.__version__}; "
-            f"similar: {', '.join(near) or 'none'}"
-        )
     model: nn.Module = timm.create_model(name, drop_rate=training.dropout)
     return model
 

@@ -4,6 +4,7 @@ import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.error import URLError
@@ -76,8 +77,33 @@ def find_weights(network: str, weights: str) -> Path | None:
     return find_kaggle_model(network) or find_in_package(network) or download(network, published)
 
 
+def check_network(network: str) -> None:
+    """Raise UserError that names others unless torchvision or timm has the network."""
+    if network == "densenet_tiny":
+        return
+    if network.startswith(TIMM):
+        import timm
+
+        name = network.removeprefix(TIMM)
+        if timm.is_model(name):
+            return
+        near = get_close_matches(name, timm.list_models(), 10, 0.5)
+        raise UserError(
+            f"--network {network}: not a network of timm {timm.__version__}; "
+            f"similar: {', '.join(near) or 'none'}"
+        )
+    known = torchvision.models.list_models(module=torchvision.models)
+    if network not in known:
+        raise UserError(
+            f"--network {network}: not a classification model of torchvision "
+            f"{torchvision.__version__}; known: densenet_tiny, {', '.join(known)}, and those of "
+            f"timm, such as {TIMM}convnext_tiny"
+        )
+
+
 def find_published(network: str) -> Published:
     """Where `network` has its ImageNet weights. Raises UserError if it has none."""
+    check_network(network)
     packed = [Path(PACKAGES[network][1]).name] if network in PACKAGES else []
     if network.startswith(TIMM):
         from timm.models import get_pretrained_cfg

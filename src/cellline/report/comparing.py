@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cellline.config import Config, list_differences
+from cellline.config import SEED, Config, list_differences
 from cellline.errors import Caution, UserError
 from cellline.host.names import align, printable
 from cellline.report.scores import MATRIX_CLASSES, WORST
 from cellline.report.words import name_folds
 from cellline.runs.folds import describe_choice, open_folds
-from cellline.runs.run import Run, Tuning, new_run, open_run, open_runs, read_record
+from cellline.runs.run import Run, Tuning, list_runs, new_run, open_run, open_runs, read_record
 from cellline.scoring.bootstrap import Estimate
 from cellline.scoring.comparison import Comparison, compare_predictions
 from cellline.scoring.leaderboard import (
@@ -24,9 +24,6 @@ from cellline.scoring.metrics import Metric
 from cellline.scoring.recalls import Recall
 from cellline.scoring.words import percent, points
 from cellline.submitting.decision import hold_out
-
-# Between a run's name and the seed, in the names of the same recipe's other runs.
-SEED = "-seed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +215,10 @@ def compare_runs(
     if these folds give no score.
     """
     if len(names) != 2 or names[0] == names[1]:
-        raise UserError(f"--runs {' '.join(names)}: name two different runs to compare")
+        there = ", ".join(list_runs(config.folders.oof_dir)) or "none"
+        raise UserError(
+            f"--runs {' '.join(names)}: name two different runs to compare; there are {there}"
+        )
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: must be at least 1")
     sides = open_seeds(open_runs(config, names, open_folds(config.folders, config.reading)), seeds)
@@ -255,17 +255,19 @@ def compare_runs(
 def open_seeds(firsts: Sequence[Run], seeds: int) -> list[list[Run]]:
     """Each run with others of its recipe: `seeds` in all, with ascending seeds.
 
-    Those of run `a`, whose seed is 0, are `a-seed1`, `a-seed2` and so on. Raises UserError with the
-    commands that train those that are missing, and if other settings than the seed differ.
+    Those of run `a`, whose seed is 0, are `a-seed1`, `a-seed2` and so on; of `a-seed3`
+    `a-seed4` and so on. Raises UserError with the commands that train those that are missing, and
+    if other settings than the seed differ.
     """
     sides: list[list[Run]] = []
     commands: list[str] = []
     for first in firsts:
-        side = [first]
-        for seed in range(first.settings["seed"] + 1, first.settings["seed"] + seeds):
+        side, own = [first], first.config.training.seed
+        for seed in range(own + 1, own + seeds):
             training = replace(first.config.training, seed=seed)
-            config = replace(first.config, run=f"{first.name}{SEED}{seed}", training=training)
-            wanted = new_run(config, first.folds)
+            name = f"{first.name.removesuffix(f'{SEED}{own}')}{SEED}{seed}"
+            config = replace(first.config, run=name, training=training)
+            wanted = new_run(config, first.folds, first.settings["weights_digest"])
             if read_record(wanted.folder) is None:
                 folds = first.finished if first.missing else [None]
                 commands += [wanted.command(fold, begun=False) for fold in folds]

@@ -17,7 +17,8 @@ from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.host.locking import one_writer
 from cellline.host.names import name_classes, shorten_name
-from cellline.runs.folds import FOLDS, PAIRS, RECORD, Folds, check_data
+from cellline.host.progress import say
+from cellline.runs.folds import FOLDS, PAIRS, RECORD, Folds, check_data, find_dependents
 from cellline.runs.predictions import OutOfFold, check_belongs, read_out_of_fold, read_provenance
 from cellline.scoring.metrics import METRICS, Metric
 
@@ -48,8 +49,8 @@ class Run:
     """The run's name, its folders and its training settings."""
     folds: Folds
     record: dict[str, Any]
-    """The content of config.json: settings, metric, classes, channels, digests of input and
-    folds."""
+    """The content of config.json: settings, metric, classes, channels, digests of weights, input
+    and folds."""
 
     @property
     def name(self) -> str:
@@ -73,9 +74,8 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The training settings as config.json records them."""
-        settings: dict[str, Any] = self.record["settings"]
-        return settings
+        """The training settings as config.json records them, with the digest of the weights."""
+        return {**self.record["settings"], "weights_digest": self.record.get("weights_digest")}
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -185,15 +185,18 @@ class Run:
                 self.check_unchanged()
 
 
-def new_run(config: Config, folds: Folds) -> Run:
+def new_run(config: Config, folds: Folds, weights_digest: str | None = None) -> Run:
     """The run that these settings make; nothing is written.
 
-    Raises UserError for a name that can't be a folder's.
+    `weights_digest` is the SHA-256 of the file that it starts from; None from scratch. Raises
+    UserError for a name that can't be a folder's.
     """
+    config = replace(config, run=config.run_name)
     run_folder(config)
     competition = folds.competition
     record = {
         "settings": asdict(config.training),
+        "weights_digest": weights_digest,
         "metric": competition.metric,
         "classes": list(competition.classes),
         "channels": list(competition.channels),
@@ -206,8 +209,10 @@ def new_run(config: Config, folds: Folds) -> Run:
 def open_run(config: Config, folds: Folds) -> Run:
     """The run that `config` names, with the settings that it was begun with.
 
-    Raises UserError if there is none, or if it is of other data, folds or program settings.
+    Raises UserError if there is none, or if it is of other data, folds or program settings; see
+    also `find_run`.
     """
+    config = replace(config, run=config.run or find_run(config))
     folder = run_folder(config)
     record = read_record(folder)
     if record is None:
@@ -215,6 +220,28 @@ def open_run(config: Config, folds: Folds) -> Run:
     advice = "train it again under another name (--run)"
     check_data(folds, record, f"{folder} was trained", advice)
     return Run(replace(config, training=read_training(record)), folds, record)
+
+
+def find_run(config: Config) -> str:
+    """Name of the run to open where none is named: that of the settings, else the only one.
+
+    Raises UserError that lists the runs if there are others, but more than one.
+    """
+    name, oof_dir = config.run_name, config.folders.oof_dir
+    there = list_runs(oof_dir)
+    if name in there or not there:
+        return name
+    if len(there) > 1:
+        raise UserError(
+            f"there is no run {name} in {oof_dir}, but {', '.join(there)}: name one (--run)"
+        )
+    say(f"run {there[0]}, the only one in {oof_dir}")
+    return there[0]
+
+
+def list_runs(oof_dir: Path) -> list[str]:
+    """Names of the runs in an OOF folder."""
+    return [name for name in find_dependents(oof_dir) if name not in RESERVED]
 
 
 def open_runs(config: Config, names: Sequence[str], folds: Folds) -> list[Run]:
@@ -240,7 +267,7 @@ def run_folder(config: Config) -> Path:
     Raises UserError for a name that is not a plain folder name, and if a link or file is in its
     place.
     """
-    name = config.run
+    name = config.run_name
     plain = all(character.isalnum() or character in "._-" for character in name)
     if (
         not (name and plain)

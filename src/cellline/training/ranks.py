@@ -103,7 +103,7 @@ class Ranks:
             if differ:
                 raise UserError(
                     f"ranks {self.rank} and {rank} differ in {', '.join(differ)}: every machine "
-                    "needs the same input, folds, version of the program and command"
+                    "needs the same input, folds, weights, version of the program and command"
                 )
 
     def parallel(self, network: nn.Module, device: torch.device) -> nn.Module:

@@ -1,18 +1,22 @@
 """Training a run: its settings, then one fold after another."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cellline.config import Config
 from cellline.errors import UserError
 from cellline.host.device import choose_device
+from cellline.host.files import digest_file
 from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
+from cellline.model.weights import find_weights
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.predictions import OutOfFold
-from cellline.runs.run import last_score, new_run, read_record, run_folder
+from cellline.runs.run import Run, last_score, new_run, read_record
 from cellline.scoring.decisions import likeliest
 from cellline.training.fold import train_fold
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
@@ -46,7 +50,7 @@ def train_run(config: Config, processes: int = 1) -> None:
 def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> None:
     """Do the work of `train_run` as one of the ranks."""
     folds = ranks.local_first(lambda: open_folds(config.folders, config.reading, for_training=True))
-    folder = run_folder(config)
+    run = new_run(config, folds)
     if config.fold is not None and config.fold not in folds.numbers:
         raise UserError(f"--fold {config.fold}: folds are 0 to {folds.n_folds - 1}")
     ranks.check_same(
@@ -54,18 +58,22 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
             "input": folds.competition.digest,
             "folds": folds.digest,
             "program": code_version(),
-            "--run": config.run,
+            "--run": run.name,
             "--fold": config.fold,
             "--max-minutes": config.machine.max_minutes,
         }
     )
     # The OOF folder on rank 0's disk decides.
-    settled = ranks.of_first(lambda: settle(config, read_record(folder), folds))
-    run = new_run(replace(config, training=settled.training), folds)
+    wanted = folds.numbers if config.fold is None else [config.fold]
+    recorded = ranks.of_first(lambda: read_record(run.folder))
+    weights, digest = find_start(run, wanted, recorded, ranks)
+    settled = ranks.of_first(lambda: settle(config, recorded, folds, digest))
+    run = new_run(replace(config, training=settled.training), folds, digest)
     ranks.of_first(run.check_unchanged)
     device = choose_device(config.machine, ranks.local_rank, ranks.local_size)
     # The precision decides if the loss is scaled; each kind of device communicates in its own way.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
+    training = replace(settled.training, weights=weights)
     say(f"run {run.name}: {settled.training.network}, {settled.line}")
     for caution in describe_enlarging(settled.training, folds.competition):
         say(caution)
@@ -76,7 +84,7 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
         )
 
     def train_one(fold: int) -> OutOfFold:
-        trainer = FoldTrainer(Task(folds, fold, settled.training, device, ranks))
+        trainer = FoldTrainer(Task(folds, fold, training, device, ranks, digest))
         # Only now: a network that can't be built leaves no run behind.
         ranks.of_first(lambda: run.begin(settled.tuning))
         try:
@@ -86,7 +94,7 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
             say(f"fold {fold} is saved{score}; to resume:\n  {run.command(config.fold, processes)}")
             raise
 
-    for fold in folds.numbers if config.fold is None else [config.fold]:
+    for fold in wanted:
         # Looked up each time: another training may have finished it meanwhile.
         if fold in ranks.of_first(lambda: run.finished):
             if ranks.first:
@@ -103,6 +111,38 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
         )
         for line in describe_choice(config.folders.oof_dir, folds):
             say(line)
+
+
+def find_start(
+    run: Run, wanted: Sequence[int], recorded: dict[str, Any] | None, ranks: Ranks
+) -> tuple[str, str | None]:
+    """The path of the weights that a run starts from, and their SHA-256; none, None from scratch.
+
+    If the `wanted` folds are finished, they need no weights: those in the `recorded` config.json
+    stand. Raises UserError if there is no such file, or if the ranks have different ones.
+    """
+    network, weights = run.config.training.network, run.config.training.weights
+    begun_with = recorded.get("weights_digest") if recorded else None
+    if ranks.of_first(
+        lambda: (
+            recorded is not None
+            and recorded["settings"]["weights"] == weights
+            and set(wanted) <= set(run.finished)
+        )
+    ):
+        return weights, begun_with
+    try:
+        path = ranks.local_first(lambda: find_weights(network, weights))
+    except UserError as error:
+        if begun_with is None:
+            raise
+        raise UserError(
+            f"{error}\n{run.folder} was begun with weights of SHA-256 {begun_with}: to resume it, "
+            "give a copy of that file (--weights)"
+        ) from error
+    digest = digest_file(path) if path else None
+    ranks.check_same({"--weights": digest})
+    return str(path or weights), digest
 
 
 def describe(predictions: OutOfFold) -> str:

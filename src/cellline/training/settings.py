@@ -4,7 +4,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, MetricName, Training
+from cellline.config import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_LR,
+    Config,
+    MetricName,
+    Training,
+    list_differences,
+)
 from cellline.data.competition import Competition
 from cellline.errors import Caution
 from cellline.host.files import read_json
@@ -14,7 +21,7 @@ from cellline.scoring.metrics import Metric
 
 # A rate that suits one network, its initial weights, image size or optimizer says little about
 # another's.
-TUNED_FOR = ("network", "weights", "image_size", "optimizer")
+TUNED_FOR = {"network", "weights", "weights_digest", "image_size", "optimizer"}
 
 # In the folder `tuning` under the OOF folder.
 BEST = "best.json"
@@ -39,6 +46,8 @@ class Tuned:
     folds_digest: str
     code: str
     """The version of the program that finished the study, for the record."""
+    weights_digest: str | None = None
+    """SHA-256 of the file that the trials started from; None from scratch."""
 
 
 def read_tuned(oof_dir: Path) -> Tuned | None:
@@ -58,12 +67,18 @@ class Settled:
     """The tuning that a value was taken from now; None if none was."""
 
 
-def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Settled:
+def settle(
+    config: Config,
+    recorded: dict[str, Any] | None,
+    folds: Folds,
+    weights_digest: str | None = None,
+) -> Settled:
     """Settle a run's learning rate, batch size and class weights.
 
     The command line decides first, then the run's `recorded` config.json, then a tuning that
-    `suits`, then the defaults; for class weights the metric. Raises UserError if that tuning used
-    other input or folds.
+    `suits`, then the defaults; for class weights the metric. `weights_digest` is the SHA-256 of the
+    file that the run starts from; None from scratch. Raises UserError if that tuning used other
+    input or folds.
     """
     training, oof_dir = config.training, config.folders.oof_dir
     found: dict[str, Any] = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
@@ -72,7 +87,8 @@ def settle(config: Config, recorded: dict[str, Any] | None, folds: Folds) -> Set
         found, source = recorded["settings"], "as the run began"
     elif training.lr is None or training.batch_size is None:
         tuned = read_tuned(oof_dir)
-        if tuned is not None and suits(tuned, training, folds.metric):
+        asked = {**asdict(training), "weights_digest": weights_digest}
+        if tuned is not None and suits(tuned, asked, folds.metric):
             found, path = asdict(tuned), oof_dir / "tuning" / BEST
             advice = f"move {path.parent} away, or give --lr and --batch-size"
             check_data(folds, found, f"{path} was tuned", advice)
@@ -130,7 +146,8 @@ def weighs_classes(training: Training, metric: Metric) -> bool:
     return training.class_weights == "balanced"
 
 
-def suits(tuned: Tuned, training: Training, metric: Metric) -> bool:
-    """True if the tuning and the training agree in the metric and all settings of `TUNED_FOR`."""
-    same = all(tuned.settings.get(name) == getattr(training, name) for name in TUNED_FOR)
-    return same and tuned.metric == metric.name
+def suits(tuned: Tuned, asked: dict[str, Any], metric: Metric) -> bool:
+    """True if the tuning was for this metric, and for `asked` in all settings of `TUNED_FOR`."""
+    trials = {**tuned.settings, "weights_digest": tuned.weights_digest}
+    differing = {name for name, *_ in list_differences(trials, asked)}
+    return not differing & TUNED_FOR and tuned.metric == metric.name

@@ -26,6 +26,8 @@ class Task:
     """The settings; to train, they need a learning rate and a batch size."""
     device: Device
     ranks: Ranks = field(default_factory=Ranks)
+    weights_digest: str | None = None
+    """SHA-256 of the file of weights that the network starts from; None from scratch."""
 
     def __post_init__(self) -> None:
         n_ranks, n_held_out = self.ranks.size, len(self.held_out)
