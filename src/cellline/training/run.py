@@ -12,11 +12,20 @@ from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.predictions import OutOfFold
-from cellline.runs.run import last_score, new_run, read_record, run_folder
+from cellline.runs.run import (
+    Fitted,
+    Run,
+    last_score,
+    new_run,
+    read_fitted,
+    read_record,
+    run_folder,
+)
 from cellline.scoring.decisions import likeliest
+from cellline.training.fitting import fit_schedule
 from cellline.training.fold import train_fold
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
-from cellline.training.settings import describe_enlarging, settle
+from cellline.training.settings import SCHEDULE, Settled, describe_enlarging, settle
 from cellline.training.task import Task
 from cellline.training.trainer import FoldTrainer
 
@@ -57,16 +66,28 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
             "--run": config.run,
             "--fold": config.fold,
             "--max-minutes": config.machine.max_minutes,
+            "--fit-minutes": config.machine.fit_minutes,
         }
     )
+    wanted = folds.numbers if config.fold is None else [config.fold]
+
+    def settle_now() -> Settled:
+        return settle(config, read_record(folder), folds, read_fitted(folder))
+
     # The OOF folder on rank 0's disk decides.
-    settled = ranks.of_first(lambda: settle(config, read_record(folder), folds))
+    settled = ranks.of_first(settle_now)
     run = new_run(replace(config, training=settled.training), folds)
     ranks.of_first(run.check_unchanged)
     device = choose_device(config.machine, ranks.local_rank, ranks.local_size)
     # The precision decides if the loss is scaled; each kind of device communicates in its own way.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
     say(f"run {run.name}: {settled.training.network}, {settled.line}")
+    recorded = ranks.of_first(lambda: read_record(folder))
+    if recorded is None and config.machine.fit_minutes is not None:
+        task = Task(folds, wanted[0], settled.training, device, ranks)
+        begin_fitted(task, run, settled, len(wanted))
+        settled = ranks.of_first(settle_now)
+        run = new_run(replace(config, training=settled.training), folds)
     for caution in describe_enlarging(settled.training, folds.competition):
         say(caution)
     if settled.training.symmetry == "d4":
@@ -86,7 +107,7 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
             say(f"fold {fold} is saved{score}; to resume:\n  {run.command(config.fold, processes)}")
             raise
 
-    for fold in folds.numbers if config.fold is None else [config.fold]:
+    for fold in wanted:
         # Looked up each time: another training may have finished it meanwhile.
         if fold in ranks.of_first(lambda: run.finished):
             if ranks.first:
@@ -103,6 +124,27 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
         )
         for line in describe_choice(config.folders.oof_dir, folds):
             say(line)
+
+
+def begin_fitted(task: Task, run: Run, settled: Settled, n_folds: int) -> None:
+    """Begin a run with the schedule that --fit-minutes allows.
+
+    If a process for another fold has begun it meanwhile, the run has that one's schedule.
+    """
+    minutes = run.config.machine.fit_minutes
+    assert minutes is not None
+    chosen = fit_schedule(task, minutes, n_folds, run.config.folders.oof_dir)
+    fitted = Fitted(minutes, {name: getattr(task.training, name) for name in SCHEDULE})
+
+    def begin() -> None:
+        try:
+            begun = new_run(replace(run.config, training=chosen), run.folds)
+            begun.begin(settled.tuning, fitted)
+        except UserError:
+            if read_record(run.folder) is None:
+                raise
+
+    task.ranks.of_first(begin)
 
 
 def describe(predictions: OutOfFold) -> str:
