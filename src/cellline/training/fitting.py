@@ -22,7 +22,7 @@ from cellline.training.task import Task
 from cellline.training.trainer import FoldTrainer
 
 # The first steps also build kernels, fill caches and start the loader's processes.
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = 2
 # Each size is measured for so long, but no longer than this share of the given time.
 MEASURE_SECONDS = 15.0
 MEASURE_SHARE = 0.03
@@ -74,7 +74,7 @@ def fit_schedule(task: Task, minutes: float, n_folds: int, oof_dir: Path) -> Tra
 
 
 def choose_or_refuse(task: Task, costs: Costs, minutes: float, n_folds: int) -> Training:
-    """The schedule for what is left of the time, which it says; UserError if none fits."""
+    """The schedule for the rest of the time, which it says; UserError if none fits."""
     training, width = task.training, task.competition.train_images.shape[-1]
     spent = time.monotonic() - STARTED
     chosen = choose_schedule(training, costs, (60 * minutes - spent) / n_folds)
@@ -82,22 +82,22 @@ def choose_or_refuse(task: Task, costs: Costs, minutes: float, n_folds: int) -> 
         f"{len(task.rows) / seconds:.0f} samples/s at {size or width} pixels"
         for size, seconds in costs.training.items()
     )
+    folds = "one fold" if n_folds == 1 else f"{n_folds} folds"
     if chosen is None:
         least = at_first_size(replace(training, epochs=FEWEST_EPOCHS))
         needed = (spent + n_folds * costs.fold(least)) / 60
         raise UserError(
-            f"--fit-minutes {minutes:g}: too short for {n_folds} folds ({speeds}). "
-            f"{FEWEST_EPOCHS} epochs at {least.image_size or width} pixels take {needed:.3g} "
-            f"minutes; give at least {ceil(1.05 * needed)}, or a smaller --image-size or --network"
+            f"--fit-minutes {minutes:g} is too short for {folds} ({speeds}): {FEWEST_EPOCHS} "
+            f"epochs at {least.image_size or width} pixels take {needed:.3g} minutes. Give at "
+            f"least {ceil(10.5 * needed) / 10:g}, or a smaller --image-size or --network"
         )
-    sizes = {chosen.first_size or width: chosen.first_epochs}
-    last = chosen.image_size or width
-    sizes[last] = chosen.epochs - sum(n for size, n in sizes.items() if size != last)
-    epochs = " and ".join(f"{n} at {size} pixels" for size, n in sizes.items() if n)
-    seconds = costs.fold(chosen)
+    starts, last = chosen.first_epochs, chosen.image_size or width
+    sizes = f"at {last} pixels"
+    if starts and chosen.first_size != chosen.image_size:
+        sizes = f"{starts} at {chosen.first_size} pixels, then {chosen.epochs - starts} {sizes}"
     say(
-        f"--fit-minutes {minutes:g}: {speeds}; chose {chosen.epochs} epochs, {epochs}: "
-        f"{duration(seconds)} a fold, {duration(spent + n_folds * seconds)} in all"
+        f"--fit-minutes {minutes:g}: {speeds}; {chosen.epochs} epochs a fold, {sizes}; "
+        f"{folds} will end after {duration(spent + n_folds * costs.fold(chosen))}"
     )
     return chosen
 
@@ -131,7 +131,7 @@ def at_first_size(training: Training) -> Training:
 
 def near_share(training: Training, epochs: int) -> range:
     """Numbers of first epochs next to the share that `training` has; at least one epoch is left."""
-    usual = replace(training, epochs=epochs).first_epochs
+    usual = int(training.start_share * epochs)
     near = int(training.first_size != training.image_size)  # else all epochs are alike
     return range(max(0, usual - near), min(usual + near, epochs - 1) + 1)
 
