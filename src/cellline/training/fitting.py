@@ -161,17 +161,18 @@ def measure_costs(task: Task, seconds: float, oof_dir: Path) -> Costs:
         batch = share[: max(trainer.held_out.predictor.batch_size, EFFICIENT_BATCH)]
         prediction, _ = time_each(predictions(trainer, batch), task, seconds / 3)
         of_rows[size] = prediction * len(share) / len(batch)
-    with TemporaryDirectory(dir=oof_dir, prefix=".") as folder:
-        started = time.perf_counter()
-        learner = trainer.learner
-        checkpoint = Checkpoint(
-            {}, task.fold, "", 0, learner.model.state_dict(), [], learner.state()
-        )
-        if task.ranks.first:
-            write_checkpoint(Path(folder), checkpoint)
-        saving = time.perf_counter() - started
+    saving = task.ranks.of_first(lambda: measure_saving(trainer, oof_dir))
     views = choose_views(task.competition.train_images.shape, training.symmetry)
     return Costs(of_steps, of_rows, len(views), saving, starting)
+
+
+def measure_saving(trainer: FoldTrainer, oof_dir: Path) -> float:
+    """Seconds that a checkpoint takes, on the disk that training will write to."""
+    started, learner = time.perf_counter(), trainer.learner
+    with TemporaryDirectory(dir=oof_dir, prefix=".") as folder:
+        weights, state = learner.model.state_dict(), learner.state()
+        write_checkpoint(Path(folder), Checkpoint({}, trainer.task.fold, "", 0, weights, [], state))
+        return time.perf_counter() - started
 
 
 def steps(trainer: FoldTrainer, epoch: int) -> Iterator[object]:
