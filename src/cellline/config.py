@@ -189,8 +189,8 @@ class Machine:
     workers: int | None = None
     """Loader processes that augment images; by default 0 on a CPU, else up to 8."""
     fit_minutes: float | None = None
-    """Minutes that all folds to train may take. Measures the speed first, then chooses `epochs`
-    and their sizes, instead of the recipe's, for the whole run."""
+    """Minutes that `train` may take for all its folds. It measures the speed first, then chooses
+    the run's epochs and their sizes, near the recipe's."""
     max_minutes: float | None = None
     """Minutes after which training saves and tuning stops; rerun to resume. No limit by default."""
 
