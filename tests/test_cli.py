@@ -157,6 +157,13 @@ def parse(verb: str, *arguments: str) -> Any:
     return parse_arguments(module.main, settings, arguments)
 
 
+def test_epochs_beside_the_time_that_chooses_them_are_refused() -> None:
+    for settings in (["--fit-minutes", "60"], ["--epochs", "9"]):
+        parse("train", *settings)
+    with pytest.raises(UserError, match=r"--epochs 9 and --fit-minutes 60: .* omit one of them"):
+        parse("train", "--epochs", "9", "--fit-minutes", "60")
+
+
 def names(settings: Config) -> set[str]:
     """The names of settings on the command line."""
     return set(flatten(asdict(settings)))

@@ -90,7 +90,10 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
 def parse_arguments(
     verb: Callable[[Settings], None], settings: type[Settings], arguments: Sequence[str]
 ) -> Settings:
-    """The settings of a command line; --help and --help-all print theirs and exit."""
+    """The settings of a command line; --help and --help-all print theirs and exit.
+
+    Raises UserError if it has two settings that exclude each other.
+    """
     usual = usual_settings(settings, arguments)
     more = ""
     if "--help-all" in arguments:
@@ -101,7 +104,7 @@ def parse_arguments(
         more = "--help-all lists the other settings, which all verbs accept."
     try:
         # The verb's docstring heads its --help; nested settings are flat on the command line.
-        return tyro.cli(
+        parsed = tyro.cli(
             type(usual),
             args=arguments,
             default=usual,
@@ -112,6 +115,13 @@ def parse_arguments(
         if more and ended.code == 0:
             print(more)
         raise
+    minutes, epochs = parsed.machine.fit_minutes, parsed.training.epochs
+    if minutes is not None and epochs != usual.training.epochs:
+        raise UserError(
+            f"--epochs {epochs} and --fit-minutes {minutes:g}: the second chooses the epochs; "
+            "omit one of them"
+        )
+    return parsed
 
 
 def hide_settings(settings: AnySettings, uses: Collection[str]) -> AnySettings:
@@ -189,6 +199,8 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     if begun:
         kept = ("lr", "batch_size", "class_weights")
         elsewhere |= {name for name in kept if getattr(usual.training, name) in (None, "auto")}
+    if config.machine.fit_minutes is not None:
+        elsewhere.add("epochs")  # chosen by it, or still to be
     if changed := list_changes(config, usual, elsewhere):
         joined = _in_make(join(changed))
         # Double quotes read better, if they hold nothing special to the shell.

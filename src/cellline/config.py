@@ -157,8 +157,12 @@ class Training:
         Small images first, large ones last: "progressive resizing" (Howard 2018, fast.ai's entry to
         DAWNBench). The last epoch always has `image_size`, which the network then predicts at.
         """
-        starts = epoch < int(self.start_share * self.epochs)
-        return self.first_size if starts else self.image_size
+        return self.first_size if epoch < self.first_epochs else self.image_size
+
+    @property
+    def first_epochs(self) -> int:
+        """Number of epochs at `first_size`."""
+        return int(self.start_share * self.epochs)
 
     @property
     def first_size(self) -> int | None:
@@ -201,6 +205,9 @@ class Machine:
     """auto: bfloat16 or float16 on CUDA GPUs, bfloat16 on CPUs that have it, else float32."""
     workers: int | None = None
     """Loader processes that augment images; by default 0 on a CPU, else up to 8."""
+    fit_minutes: float | None = None
+    """Minutes that `train` may take for all its folds. It measures the speed first, then chooses
+    the run's epochs and their sizes, near the recipe's."""
     max_minutes: float | None = None
     """Minutes after which training saves and tuning stops; rerun to resume. No limit by default."""
 
@@ -236,7 +243,7 @@ class Config:
 
 
 _BELOW_ONE = ("dropout", "warmup", "start_share", "scale", "translate", "gain", "offset")
-_POSITIVE = ("lr", "averaging", "max_minutes")
+_POSITIVE = ("lr", "averaging", "fit_minutes", "max_minutes")
 _AT_LEAST = {
     **dict.fromkeys(("epochs", "image_size", "start_size"), 1),
     "batch_size": 2,  # batch normalization can't average over a single sample

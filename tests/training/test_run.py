@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -51,6 +52,39 @@ def test_when_the_time_is_up_it_prints_the_command_to_resume(
         "--epochs 1 --dropout 0.2 --device cpu --precision float32 --workers 0 "
         '--max-minutes 1e-06"\n'
     )
+
+
+def test_a_run_keeps_the_schedule_that_was_fitted_into_a_time(
+    config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellline.training.fitting.MEASURE_SECONDS", 0.0)  # as few steps as it can
+    stopping = replace(MACHINE, max_minutes=1e-6)
+    fitting = replace(stopping, fit_minutes=1e3)
+    config = replace(config, machine=stopping, run="a", fold=1)
+    kept = Path("oof/a/config.json")
+    with pytest.raises(Stopped):
+        train_run(replace(config, machine=fitting))
+    chosen, printed = kept.read_bytes(), capsys.readouterr().out
+    assert f"; {json.loads(chosen)['settings']['epochs']} epochs a fold, at 16 pixels; " in printed
+    # The command that resumes has --fit-minutes alone: beside --epochs, it would be refused.
+    command = printed.splitlines()[-1]
+    assert "--fit-minutes 1000" in command
+    assert "--epochs" not in command
+    # With or without it, another fold has the same schedule, and nothing is measured.
+    for machine in (stopping, fitting, replace(fitting, fit_minutes=5)):
+        with pytest.raises(Stopped):
+            train_run(replace(config, machine=machine, fold=0))
+        printed = capsys.readouterr().out
+        assert "(from --fit-minutes 1000)" in printed
+        assert "measuring" not in printed
+        assert kept.read_bytes() == chosen
+    other = replace(config, training=replace(config.training, epochs=7))
+    with pytest.raises(UserError, match=r"with other settings: epochs was \d+ and is 7 now"):
+        train_run(other)
+    with pytest.raises(Stopped):
+        train_run(replace(other, run="b"))
+    with pytest.raises(UserError, match="run b was begun without it, with 7 epochs"):
+        train_run(replace(other, run="b", machine=fitting))
 
 
 def test_a_run_without_symmetry_has_one_score(

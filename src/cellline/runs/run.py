@@ -1,7 +1,8 @@
 """A run: one configuration, trained on all folds, and everything that it has on disk.
 
-`oof/<run>/` holds `config.json`, `tuned.json` if settings came from a tuning, and for each fold
-`fold<k>/` with checkpoints, `history.csv`, `clock.json`, `oof.npz` and `test.npz`.
+`oof/<run>/` holds `config.json`, `tuned.json` if settings came from a tuning, `fitted.json` if they
+were chosen to fit a time, and for each fold `fold<k>/` with checkpoints, `history.csv`,
+`clock.json`, `oof.npz` and `test.npz`.
 """
 
 from collections.abc import Sequence
@@ -39,6 +40,16 @@ class Tuning:
     """The fold whose held-out part scored the trials."""
     trials: int
     """Number of trials it scored."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The choice of a run's schedule by `--fit-minutes`: the content of fitted.json."""
+
+    minutes: float
+    """The time that was given."""
+    replaced: dict[str, Any]
+    """The settings in place of which config.json has others, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +180,8 @@ class Run:
                 "or another name (--run)"
             )
 
-    def begin(self, tuning: Tuning | None = None) -> None:
-        """Write config.json unless it exists; before it tuned.json, if the run was tuned.
+    def begin(self, tuning: Tuning | None = None, fitted: Fitted | None = None) -> None:
+        """Write config.json unless it exists; before it tuned.json and fitted.json, if given.
 
         Raises UserError if the run was begun with another config, even by another process now.
         """
@@ -180,6 +191,8 @@ class Run:
             if recorded is None:
                 if tuning is not None:
                     write_json(self.folder / "tuned.json", asdict(tuning))
+                if fitted is not None:
+                    write_json(self.folder / "fitted.json", asdict(fitted))
                 write_json(self.folder / "config.json", self.record)
             else:
                 self.check_unchanged()
@@ -253,6 +266,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The content of a run's config.json; None if the run has not begun."""
     path = folder / "config.json"
     return read_json(path) if path.exists() else None
+
+
+def read_fitted(folder: Path) -> Fitted | None:
+    """The choice of a run's schedule by `--fit-minutes`; None if it was given."""
+    path = folder / "fitted.json"
+    return Fitted(**read_json(path)) if path.exists() else None
 
 
 def read_training(record: dict[str, Any]) -> Training:

@@ -23,6 +23,12 @@ class HeldOut:
         self.learner = learner
         self.progress = progress
 
+    @property
+    def predictor(self) -> Predictor:
+        """The averaged network, with batches of as many samples as a part of a training step."""
+        batch_size = self.task.batch_size // self.learner.parts.count // self.task.ranks.size
+        return Predictor(self.learner.model, self.task.device, batch_size)
+
     def score(self, pause: Callable[[], None]) -> tuple[float, float]:
         """Loss, weighted as in training, and score of the averaged network, without TTA."""
         labels = self.task.competition.labels[self.task.held_out]
@@ -48,9 +54,7 @@ class HeldOut:
                 advance(n_samples * ranks.size)
                 pause()
 
-            # As many as a part of a training step surely fit.
-            batch_size = self.task.batch_size // self.learner.parts.count // ranks.size
-            of_share = Predictor(self.learner.model, self.task.device, batch_size).predict(
+            of_share = self.predictor.predict(
                 self.task.competition.train_images,
                 # All ranks pause together, after equally many batches: shorter shares are padded.
                 np.resize(share, -(-len(rows) // ranks.size)),

@@ -16,11 +16,12 @@ from cellline.host.versions import code_version
 from cellline.model.weights import find_weights
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.predictions import OutOfFold
-from cellline.runs.run import Run, last_score, new_run, read_record
+from cellline.runs.run import Fitted, Run, last_score, new_run, read_fitted, read_record
 from cellline.scoring.decisions import likeliest
+from cellline.training.fitting import fit_schedule
 from cellline.training.fold import train_fold
 from cellline.training.ranks import LostRankError, Ranks, join_ranks
-from cellline.training.settings import describe_enlarging, settle
+from cellline.training.settings import SCHEDULE, Settled, describe_enlarging, settle
 from cellline.training.task import Task
 from cellline.training.trainer import FoldTrainer
 
@@ -61,20 +62,32 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
             "--run": run.name,
             "--fold": config.fold,
             "--max-minutes": config.machine.max_minutes,
+            "--fit-minutes": config.machine.fit_minutes,
         }
     )
-    # The OOF folder on rank 0's disk decides.
     wanted = folds.numbers if config.fold is None else [config.fold]
+    # The OOF folder on rank 0's disk decides.
     recorded = ranks.of_first(lambda: read_record(run.folder))
     weights, digest = find_start(run, wanted, recorded, ranks)
-    settled = ranks.of_first(lambda: settle(config, recorded, folds, digest))
+
+    def settle_now() -> Settled:
+        fitted = read_fitted(run.folder)
+        return settle(config, read_record(run.folder), folds, digest, fitted)
+
+    settled = ranks.of_first(settle_now)
     run = new_run(replace(config, training=settled.training), folds, digest)
     ranks.of_first(run.check_unchanged)
     device = choose_device(config.machine, ranks.local_rank, ranks.local_size)
     # The precision decides if the loss is scaled; each kind of device communicates in its own way.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
-    training = replace(settled.training, weights=weights)
     say(f"run {run.name}: {settled.training.network}, {settled.line}")
+    if recorded is None and config.machine.fit_minutes is not None:
+        started = replace(settled.training, weights=weights)
+        task = Task(folds, wanted[0], started, device, ranks, digest)
+        begin_fitted(task, run, settled, len(wanted))
+        settled = ranks.of_first(settle_now)
+        run = new_run(replace(config, training=settled.training), folds, digest)
+    training = replace(settled.training, weights=weights)
     for caution in describe_enlarging(settled.training, folds.competition):
         say(caution)
     if settled.training.symmetry == "d4":
@@ -143,6 +156,28 @@ def find_start(
     digest = digest_file(path) if path else None
     ranks.check_same({"--weights": digest})
     return str(path or weights), digest
+
+
+def begin_fitted(task: Task, run: Run, settled: Settled, n_folds: int) -> None:
+    """Begin a run with the schedule that --fit-minutes allows.
+
+    If a process for another fold has begun it meanwhile, the run has that one's schedule.
+    """
+    minutes = run.config.machine.fit_minutes
+    assert minutes is not None
+    chosen = fit_schedule(task, minutes, n_folds, run.config.folders.oof_dir)
+    chosen = replace(chosen, weights=settled.training.weights)
+    fitted = Fitted(minutes, {name: getattr(task.training, name) for name in SCHEDULE})
+
+    def begin() -> None:
+        try:
+            begun = new_run(replace(run.config, training=chosen), run.folds, task.weights_digest)
+            begun.begin(settled.tuning, fitted)
+        except UserError:
+            if read_record(run.folder) is None:
+                raise
+
+    task.ranks.of_first(begin)
 
 
 def describe(predictions: OutOfFold) -> str:

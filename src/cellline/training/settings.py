@@ -1,4 +1,4 @@
-"""A run's learning rate and batch size, and where they come from."""
+"""A run's learning rate, batch size and schedule, and where they come from."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,15 +13,18 @@ from cellline.config import (
     list_differences,
 )
 from cellline.data.competition import Competition
-from cellline.errors import Caution
+from cellline.errors import Caution, UserError
 from cellline.host.files import read_json
 from cellline.runs.folds import Folds, check_data
-from cellline.runs.run import Tuning
+from cellline.runs.run import Fitted, Tuning
 from cellline.scoring.metrics import Metric
 
 # A rate that suits one network, its initial weights, image size or optimizer says little about
 # another's.
 TUNED_FOR = {"network", "weights", "weights_digest", "image_size", "optimizer"}
+
+# The settings that --fit-minutes chooses.
+SCHEDULE = ("epochs", "image_size", "start_share")
 
 # In the folder `tuning` under the OOF folder.
 BEST = "best.json"
@@ -72,13 +75,14 @@ def settle(
     recorded: dict[str, Any] | None,
     folds: Folds,
     weights_digest: str | None = None,
+    fitted: Fitted | None = None,
 ) -> Settled:
-    """Settle a run's learning rate, batch size and class weights.
+    """Settle a run's learning rate, batch size and class weights, and a schedule that was `fitted`.
 
     The command line decides first, then the run's `recorded` config.json, then a tuning that
     `suits`, then the defaults; for class weights the metric. `weights_digest` is the SHA-256 of the
     file that the run starts from; None from scratch. Raises UserError if that tuning used other
-    input or folds.
+    input or folds, and for --fit-minutes if the run was begun without it.
     """
     training, oof_dir = config.training, config.folders.oof_dir
     found: dict[str, Any] = {"lr": DEFAULT_LR, "batch_size": DEFAULT_BATCH_SIZE}
@@ -106,13 +110,38 @@ def settle(
     else:
         balanced = weighs_classes(training, folds.metric)
         values["class_weights"] = "balanced" if balanced else "none"
+    if recorded is not None:
+        values |= keep_schedule(config, recorded["settings"], fitted)
+    training = replace(training, **values)
     line = (
         f"learning rate {values['lr']:g} ({sources['lr']}), "
         f"batch size {values['batch_size']} ({sources['batch_size']}), "
         f"class weights {values['class_weights']}"
         f"{describe_resizing(training, folds.competition.train_images.shape[2:])}"
     )
-    return Settled(replace(training, **values), line, tuning)
+    if fitted is not None:
+        line += f", {training.epochs} epochs (from --fit-minutes {fitted.minutes:g})"
+    return Settled(training, line, tuning)
+
+
+def keep_schedule(config: Config, found: dict[str, Any], fitted: Fitted | None) -> dict[str, Any]:
+    """The recorded settings that --fit-minutes had chosen when the run began.
+
+    A setting given otherwise since then is left, so that it is refused. Raises UserError for
+    --fit-minutes if the run was begun without it.
+    """
+    given, minutes = vars(config.training), config.machine.fit_minutes
+    if fitted is not None:
+        # --epochs can't be given beside --fit-minutes.
+        kept = {"epochs"} if minutes is not None else set()
+        kept |= {name for name, old in fitted.replaced.items() if given[name] == old}
+        return {name: found[name] for name in kept}
+    if minutes is not None:
+        raise UserError(
+            f"--fit-minutes {minutes:g}: run {config.run} was begun without it, with "
+            f"{found['epochs']} epochs. Omit it, or begin another run (--run)"
+        )
+    return {}
 
 
 def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
