@@ -68,7 +68,7 @@ def test_other_networks(training: Training, name: str) -> None:
     [
         ({"network": "densenet1610"}, "not a classification model .* known: .*densenet161"),
         ({"network": "squeezenet1_0"}, "no linear classifier"),
-        ({"network": "timm/resnet0"}, "not a network of timm .* similar: .*resnet10"),
+        ({"network": "timm/resnet0"}, "not a network of timm .* similar: .*resnet50"),
         ({"network": "vit_b_16"}, "can't take images of 16x16 pixels .* try --image-size 224"),
         ({"network": "vit_b_16", "image_size": 64}, "can't take images of 64 pixels"),
         (

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cellline.cli import make_command
-from cellline.config import Config, Folders, Machine, Training
+from cellline.config import RECIPES, Config, Folders, Machine, Training
 from cellline.data.competition import load_competition
 from cellline.errors import UserError
 from cellline.host.files import digest_file, read_json
@@ -49,7 +49,7 @@ def test_when_the_time_is_up_it_prints_the_command_to_resume(
         "fold 1 is saved; to resume:\n"
         f"  make train INPUT={config.folders.input_dir} RUN=a FOLD=1 "
         'ARGS="--network densenet_tiny --weights none --image-size None --start-size None '
-        "--epochs 1 --dropout 0.2 --device cpu --precision float32 --workers 0 "
+        "--epochs 1 --dropout 0.2 --mix 0.5 --device cpu --precision float32 --workers 0 "
         '--max-minutes 1e-06"\n'
     )
 
@@ -131,7 +131,7 @@ def test_the_printed_command_survives_shells_and_make(tmp_path: Path) -> None:
     weights = tmp_path / 'my $weights\' "file".pth'
     oof = tmp_path / "oof $x"
     folders = Folders(oof_dir=oof, cache_dir=Path("my cache"))
-    training = Training(weights=str(weights), image_size=96, start_size=64)
+    training = replace(RECIPES["quick"], weights=str(weights))
     command = make_command("train", Config(folders, training, run="a", fold=3))
     # A Makefile that prints the words that a script would get.
     Path("Makefile").write_text("train:\n\t@printf '%s\\n' \"$(OOF)\" $(FOLD) $(ARGS)\n")
