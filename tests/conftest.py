@@ -99,7 +99,7 @@ def training() -> Training:
         lr=3e-3,
         batch_size=8,
         dropout=0.2,
-        mix=0.5,
+        cutmix=0.5,
     )
 
 
@@ -113,7 +113,7 @@ def device() -> Device:
 def plain_training(training: Training) -> Training:
     """Without anything random but the shuffling."""
     still = Augmentation(rotate=0, scale=0, translate=0, gain=0, offset=0)
-    return replace(training, dropout=0.0, mix=0.0, augmentation=still)
+    return replace(training, dropout=0.0, cutmix=0.0, augmentation=still)
 
 
 @pytest.fixture(scope="session")

@@ -72,8 +72,8 @@ def test_parts_have_two_samples_or_more_and_hold_each_once(n_samples: int, n_par
 def test_the_gradients_of_parts_add_up_to_those_of_the_batch(
     task: Task, n_samples: int, parts: int
 ) -> None:
-    # A part's images are mixed with each other.
-    learner = Learner(replace(task, training=replace(task.training, mix=0.0)))
+    # A part's images are cut into each other.
+    learner = Learner(replace(task, training=replace(task.training, cutmix=0.0)))
     # Without batch statistics, which are each part's own, and without dropout.
     learner.network.eval()
 

@@ -49,7 +49,7 @@ def test_when_the_time_is_up_it_prints_the_command_to_resume(
         "fold 1 is saved; to resume:\n"
         f"  make train INPUT={config.folders.input_dir} RUN=a FOLD=1 "
         'ARGS="--network densenet_tiny --weights none --image-size None --start-size None '
-        "--epochs 1 --dropout 0.2 --mix 0.5 --device cpu --precision float32 --workers 0 "
+        "--epochs 1 --dropout 0.2 --cutmix 0.5 --device cpu --precision float32 --workers 0 "
         '--max-minutes 1e-06"\n'
     )
 

@@ -149,7 +149,8 @@ def check_image_size(
 ) -> None:
     """Raise UserError if the network can't take images of these sizes (some have a minimum)."""
     network.eval()
-    advice = "--image-size 224" + (" --start-size 224" if training.start_size else "")
+    own = getattr(network.backbone, "pretrained_cfg", {"input_size": (224,)})["input_size"][-1]
+    advice = f"--image-size {own}" + (f" --start-size {own}" if training.start_size else "")
     # The network keeps the last of these sizes.
     for size in dict.fromkeys((training.first_size, training.image_size)):
         network.image_size = size

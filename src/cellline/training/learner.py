@@ -57,8 +57,7 @@ class Learner:
         self.n_averaged = 0
         """Steps in the average; before the first there is none."""
         self.loss = WeightedCrossEntropy(weights).to(device.device)
-        ways = [v2.CutMix(num_classes=n_classes), v2.MixUp(alpha=0.2, num_classes=n_classes)]
-        self.mix = v2.RandomApply([v2.RandomChoice(ways)], p=training.mix)
+        self.cutmix = v2.RandomApply([v2.CutMix(num_classes=n_classes)], p=training.cutmix)
         self.optimizers = build_optimizers(self.network, training)
         scaled = device.precision == "float16"
         self.scaler = torch.amp.GradScaler(device.device.type, enabled=scaled)
@@ -102,8 +101,8 @@ class Learner:
         """
         torch.manual_seed(derive_seed(self.task.training.seed, DROPOUT, batch.step, batch.part))
         images, labels = batch.images, batch.labels
-        if self.task.training.mix:
-            images, labels = self.mix(images.float(), labels)
+        if self.task.training.cutmix:
+            images, labels = self.cutmix(images, labels)
         with self.task.device.autocast():
             logits = self.parallel(images)
         # A mean over the part's samples becomes its share of the batch's mean.
