@@ -3,7 +3,7 @@
 import numpy as np
 
 # What a seed is for, so that no two uses share a stream.
-SHUFFLE, AUGMENT, DROPOUT, TUNING = range(4)
+SHUFFLE, AUGMENT, DROPOUT, TUNING, CUTMIX = range(5)
 
 
 def derive_seed(*parts: int) -> int:

@@ -18,7 +18,8 @@ class EpochRecord:
     """From 1."""
     train_loss: float
     train_score: float
-    """On the augmented batches, as they were learned from."""
+    """On the augmented batches, as they were learned from, except those mixed by CutMix; NaN if all
+    were."""
     held_out_loss: float
     held_out_score: float
     """Computed with the averaged weights, without test-time augmentation."""

@@ -12,7 +12,7 @@ from cellline.errors import UserError
 from cellline.model.loss import WeightedCrossEntropy, class_weights
 from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import measure_normalization
-from cellline.seeding import DROPOUT, derive_seed
+from cellline.seeding import CUTMIX, DROPOUT, derive_seed
 from cellline.training.batches import Batch
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import Parts, explain_full_memory
@@ -57,7 +57,7 @@ class Learner:
         self.n_averaged = 0
         """Steps in the average; before the first there is none."""
         self.loss = WeightedCrossEntropy(weights).to(device.device)
-        self.cutmix = v2.RandomApply([v2.CutMix(num_classes=n_classes)], p=training.cutmix)
+        self.cutmix = v2.CutMix(num_classes=n_classes)
         self.optimizers = build_optimizers(self.network, training)
         scaled = device.precision == "float16"
         self.scaler = torch.amp.GradScaler(device.device.type, enabled=scaled)
@@ -101,7 +101,7 @@ class Learner:
         """
         torch.manual_seed(derive_seed(self.task.training.seed, DROPOUT, batch.step, batch.part))
         images, labels = batch.images, batch.labels
-        if self.task.training.cutmix:
+        if self.mixes(batch.step):
             images, labels = self.cutmix(images, labels)
         with self.task.device.autocast():
             logits = self.parallel(images)
@@ -110,6 +110,11 @@ class Learner:
         # DDP takes the mean over the ranks: this makes it their sum.
         self.scaler.scale(loss * self.task.ranks.size).backward()
         return loss.detach(), logits.detach()
+
+    def mixes(self, step: int) -> bool:
+        """True if the images of a step are cut into each other."""
+        seed = derive_seed(self.task.training.seed, CUTMIX, step)
+        return np.random.default_rng(seed).random() < self.task.training.cutmix
 
     def check_finite(self, *values: Tensor) -> None:
         """Raise DivergedError if a value is NaN or infinite."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from math import nan
 from typing import Any
 
 import torch
@@ -53,7 +54,9 @@ class FoldTrainer:
         learner.begin_epoch(epoch)
         for batch in self.progress.batches(self.batches.epoch(epoch, done), epoch, done):
             loss, logits = learner.step(batch)
-            partial.add(loss * batch.size, logits, batch.labels)
+            # Images that are cut into each other have no single label to be scored against.
+            scored = slice(0 if learner.mixes(batch.step) else None)
+            partial.add(loss * batch.size, logits[scored], batch.labels[scored])
             if batch.step % every == 0:
                 learner.check_finite(ranks.total(loss))
             pause()
@@ -65,11 +68,14 @@ class FoldTrainer:
         held_out_loss, held_out_score = self.held_out.score(pause)
         learner.check_finite(torch.tensor(held_out_loss))
         logits = joined["logits"]
-        decided = Decided(logits.float().softmax(1).numpy(), logits.argmax(1).numpy())
+        train_score = nan
+        if len(logits):
+            decided = Decided(logits.float().softmax(1).numpy(), logits.argmax(1).numpy())
+            train_score = self.task.folds.metric.score(joined["labels"].numpy(), decided)
         record = EpochRecord(
             epoch=epoch + 1,
             train_loss=train_loss,
-            train_score=self.task.folds.metric.score(joined["labels"].numpy(), decided),
+            train_score=train_score,
             held_out_loss=held_out_loss,
             held_out_score=held_out_score,
             lr=learner.optimizers[0].param_groups[0]["lr"],
