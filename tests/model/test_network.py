@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,7 @@ from torch import nn
 
 from cellline.config import Training
 from cellline.errors import UserError
-from cellline.model.network import Classifier, adapt_first_convolution, build_network
+from cellline.model.network import Classifier, adapt_channels, build_backbone, build_network
 from cellline.model.normalization import Normalization
 
 RGB = Normalization((10.0, 20.0, 30.0), (2.0, 4.0, 5.0))
@@ -40,21 +41,25 @@ def test_images_are_resized(training: Training) -> None:
     assert seen == [(2, 3, 24, 24), (2, 3, 16, 12)]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_the_first_convolution_keeps_what_it_knows(training: Training, channels: int) -> None:
-    colour, adapted = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
-    adapted.load_state_dict(colour.state_dict())
-    adapt_first_convolution(nn.Sequential(adapted), channels)
-    for channel in range(channels):
-        expected = colour.weight.sum(1) if channels == 1 else colour.weight[:, channel % 3]
-        scale = 1 if channels == 1 else 3 / channels
-        assert torch.allclose(adapted.weight[:, channel], scale * expected)
-    if channels == 1:
-        gray = torch.rand(1, 1, 8, 8)
-        assert torch.allclose(adapted(gray), colour(gray.expand(1, 3, 8, 8)), atol=1e-5)
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("name", ["resnet18", "timm/test_efficientnet", "timm/repvgg_a0"])
+def test_the_first_layer_keeps_what_it_knows(training: Training, name: str, channels: int) -> None:
+    training = replace(training, network=name)
+    colour = build_backbone(training).eval()
+    adapted = adapt_channels(copy.deepcopy(colour), training, channels).eval()
+    # Where all channels are alike, so is the response. (repvgg has several first convolutions.)
+    grey = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        expected, now = (
+            colour(grey.expand(-1, 3, -1, -1)),
+            adapted(grey.expand(-1, channels, -1, -1)),
+        )
+    # Of two channels, the third colour's filters are lost.
+    assert now.shape == expected.shape
+    assert channels == 2 or torch.allclose(now, expected, atol=1e-4)
     normalization = Normalization((0.0,) * channels, (1.0,) * channels)
-    network = build_network(training, 2, (channels, 16, 16), normalization).eval()
-    assert network(torch.zeros((1, channels, 16, 16), dtype=torch.uint8)).shape == (1, 2)
+    network = build_network(training, 2, (channels, 64, 64), normalization).eval()
+    assert network(torch.zeros((1, channels, 64, 64), dtype=torch.uint8)).shape == (1, 2)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet", "timm/test_vit"])
@@ -69,6 +74,8 @@ def test_other_networks(training: Training, name: str) -> None:
         ({"network": "densenet1610"}, "not a classification model .* known: .*densenet161"),
         ({"network": "squeezenet1_0"}, "no linear classifier"),
         ({"network": "timm/resnet0"}, "not a network of timm .* similar: .*resnet50"),
+        ({"network": "timm/resnet18.foo"}, "not a network of timm .* similar: .*resnet18"),
+        ({"network": "timm/qwen3_vit_88m_enc"}, "no linear classifier"),
         ({"network": "vit_b_16"}, "can't take images of 16x16 pixels .* try --image-size 224"),
         ({"network": "vit_b_16", "image_size": 64}, "can't take images of 64 pixels"),
         (

@@ -40,7 +40,8 @@ def resnet() -> nn.Module:
 def build(path: str, network: str = "resnet18") -> nn.Module:
     training = Training(network=network, weights=path)
     normalization = Normalization((0.0,) * 3, (1.0,) * 3)
-    return build_network(training, 4, (3, 64, 64), normalization).backbone
+    start = weights.find_weights(network, path)
+    return build_network(training, 4, (3, 64, 64), normalization, start).backbone
 
 
 def assert_loaded(loaded: nn.Module, source: nn.Module) -> None:
@@ -77,6 +78,12 @@ def test_a_copy_under_other_names_is_paired_in_order(
     save_under_other_names(source, tmp_path / "mine.pth")
     assert_loaded(build(str(tmp_path / "mine.pth")), resnet)
     assert "under other names" in capsys.readouterr().out
+    # Other kinds of tensors under the same shapes are not the same: Caffe's order of statistics.
+    state = torch.load(tmp_path / "mine.pth")
+    swapped = {f"{key}.bias" if value.ndim == 1 else key: value for key, value in state.items()}
+    torch.save(swapped, tmp_path / "swapped.pth")
+    with pytest.raises(UserError, match="not weights of resnet18"):
+        build(str(tmp_path / "swapped.pth"))
     with pytest.raises(UserError, match="not weights of resnet34: 180 of its tensors are missing"):
         build(str(tmp_path / "mine.pth"), "resnet34")
 

@@ -71,13 +71,15 @@ def test_a_run_keeps_the_schedule_that_was_fitted_into_a_time(
     assert "--fit-minutes 1000" in command
     assert "--epochs" not in command
     # With or without it, another fold has the same schedule, and nothing is measured.
-    for machine in (stopping, fitting, replace(fitting, fit_minutes=5)):
+    for machine in (stopping, fitting):
         with pytest.raises(Stopped):
             train_run(replace(config, machine=machine, fold=0))
         printed = capsys.readouterr().out
-        assert "(from --fit-minutes 1000)" in printed
+        assert "(from --fit-minutes 1000 for 1 fold)" in printed
         assert "measuring" not in printed
         assert kept.read_bytes() == chosen
+    with pytest.raises(UserError, match="run a was begun from --fit-minutes 1000 for 1 fold, with"):
+        train_run(replace(config, machine=replace(fitting, fit_minutes=5)))
     other = replace(config, training=replace(config.training, epochs=7))
     with pytest.raises(UserError, match=r"with other settings: epochs was \d+ and is 7 now"):
         train_run(other)

@@ -20,12 +20,12 @@ from cellline.errors import Caution, UserError
 from cellline.host.files import atomic, write_bytes
 from cellline.host.progress import say
 from cellline.host.versions import SOURCES, source_files
-from cellline.model.network import build_backbone, find_head
+from cellline.model.network import build_backbone
 from cellline.model.weights import (
     KAGGLE_INPUT,
+    check_network,
     find_published,
     find_weights,
-    load_backbone_weights,
 )
 
 ROOT = SOURCES.parent
@@ -87,7 +87,7 @@ def include_weights(training: Training) -> tuple[str, dict[str, Path]]:
     Raises UserError for an unknown network, and for a file that is not weights of it.
     """
     network = training.network
-    backbone = build_backbone(training)
+    check_network(network)
     try:
         path = find_weights(network, training.weights)
     except UserError as error:
@@ -104,7 +104,7 @@ def include_weights(training: Training) -> tuple[str, dict[str, Path]]:
         path = None
     if path is None:
         return "none", {}
-    load_backbone_weights(backbone, network, path, find_head(backbone, network))
+    build_backbone(training, path)
     if training.weights != "imagenet":
         name = f"weights/{path.name}"
         return name, {name: path}

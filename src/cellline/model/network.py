@@ -1,5 +1,6 @@
 """The network: uint8 images in, logits out."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,9 +18,11 @@ from cellline.model.weights import (
     TIMM,
     Head,
     check_network,
-    find_weights,
     load_backbone_weights,
 )
+
+# Channels of ImageNet's images.
+N_COLOURS = 3
 
 
 class Classifier(nn.Module):
@@ -57,45 +60,48 @@ def build_network(
     n_classes: int,
     image_shape: tuple[int, int, int],
     normalization: Normalization,
+    weights: Path | None = None,
 ) -> Classifier:
-    """Build the network of a fold, on the CPU; weights that are not loaded are random.
+    """Build the network of a fold, on the CPU, from a file of weights or random ones.
 
     `image_shape` is (channel, height, width) of one image. Random numbers come from torch's global
-    generator. Raises UserError for an unknown network, for weights that are not available or don't
-    fit, and for a network that can't take images of this size.
+    generator. Raises UserError for an unknown network, for weights that don't fit, and for a
+    network that can't take images of this shape.
     """
-    backbone = build_backbone(training)
-    head = find_head(backbone, training.network)
-    path = find_weights(training.network, training.weights)
-    if path is not None:
-        load_backbone_weights(backbone, training.network, path, head)
-    replace_head(backbone, head, training.dropout, n_classes)
-    adapt_first_convolution(backbone, image_shape[0])
+    backbone = build_backbone(training, weights)
+    if image_shape[0] != N_COLOURS:
+        backbone = adapt_channels(backbone, training, image_shape[0])
+    replace_head(backbone, training, n_classes)
     network = Classifier(backbone, normalization, training.image_size)
     check_image_size(network, training, image_shape)
     return network
 
 
-def build_backbone(training: Training) -> nn.Module:
-    """A network for ImageNet's classes and colours, without trained weights."""
+def build_backbone(training: Training, weights: Path | None = None) -> nn.Module:
+    """A network for ImageNet's classes and colours, from a file of weights or random ones."""
     name = training.network
     check_network(name)
     if name == "densenet_tiny":
-        return make_faster(DenseNet(4, block_config=(2, 2), num_init_features=8, bn_size=2))
-    if name.startswith(TIMM):
-        return make_faster(build_timm(training))
-    # These two have auxiliary classifiers, made for ImageNet's classes and image size.
-    has_auxiliary = name in ("googlenet", "inception_v3")
-    options = {"aux_logits": False, "init_weights": True} if has_auxiliary else {}
-    return make_faster(torchvision.models.get_model(name, weights=None, **options))
+        backbone: nn.Module = DenseNet(4, block_config=(2, 2), num_init_features=8, bn_size=2)
+    elif name.startswith(TIMM):
+        backbone = build_timm(training)
+    else:
+        # These two have auxiliary classifiers, made for ImageNet's classes and image size.
+        has_auxiliary = name in ("googlenet", "inception_v3")
+        options = {"aux_logits": False, "init_weights": True} if has_auxiliary else {}
+        backbone = torchvision.models.get_model(name, weights=None, **options)
+    backbone = make_faster(backbone)
+    if weights is not None:
+        load_backbone_weights(backbone, name, weights, find_head(backbone, name))
+    return backbone
 
 
-def build_timm(training: Training) -> nn.Module:
+def build_timm(training: Training, n_channels: int = N_COLOURS) -> nn.Module:
     """A network of timm, with the dropout of the settings."""
     import timm
 
     name = training.network.removeprefix(TIMM)
-    model: nn.Module = timm.create_model(name, drop_rate=training.dropout)
+    model: nn.Module = timm.create_model(name, in_chans=n_channels, drop_rate=training.dropout)
     return model
 
 
@@ -110,38 +116,55 @@ def make_faster(model: nn.Module) -> nn.Module:
 def find_head(backbone: nn.Module, name: str) -> Head:
     """The classifier: in torchvision's models the last linear layer."""
     if name.startswith(TIMM):
-        own = cast("Any", backbone).pretrained_cfg["classifier"]
-        return (own,) if isinstance(own, str) else tuple(own)
-    linear = [key for key, module in backbone.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
+        own = cast("Any", backbone).pretrained_cfg["classifier"] or ()
+        head = (own,) if isinstance(own, str) else tuple(own)
+    else:
+        layers = backbone.named_modules()
+        head = tuple(key for key, module in layers if isinstance(module, nn.Linear))[-1:]
+    if not head:
         raise UserError(f"--network {name}: has no linear classifier that could be replaced")
-    return (linear[-1],)
+    return head
 
 
-def replace_head(backbone: nn.Module, head: Head, dropout: float, n_classes: int) -> None:
+def replace_head(backbone: nn.Module, training: Training, n_classes: int) -> None:
     """Replace the classifier by a new one, after dropout."""
-    if hasattr(backbone, "reset_classifier"):  # timm's, which has its dropout already
+    (head, *_) = find_head(backbone, training.network)
+    if training.network.startswith(TIMM):  # it has its dropout already
         cast("Any", backbone).reset_classifier(n_classes)
         return
-    linear = backbone.get_submodule(head[0])
+    linear = backbone.get_submodule(head)
     assert isinstance(linear, nn.Linear)
-    new_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(linear.in_features, n_classes))
-    backbone.set_submodule(head[0], new_head)
+    new_head = nn.Sequential(nn.Dropout(training.dropout), nn.Linear(linear.in_features, n_classes))
+    backbone.set_submodule(head, new_head)
 
 
-def adapt_first_convolution(backbone: nn.Module, n_channels: int) -> None:
-    """Adapt the first convolution and its weights to `n_channels`, as timm does.
+def adapt_channels(backbone: nn.Module, training: Training, n_channels: int) -> nn.Module:
+    """A network for `n_channels` with the weights of one for three colours, as timm adapts them.
 
-    The filters of the three colours are repeated in turn and scaled so that the response to equal
-    channels stays the same; a single channel gets their sum.
+    The filters of the colours are repeated in turn and scaled by 3 / n_channels; a single channel
+    gets their sum. Raises UserError if that can't be done.
     """
-    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
-    if first.in_channels == n_channels:
-        return
     from timm.models import adapt_input_conv
 
-    first.weight = nn.Parameter(adapt_input_conv(n_channels, first.weight.detach()))
-    first.in_channels = n_channels
+    if not training.network.startswith(TIMM):
+        first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+        first.weight = nn.Parameter(adapt_input_conv(n_channels, first.weight.detach()))
+        first.in_channels = n_channels
+        return backbone
+    names = cast("Any", backbone).pretrained_cfg["first_conv"] or ()
+    state = backbone.state_dict()
+    try:
+        for name in (names,) if isinstance(names, str) else names:
+            state[f"{name}.weight"] = adapt_input_conv(n_channels, state[f"{name}.weight"])
+        adapted = make_faster(build_timm(training, n_channels))
+        adapted.load_state_dict(state)
+    # Networks with an unusual first layer fail in their own ways.
+    except (RuntimeError, NotImplementedError, KeyError, AssertionError, TypeError) as error:
+        raise UserError(
+            f"--network {training.network}: can't be adapted to {n_channels} channels "
+            f"({first_line(error)})"
+        ) from error
+    return adapted
 
 
 def check_image_size(

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from cellline.errors import UserError, first_line
+from cellline.host.files import digest_file
 from cellline.host.progress import say
 
 TIMM = "timm/"
@@ -21,6 +22,11 @@ TIMM = "timm/"
 
 Head = tuple[str, ...]
 """Dotted names of a network's classifier; a few networks have two."""
+
+# Kinds of tensors in a state dict: the ends of their names.
+KINDS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+# The file of weights in each of timm's repositories on the Hugging Face hub.
+HUB_FILE = "model.safetensors"
 
 # The folder where Kaggle mounts the datasets and models attached to a notebook.
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -44,13 +50,28 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Published:
-    """Where a network's ImageNet weights are published."""
+    """Location of a network's published ImageNet weights."""
 
     names: tuple[str, ...]
     """The file names that a copy may have."""
     url: str
     hub: str | None = None
     """The repository of the Hugging Face hub, which then replaces the address."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a network starts from: a file of weights, or, without one, from scratch."""
+
+    path: Path | None = None
+    digest: str | None = None
+    """SHA-256 of the file."""
+
+
+def find_start(network: str, weights: str) -> Start:
+    """Find and digest the file that a network starts from; see `find_weights`."""
+    path = find_weights(network, weights)
+    return Start(path, digest_file(path)) if path else Start()
 
 
 def find_weights(network: str, weights: str) -> Path | None:
@@ -78,20 +99,22 @@ def find_weights(network: str, weights: str) -> Path | None:
 
 
 def check_network(network: str) -> None:
-    """Raise UserError that names others unless torchvision or timm has the network."""
+    """Raise UserError, with suggestions, if neither torchvision nor timm has the network."""
     if network == "densenet_tiny":
         return
     if network.startswith(TIMM):
         import timm
 
         name = network.removeprefix(TIMM)
-        if timm.is_model(name):
-            return
-        near = get_close_matches(name, timm.list_models(), 10, 0.5)
-        raise UserError(
-            f"--network {network}: not a network of timm {timm.__version__}; "
-            f"similar: {', '.join(near) or 'none'}"
-        )
+        # Names with a tag, such as resnet18.a1_in1k, are listed with it.
+        known = timm.list_pretrained() if "." in name else timm.list_models()
+        if name not in known:
+            near = get_close_matches(name, known, 10, 0.5)
+            raise UserError(
+                f"--network {network}: not a network of timm {timm.__version__}; "
+                f"similar: {', '.join(near) or 'none'}"
+            )
+        return
     known = torchvision.models.list_models(module=torchvision.models)
     if network not in known:
         raise UserError(
@@ -102,7 +125,7 @@ def check_network(network: str) -> None:
 
 
 def find_published(network: str) -> Published:
-    """Where `network` has its ImageNet weights. Raises UserError if it has none."""
+    """Return where `network`'s ImageNet weights are. Raises UserError if it has none."""
     check_network(network)
     packed = [Path(PACKAGES[network][1]).name] if network in PACKAGES else []
     if network.startswith(TIMM):
@@ -123,7 +146,7 @@ def find_published(network: str) -> Published:
 def find_kaggle_model(network: str) -> Path | None:
     """The file of a timm network's weights among the models attached on Kaggle."""
     name = plain_name(network.removeprefix(TIMM))
-    for kind in ("model.safetensors", "pytorch_model.bin"):
+    for kind in (HUB_FILE, "pytorch_model.bin"):
         for path in sorted(KAGGLE_INPUT.rglob(kind)) if network.startswith(TIMM) else ():
             if name in map(plain_name, path.relative_to(KAGGLE_INPUT).parts):
                 return path
@@ -137,29 +160,35 @@ def plain_name(name: str) -> str:
 
 def find_in_package(network: str) -> Path | None:
     """The file of a network's weights in an installed package."""
-    package, name = PACKAGES.get(network, ("", ""))
+    if network not in PACKAGES:
+        return None
+    package, name = PACKAGES[network]
     try:
-        path = Path(str(distribution(package).locate_file(name))) if package else None
+        path = Path(str(distribution(package).locate_file(name)))
     except PackageNotFoundError:
         return None
-    return path if path is not None and path.is_file() else None
+    return path if path.is_file() else None
 
 
 def download(network: str, published: Published) -> Path:
     """Download a network's ImageNet weights into the cache of torch or of the hub."""
-    say(f"downloading the ImageNet weights of {network}")
     # A bar would fill a log with carriage returns.
     bar = sys.stderr.isatty()
     try:
         if published.hub:
-            from huggingface_hub import hf_hub_download
+            from huggingface_hub import hf_hub_download, try_to_load_from_cache
             from huggingface_hub.utils.logging import set_verbosity_error
             from huggingface_hub.utils.tqdm import disable_progress_bars
 
+            cached = try_to_load_from_cache(published.hub, HUB_FILE)
+            if isinstance(cached, str):
+                return Path(cached)
+            say(f"downloading the ImageNet weights of {network}")
             set_verbosity_error()  # of its retries; the last failure is reported below
             if not bar:
                 disable_progress_bars()
-            return Path(hf_hub_download(published.hub, "model.safetensors"))
+            return Path(hf_hub_download(published.hub, HUB_FILE))
+        say(f"downloading the ImageNet weights of {network}")
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         path = cache / published.url.rsplit("/", 1)[1]
         # torchvision's names end in the first digits of the file's SHA-256, which torch checks.
@@ -169,7 +198,9 @@ def download(network: str, published: Published) -> Path:
     except (URLError, OSError, RuntimeError) as error:
         package = PACKAGES.get(network, PACKAGES[f"{TIMM}tf_efficientnet_lite0"])[0]
         other = "" if network in PACKAGES else f", and add --network {TIMM}tf_efficientnet_lite0"
-        place = f"https://huggingface.co/{published.hub}" if published.hub else published.url
+        place = published.url
+        if published.hub:
+            place = f"https://huggingface.co/{published.hub}/resolve/main/{HUB_FILE}"
         raise UserError(
             f"no ImageNet weights for {network}: no {' or '.join(published.names)} under "
             f"{KAGGLE_INPUT} or in {Path(torch.hub.get_dir()) / 'checkpoints'}, and the download "
@@ -184,8 +215,8 @@ def download(network: str, published: Published) -> Path:
 def load_backbone_weights(backbone: nn.Module, network: str, path: Path, head: Head) -> None:
     """Load a file of weights into all of `backbone` except its head, which will be replaced.
 
-    It is a state dict of the network, or of a copy of it under other names whose tensors have the
-    same shapes in the same order. Raises UserError if the file can't be read or doesn't fit.
+    The file holds the network's state dict, or one with other names but tensors of the same kinds
+    and shapes in the same order. Raises UserError if it can't be read or doesn't fit.
     """
     state = adapt_keys(read_state(path), backbone, network, head)
     own = {key: value for key, value in backbone.state_dict().items() if not is_head(key, head)}
@@ -229,8 +260,11 @@ def adapt_keys(
     can't contain a dot, has `denselayer1.norm1.weight`. timm's modules know their own old names.
     """
     if network.startswith(TIMM):
-        # timm calls it so in every module that has one.
-        convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+        from timm.models import model_entrypoint
+
+        # timm's usual name for it.
+        module = sys.modules[model_entrypoint(network.removeprefix(TIMM)).__module__]
+        convert = getattr(module, "checkpoint_filter_fn", None)
         if convert and state.keys() - backbone.state_dict().keys():
             # It may fail in any way on the file of another network, which is refused below.
             with suppress(Exception):
@@ -244,18 +278,19 @@ def adapt_keys(
 
 
 def pair_in_order(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """`state` under the names of `own`; None if it has them already, or if a shape differs.
+    """`state` under the names of `own`; None if it has them already, or if the tensors differ.
 
-    A weight and an offset at the end, the classifier's, may be left over.
+    A weight and a bias at the end, the classifier's, may be left over.
     """
-    values = list(state.values())
-    shapes = [value.shape for value in own.values()]
-    if own.keys() == state.keys() or [value.shape for value in values[: len(own)]] != shapes:
+    left = [value.ndim for value in [*state.values()][len(own) :]]
+    pairs = list(zip(own.items(), state.items(), strict=False))
+    if own.keys() == state.keys() or len(pairs) < len(own) or left not in ([], [2, 1]):
         return None
-    left = values[len(own) :]
-    if [value.ndim for value in left] not in ([], [2, 1]):
-        return None
-    return dict(zip(own, values, strict=False))
+    for (name, tensor), (other, value) in pairs:
+        kinds = {key.rpartition(".")[2] for key in (name, other)} & KINDS
+        if tensor.shape != value.shape or len(kinds) > 1:
+            return None
+    return {name: value for (name, _), (_, value) in pairs}
 
 
 def is_head(key: str, head: Head) -> bool:

@@ -48,8 +48,10 @@ class Fitted:
 
     minutes: float
     """The time that was given."""
+    n_folds: int
+    """Number of folds that it was for."""
     replaced: dict[str, Any]
-    """The settings in place of which config.json has others, by name."""
+    """The values on the command line that the chosen schedule replaced, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +193,8 @@ class Run:
             if recorded is None:
                 if tuning is not None:
                     write_json(self.folder / "tuned.json", asdict(tuning))
+                # One that is there was left by a process that was killed here.
+                (self.folder / "fitted.json").unlink(missing_ok=True)
                 if fitted is not None:
                     write_json(self.folder / "fitted.json", asdict(fitted))
                 write_json(self.folder / "config.json", self.record)
@@ -269,9 +273,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def read_fitted(folder: Path) -> Fitted | None:
-    """The choice of a run's schedule by `--fit-minutes`; None if it was given."""
+    """The choice of a run's schedule by `--fit-minutes`; None if that did not choose it."""
     path = folder / "fitted.json"
-    return Fitted(**read_json(path)) if path.exists() else None
+    begun = read_record(folder) is not None
+    return Fitted(**read_json(path)) if begun and path.exists() else None
 
 
 def read_training(record: dict[str, Any]) -> Training:

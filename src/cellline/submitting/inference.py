@@ -96,8 +96,7 @@ def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classif
     config = checkpoint.config
     shape = competition.test_images.shape[1:]
     unknown = Normalization((0.0,) * shape[0], (1.0,) * shape[0])
-    # The checkpoint holds the weights: ImageNet's need not be at hand.
-    training = read_training({"settings": {**config["settings"], "weights": "none"}})
+    training = read_training(config)
     network = build_network(training, len(config["classes"]), shape, unknown)
     network.load_state_dict(checkpoint.network)
     network.image_size = training.size_of(max(checkpoint.epoch - 1, 0))

@@ -23,16 +23,18 @@ from cellline.training.trainer import FoldTrainer
 
 # The first steps also build kernels, fill caches and start the loader's processes.
 WARM_UP_STEPS = 2
-# Each size is measured for so long, but no longer than this share of the given time.
+# Each size is measured for this long, but no longer than this share of the given time.
 MEASURE_SECONDS = 15.0
 MEASURE_SHARE = 0.03
-# With fewer, the learning rate has no course to speak of: smaller images are the better choice.
+# With fewer, the learning rate has no time to rise and decay: smaller images are the better choice.
 FEWEST_EPOCHS = 4
+# The recipe's epochs times this are the most: many more would memorize a small data set.
+MOST_EPOCHS = 3
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that the parts of a fold take; by the side of the images, None: as they are."""
+    """Seconds that the parts of a fold take; keyed by image side; None: original size."""
 
     training: dict[int | None, float]
     """The steps of an epoch."""
@@ -74,7 +76,7 @@ def fit_schedule(task: Task, minutes: float, n_folds: int, oof_dir: Path) -> Tra
 
 
 def choose_or_refuse(task: Task, costs: Costs, minutes: float, n_folds: int) -> Training:
-    """The schedule for the rest of the time, which it says; UserError if none fits."""
+    """Choose the schedule for the rest of the time and print it; UserError if none fits."""
     training, width = task.training, task.competition.train_images.shape[-1]
     spent = time.monotonic() - STARTED
     chosen = choose_schedule(training, costs, (60 * minutes - spent) / n_folds)
@@ -109,12 +111,13 @@ def choose_schedule(training: Training, costs: Costs, seconds: float) -> Trainin
     the time better than whole epochs alone. If not even FEWEST_EPOCHS fit, all epochs have the
     first size.
     """
+    most = max(FEWEST_EPOCHS, MOST_EPOCHS * training.epochs)
     for sized in (training, at_first_size(training)):
         first, last = costs.epoch(sized.first_size), costs.epoch(sized.image_size)
         left = seconds - costs.ends(sized)
         candidates = [
             (starts * first + (epochs - starts) * last, epochs, starts)
-            for epochs in range(FEWEST_EPOCHS, int(left / min(first, last)) + 1)
+            for epochs in range(FEWEST_EPOCHS, most + 1)
             for starts in near_share(sized, epochs)
         ]
         fitting = [each for each in candidates if each[0] <= left]

@@ -44,7 +44,7 @@ class Learner:
         n_classes, image_shape = len(competition.classes), competition.train_images.shape[1:]
         torch.manual_seed(training.seed)
         normalization = measure_normalization(competition.train_images, task.rows)
-        network = build_network(training, n_classes, image_shape, normalization)
+        network = build_network(training, n_classes, image_shape, normalization, task.start.path)
         weights = np.ones(n_classes)
         if weighs_classes(training, task.folds.metric):
             weights = class_weights(competition.labels[task.rows], n_classes)

@@ -9,11 +9,10 @@ import numpy as np
 from cellline.config import Config
 from cellline.errors import UserError
 from cellline.host.device import choose_device
-from cellline.host.files import digest_file
 from cellline.host.progress import say
 from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
-from cellline.model.weights import find_weights
+from cellline.model.weights import Start, find_start
 from cellline.runs.folds import describe_choice, open_folds
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Fitted, Run, last_score, new_run, read_fitted, read_record
@@ -68,26 +67,25 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
     wanted = folds.numbers if config.fold is None else [config.fold]
     # The OOF folder on rank 0's disk decides.
     recorded = ranks.of_first(lambda: read_record(run.folder))
-    weights, digest = find_start(run, wanted, recorded, ranks)
+    start = choose_start(run, wanted, recorded, ranks)
 
     def settle_now() -> Settled:
         fitted = read_fitted(run.folder)
-        return settle(config, read_record(run.folder), folds, digest, fitted)
+        return settle(config, read_record(run.folder), folds, start.digest, fitted)
 
     settled = ranks.of_first(settle_now)
-    run = new_run(replace(config, training=settled.training), folds, digest)
+    run = new_run(replace(config, training=settled.training), folds, start.digest)
     ranks.of_first(run.check_unchanged)
     device = choose_device(config.machine, ranks.local_rank, ranks.local_size)
     # The precision decides if the loss is scaled; each kind of device communicates in its own way.
     ranks.check_same({"kind of device": device.device.type, "--precision": device.precision})
-    say(f"run {run.name}: {settled.training.network}, {settled.line}")
+    of = f" from {start.path}" if start.path else ""
+    say(f"run {run.name}: {settled.training.network}{of}, {settled.line}")
     if recorded is None and config.machine.fit_minutes is not None:
-        started = replace(settled.training, weights=weights)
-        task = Task(folds, wanted[0], started, device, ranks, digest)
+        task = Task(folds, wanted[0], settled.training, device, ranks, start)
         begin_fitted(task, run, settled, len(wanted))
         settled = ranks.of_first(settle_now)
-        run = new_run(replace(config, training=settled.training), folds, digest)
-    training = replace(settled.training, weights=weights)
+        run = new_run(replace(config, training=settled.training), folds, start.digest)
     for caution in describe_enlarging(settled.training, folds.competition):
         say(caution)
     if settled.training.symmetry == "d4":
@@ -97,7 +95,7 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
         )
 
     def train_one(fold: int) -> OutOfFold:
-        trainer = FoldTrainer(Task(folds, fold, training, device, ranks, digest))
+        trainer = FoldTrainer(Task(folds, fold, settled.training, device, ranks, start))
         # Only now: a network that can't be built leaves no run behind.
         ranks.of_first(lambda: run.begin(settled.tuning))
         try:
@@ -126,53 +124,46 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
             say(line)
 
 
-def find_start(
+def choose_start(
     run: Run, wanted: Sequence[int], recorded: dict[str, Any] | None, ranks: Ranks
-) -> tuple[str, str | None]:
-    """The path of the weights that a run starts from, and their SHA-256; none, None from scratch.
+) -> Start:
+    """The weights that a run starts from.
 
-    If the `wanted` folds are finished, they need no weights: those in the `recorded` config.json
-    stand. Raises UserError if there is no such file, or if the ranks have different ones.
+    If the `wanted` folds are finished, they need no file: the digest in the `recorded` config.json
+    stands. Raises UserError if there is no such file, or if the ranks have different ones.
     """
-    network, weights = run.config.training.network, run.config.training.weights
-    begun_with = recorded.get("weights_digest") if recorded else None
-    if ranks.of_first(
-        lambda: (
-            recorded is not None
-            and recorded["settings"]["weights"] == weights
-            and set(wanted) <= set(run.finished)
-        )
-    ):
-        return weights, begun_with
+    training = run.config.training
+    finished = ranks.of_first(lambda: set(wanted) <= set(run.finished))
+    if finished and recorded is not None and recorded["settings"]["weights"] == training.weights:
+        return Start(digest=recorded["weights_digest"])
     try:
-        path = ranks.local_first(lambda: find_weights(network, weights))
+        start = ranks.local_first(lambda: find_start(training.network, training.weights))
     except UserError as error:
-        if begun_with is None:
+        if recorded is None:
             raise
+        digest = recorded["weights_digest"]
+        begun_with = f"weights of SHA-256 {digest}" if digest else "--weights none"
         raise UserError(
-            f"{error}\n{run.folder} was begun with weights of SHA-256 {begun_with}: to resume it, "
-            "give a copy of that file (--weights)"
+            f"{error}\n{run.folder} was begun with {begun_with}: give the same to resume it"
         ) from error
-    digest = digest_file(path) if path else None
-    ranks.check_same({"--weights": digest})
-    return str(path or weights), digest
+    ranks.check_same({"--weights": start.digest})
+    return start
 
 
 def begin_fitted(task: Task, run: Run, settled: Settled, n_folds: int) -> None:
     """Begin a run with the schedule that --fit-minutes allows.
 
-    If a process for another fold has begun it meanwhile, the run has that one's schedule.
+    If another process has begun the run meanwhile, its schedule stands.
     """
     minutes = run.config.machine.fit_minutes
     assert minutes is not None
     chosen = fit_schedule(task, minutes, n_folds, run.config.folders.oof_dir)
-    chosen = replace(chosen, weights=settled.training.weights)
-    fitted = Fitted(minutes, {name: getattr(task.training, name) for name in SCHEDULE})
+    replaced = {name: getattr(task.training, name) for name in SCHEDULE}
+    begun = new_run(replace(run.config, training=chosen), run.folds, task.start.digest)
 
     def begin() -> None:
         try:
-            begun = new_run(replace(run.config, training=chosen), run.folds, task.weights_digest)
-            begun.begin(settled.tuning, fitted)
+            begun.begin(settled.tuning, Fitted(minutes, n_folds, replaced))
         except UserError:
             if read_record(run.folder) is None:
                 raise

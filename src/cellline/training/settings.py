@@ -77,7 +77,7 @@ def settle(
     weights_digest: str | None = None,
     fitted: Fitted | None = None,
 ) -> Settled:
-    """Settle a run's learning rate, batch size and class weights, and a schedule that was `fitted`.
+    """Settle a run's learning rate, batch size, class weights and `fitted` schedule.
 
     The command line decides first, then the run's `recorded` config.json, then a tuning that
     `suits`, then the defaults; for class weights the metric. `weights_digest` is the SHA-256 of the
@@ -120,28 +120,35 @@ def settle(
         f"{describe_resizing(training, folds.competition.train_images.shape[2:])}"
     )
     if fitted is not None:
-        line += f", {training.epochs} epochs (from --fit-minutes {fitted.minutes:g})"
+        line += f", {training.epochs} epochs ({describe_fitted(fitted)})"
     return Settled(training, line, tuning)
 
 
 def keep_schedule(config: Config, found: dict[str, Any], fitted: Fitted | None) -> dict[str, Any]:
     """The recorded settings that --fit-minutes had chosen when the run began.
 
-    A setting given otherwise since then is left, so that it is refused. Raises UserError for
-    --fit-minutes if the run was begun without it.
+    A setting that has yet another value now is not restored: `check_unchanged` refuses it. Raises
+    UserError for --fit-minutes if the run was begun without it, or with another time.
     """
     given, minutes = vars(config.training), config.machine.fit_minutes
-    if fitted is not None:
-        # --epochs can't be given beside --fit-minutes.
-        kept = {"epochs"} if minutes is not None else set()
-        kept |= {name for name, old in fitted.replaced.items() if given[name] == old}
-        return {name: found[name] for name in kept}
-    if minutes is not None:
+    if minutes is not None and (fitted is None or fitted.minutes != minutes):
+        begun = "without it" if fitted is None else describe_fitted(fitted)
         raise UserError(
-            f"--fit-minutes {minutes:g}: run {config.run} was begun without it, with "
+            f"--fit-minutes {minutes:g}: run {config.run_name} was begun {begun}, with "
             f"{found['epochs']} epochs. Omit it, or begin another run (--run)"
         )
-    return {}
+    if fitted is None:
+        return {}
+    # --epochs can't be given beside --fit-minutes.
+    kept = {"epochs"} if minutes is not None else set()
+    kept |= {name for name, old in fitted.replaced.items() if given[name] == old}
+    return {name: found[name] for name in kept}
+
+
+def describe_fitted(fitted: Fitted) -> str:
+    """Words such as 'from --fit-minutes 60 for 5 folds'."""
+    folds = "1 fold" if fitted.n_folds == 1 else f"{fitted.n_folds} folds"
+    return f"from --fit-minutes {fitted.minutes:g} for {folds}"
 
 
 def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:

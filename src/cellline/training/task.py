@@ -9,6 +9,7 @@ from cellline.config import Training
 from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.host.device import Device
+from cellline.model.weights import Start
 from cellline.runs.folds import Folds
 from cellline.training.ranks import Ranks
 
@@ -26,8 +27,8 @@ class Task:
     """The settings; to train, they need a learning rate and a batch size."""
     device: Device
     ranks: Ranks = field(default_factory=Ranks)
-    weights_digest: str | None = None
-    """SHA-256 of the file of weights that the network starts from; None from scratch."""
+    start: Start = field(default_factory=Start)
+    """The weights that the network starts from."""
 
     def __post_init__(self) -> None:
         n_ranks, n_held_out = self.ranks.size, len(self.held_out)

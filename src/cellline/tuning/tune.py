@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from cellline.config import DEFAULT_BATCH_SIZE, DEFAULT_LR, Config, Training, describe_differences
 from cellline.errors import UserError
 from cellline.host.device import choose_device
-from cellline.host.files import digest_file, write_json
+from cellline.host.files import write_json
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.host.stopping import Stop
 from cellline.host.versions import code_version
-from cellline.model.weights import find_weights
+from cellline.model.weights import find_start
 from cellline.runs.folds import open_folds
 from cellline.seeding import TUNING, derive_seed
 from cellline.training.learner import DivergedError
@@ -57,7 +57,7 @@ def describe(task: Task) -> dict[str, Any]:
     """Return all that must be the same for trials to be compared."""
     return {
         "settings": {**asdict(task.training), **first_parameters(task.training)},
-        "weights_digest": task.weights_digest,
+        "weights_digest": task.start.digest,
         "metric": task.competition.metric,
         "fold": task.fold,
         "input_digest": task.folds.competition.digest,
@@ -258,10 +258,8 @@ def tune_run(config: Config, trials: int, storage: str | None = None) -> Tuned:
         raise UserError(f"--fold {fold}: folds are 0 to {folds.n_folds - 1}")
     if trials < 1:
         raise UserError(f"--trials {trials}: at least 1 is needed")
-    path = find_weights(config.training.network, config.training.weights)
-    digest = digest_file(path) if path else None
-    device = choose_device(config.machine)
-    task = Task(folds, fold, config.training, device, weights_digest=digest)
+    start = find_start(config.training.network, config.training.weights)
+    task = Task(folds, fold, config.training, choose_device(config.machine), start=start)
     folder = config.folders.oof_dir / "tuning"
     tuned = tune(task, trials, folder, storage, Stop(config.machine.max_minutes))
     say(
