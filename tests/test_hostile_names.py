@@ -81,7 +81,7 @@ def test_labels_are_intact_in_the_submission(printed: dict[str, list[str]], draw
     assert {row[1] for row in rows} <= set(LABELS)
 
 
-LEAVING = ["..", "../x", "a/b", "/a", "", "a\0b", "a\nb", "-x", "--help", "a.", "a ", " a", "~"]
+LEAVING = ["..", "../x", "a/b", "/a", "a\0b", "a\nb", "-x", "--help", "a.", "a ", " a", "~"]
 TAKEN = ["tuning", "Tuning", "folds.csv", "folds.json", ".lock", ".hidden"]
 
 
