@@ -5,7 +5,7 @@ so that the same arguments fit a sequence of verbs; a setting of one verb is dec
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -174,25 +174,10 @@ class Training:
 
 # The meaning of `--recipe` for networks that start from given weights. `full` is not measured: no
 # GPU was at hand.
+_PRETRAINED = Training(optimizer="adamw", dropout=0.2, cutmix=0.5, start_share=0.5)
 RECIPES = {
-    "quick": Training(
-        optimizer="adamw",
-        epochs=12,
-        image_size=128,
-        start_size=96,
-        start_share=0.5,
-        dropout=0.2,
-        cutmix=0.5,
-    ),
-    "full": Training(
-        optimizer="adamw",
-        epochs=30,
-        image_size=192,
-        start_size=128,
-        start_share=0.5,
-        dropout=0.2,
-        cutmix=0.5,
-    ),
+    "quick": replace(_PRETRAINED, epochs=12, image_size=128, start_size=96),
+    "full": replace(_PRETRAINED, epochs=30, image_size=192, start_size=128),
 }
 # The same from scratch (`--weights none`). `quick` trains on the challenge's images at their own
 # size, then enlarged, because a DenseNet halves their side twice before its first block

@@ -61,7 +61,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Start:
-    """What a network starts from: a file of weights, or, without one, from scratch."""
+    """Start of a network: a file of weights or, without one, from scratch."""
 
     path: Path | None = None
     digest: str | None = None
