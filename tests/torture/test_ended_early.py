@@ -93,7 +93,7 @@ def test_the_time_is_up_again_and_again(scenes: Scenes, tmp_path: Path) -> None:
         if "the time is up" not in ended.printed:
             break
         if (folder / "oof/densenet_tiny-scratch/fold0/checkpoint.pt").exists():
-            assert "make train INPUT=" in ended.printed
+            assert re.search(r"make train .*FOLD=0 ARGS=", ended.printed)
             state = resume_state(folder)
             within += state is not None and len(state["losses"]) > 0
     assert within > 0

@@ -214,12 +214,16 @@ def test_a_killed_rank_ends_the_other_and_one_process_resumes() -> None:
     check_alike("one", "two")
 
 
-def test_a_mistake_is_reported_once() -> None:
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [("--fold 1 --max-minutes 9", "--fold, --max-minutes"), ("--weights other.pth", "--weights")],
+)
+def test_a_mistake_is_reported_once(more: str, named: str) -> None:
     Path("other.pth").write_bytes(b"other weights")
-    status, printed = two_ranks(PLAIN, MORE_FOR_RANK_1="--weights other.pth")
+    status, printed = two_ranks(PLAIN, MORE_FOR_RANK_1=more)
     assert status == 2
     (line,) = printed.splitlines()
-    assert line.startswith("error: ranks 0 and 1 differ in --weights: ")
+    assert line.startswith(f"error: ranks 0 and 1 differ in {named}: ")
     assert not Path("oof/two").exists()
 
 

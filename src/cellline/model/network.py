@@ -13,13 +13,9 @@ from cellline.config import Training
 from cellline.errors import UserError, first_line
 from cellline.model.densenet import Features
 from cellline.model.depthwise import train_depthwise_in_float32
+from cellline.model.loading import Head, load_backbone_weights
 from cellline.model.normalization import Normalization
-from cellline.model.weights import (
-    TIMM,
-    Head,
-    check_network,
-    load_backbone_weights,
-)
+from cellline.model.weights import TIMM, check_network
 
 # Channels of ImageNet's images.
 N_COLOURS = 3
