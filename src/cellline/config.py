@@ -128,6 +128,9 @@ class Training:
     """Samples per step; by default the run's own, else the tuned one, else 64."""
     dropout: float = 0.0
     """Dropout before the linear layer; the known solution's 0.5 costs 2 points in a short one."""
+    drop_path: float | None = None
+    """Share of the samples that skip a block's branch in the last block, fewer in earlier ones
+    (Huang et al. 2016); by default the network's own, which is 0 for timm's."""
     cutmix: float = 0.0
     """Share of the batches in which a part of each image is replaced by that of another image, and
     the label in proportion (Yun et al. 2019)."""
@@ -239,7 +242,9 @@ class Config:
         return name + f"{SEED}{self.training.seed}" * (self.training.seed != 0)
 
 
-_BELOW_ONE = ("dropout", "warmup", "start_share", "scale", "translate", "gain", "offset")
+_BELOW_ONE = (
+    *("dropout", "drop_path", "warmup", "start_share", "scale", "translate", "gain", "offset"),
+)
 _POSITIVE = ("lr", "averaging", "fit_minutes", "max_minutes")
 _AT_LEAST = {
     **dict.fromkeys(("epochs", "image_size", "start_size"), 1),

@@ -69,10 +69,28 @@ def test_other_networks(training: Training, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "kind", "usual"), [("timm/resnet18", "DropPath", 0), ("efficientnet_b0", "Stoch", 0.2)]
+)
+def test_drop_path_is_the_networks_own_unless_given(
+    training: Training, name: str, kind: str, usual: float
+) -> None:
+    def largest(training: Training) -> float:
+        layers = build_backbone(training).modules()
+        paths = [layer for layer in layers if type(layer).__name__.startswith(kind)]
+        return max((getattr(x, "drop_prob", getattr(x, "p", 0.0)) for x in paths), default=0.0)
+
+    training = replace(training, network=name)
+    assert largest(training) == pytest.approx(usual, abs=0.02)
+    assert largest(replace(training, drop_path=0.5)) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"network": "densenet1610"}, "not a classification model .* known: .*densenet161"),
         ({"network": "squeezenet1_0"}, "no linear classifier"),
+        ({"network": "resnet18", "drop_path": 0.1}, "--drop-path: resnet18 has none"),
+        ({"network": "timm/vgg11", "drop_path": 0.1}, "--drop-path: timm/vgg11 has none"),
         ({"network": "timm/resnet0"}, "not a network of timm .* similar: .*resnet50"),
         ({"network": "timm/resnet18.foo"}, "not a network of timm .* similar: .*resnet18"),
         ({"network": "timm/qwen3_vit_88m_enc"}, "no linear classifier"),

@@ -1,5 +1,7 @@
 """The network: uint8 images in, logits out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,23 +84,46 @@ def build_backbone(training: Training, weights: Path | None = None) -> nn.Module
     elif name.startswith(TIMM):
         backbone = build_timm(training)
     else:
-        # These two have auxiliary classifiers, made for ImageNet's classes and image size.
-        has_auxiliary = name in ("googlenet", "inception_v3")
-        options = {"aux_logits": False, "init_weights": True} if has_auxiliary else {}
-        backbone = torchvision.models.get_model(name, weights=None, **options)
+        backbone = build_torchvision(training)
     backbone = make_faster(backbone)
     if weights is not None:
         load_backbone_weights(backbone, name, weights, find_head(backbone, name))
     return backbone
 
 
+def build_torchvision(training: Training) -> nn.Module:
+    """A network of torchvision, with the drop path of the settings."""
+    # These two have auxiliary classifiers, made for ImageNet's classes and image size.
+    has_auxiliary = training.network in ("googlenet", "inception_v3")
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": True} if has_auxiliary else {}
+    if training.drop_path is not None:
+        options["stochastic_depth_prob"] = training.drop_path
+    with explain_drop_path(training):
+        model: nn.Module = torchvision.models.get_model(training.network, weights=None, **options)
+    return model
+
+
 def build_timm(training: Training, n_channels: int = N_COLOURS) -> nn.Module:
-    """A network of timm, with the dropout of the settings."""
+    """A network of timm, with the dropout and drop path of the settings."""
     import timm
 
     name = training.network.removeprefix(TIMM)
-    model: nn.Module = timm.create_model(name, in_chans=n_channels, drop_rate=training.dropout)
+    options = {"in_chans": n_channels, "drop_rate": training.dropout}
+    with explain_drop_path(training):
+        # timm leaves out options that are None.
+        model: nn.Module = timm.create_model(name, **options, drop_path_rate=training.drop_path)
     return model
+
+
+@contextmanager
+def explain_drop_path(training: Training) -> Iterator[None]:
+    """Raise UserError if a network was given a drop path and takes none."""
+    try:
+        yield
+    except TypeError as error:
+        if training.drop_path is None:
+            raise
+        raise UserError(f"--drop-path: {training.network} has none") from error
 
 
 def make_faster(model: nn.Module) -> nn.Module:
