@@ -1,8 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellline.audit.groups import find_large
+from cellline.audit.reference import choose_classes
 from cellline.audit.splitting import (
     check_training,
     deal_folds,
@@ -46,6 +50,22 @@ def test_no_fold_is_empty_where_scikit_learn_would_leave_one() -> None:
     group = np.repeat(np.arange(5), [50, 2, 1, 3, 50])
     labels = np.array([0, 2, 1, 1, 0])[group]
     assert set(deal_folds(labels, group, 5, seed=0)) == set(range(5))
+
+
+def test_memory_does_not_grow_with_the_square_of_the_number_of_classes() -> None:
+    labels = np.repeat(np.arange(10_000), 2)
+    group = np.arange(len(labels)) // 4 * 4  # of two classes each
+    tracemalloc.start()
+    fold = deal_folds(labels, group, 2, seed=0)
+    large = find_large(group, labels, group)
+    chosen = choose_classes(labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6  # 5,000 groups by 10,000 classes, as bytes
+    assert set(fold) == {0, 1}
+    assert large == {}
+    assert 2 <= len(np.unique(labels[chosen])) < 10_000
+    assert choose_classes(labels[:100]).all()
 
 
 def test_what_cannot_be_dealt_is_refused() -> None:

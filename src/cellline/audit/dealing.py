@@ -10,7 +10,7 @@ import numpy as np
 from cellline.audit.findings import Findings
 from cellline.audit.groups import Audit, OverlapMode, audit_copies
 from cellline.audit.pictures import write_pictures
-from cellline.audit.reference import measure_reference
+from cellline.audit.reference import choose_classes, measure_reference
 from cellline.audit.shift import measure_shift
 from cellline.audit.splitting import check_training, deal_folds, find_straddling, limit_folds
 from cellline.audit.statistics import Part, measure_statistics, name_statistics
@@ -160,11 +160,16 @@ def measure(competition: Competition, audit: Audit, fold: np.ndarray, plan: Plan
     train = Part(measure_statistics(competition.train_images), group)
     if len(competition.test_ids):
         test = Part(measure_statistics(competition.test_images), test_group)
-        names = name_statistics(competition.channels)
-        shift = measure_shift(train, test, names, plan.n_folds, plan.seed)
+        columns = name_statistics(competition.channels)
+        shift = measure_shift(train, test, columns, plan.n_folds, plan.seed)
     naive = deal_folds(labels, None, plan.n_folds, plan.seed)
     test_share = float(np.isin(test_group, group).sum() / max(len(test_group), 1))
-    reference = measure_reference(train, labels, naive, fold, test_share)
+    few = choose_classes(labels)
+    names, number = np.unique(labels[few], return_inverse=True)
+    if not few.all():
+        say(f"of {len(competition.classes)} classes {len(names)} are enough for that")
+    seen = Part(train.statistics[few], group[few])
+    reference = measure_reference(seen, number, naive[few], fold[few], test_share)
     torn = competition.train_ids[find_straddling(group, fold)]
     return Findings(audit.counts, reference, shift, audit.trust, audit.own, tuple(torn.tolist()))
 

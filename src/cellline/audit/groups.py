@@ -236,18 +236,19 @@ def count_mixed(pairs: np.ndarray, labels: np.ndarray) -> Agreement:
 def find_large(group: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> dict[int, Large]:
     """The largest of the suspicious groups, by the first row of each."""
     names, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    cells = np.zeros((len(names), labels.max() + 1), np.int64)
-    np.add.at(cells, (number, labels), 1)
-    label = cells.argmax(1)
-    shares = cells / np.bincount(labels)
-    suspicious = (sizes > LARGE * len(labels)) | (shares.max(1) > LARGE_IN_CLASS)
+    (of_pair, label), counts = np.unique(np.stack([number, labels]), axis=1, return_counts=True)
+    of_class = np.bincount(labels)
+    starts = np.searchsorted(of_pair, np.arange(len(names)))
+    largest_share = np.maximum.reduceat(counts / of_class[label], starts)
+    suspicious = (sizes > LARGE * len(labels)) | (largest_share > LARGE_IN_CLASS)
     order = np.argsort(-sizes, kind="stable")
-    return {
-        int(names[k]): Large(
-            ids[names[k]].item(), int(sizes[k]), int(label[k]), float(shares[k, label[k]])
-        )
-        for k in order[(suspicious & (sizes >= FEWEST))[order]][:NAMED]
-    }
+    large = {}
+    for k in order[(suspicious & (sizes >= FEWEST))[order]][:NAMED]:
+        there = np.bincount(labels[number == k])
+        most = int(there.argmax())
+        share = float(there[most] / of_class[most])
+        large[int(names[k])] = Large(ids[names[k]].item(), int(sizes[k]), most, share)
+    return large
 
 
 def show(

@@ -5,6 +5,7 @@ samples, so it remembers what it has seen, as a network does. Its score says not
 network's; the difference between two splits of the same samples measures the leak.
 """
 
+import warnings
 from dataclasses import dataclass
 from math import hypot
 
@@ -18,6 +19,8 @@ from cellline.scoring.recalls import bac_of, tally
 
 # On cell-lines 100 trees score 1 point (naive) and 2 points (grouped) more, in twice the time.
 TREES = 50
+# Samples times classes that the trees see; each of their nodes has a share for every class: 1 GB.
+MOST_CELLS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,15 @@ def measure_reference(
     )
 
 
+def choose_classes(labels: np.ndarray) -> np.ndarray:
+    """Samples, bool [n], of as many classes as the trees' memory allows, at least two of them."""
+    of_class = np.bincount(labels)
+    order = np.random.default_rng(0).permutation(len(of_class))
+    cells = of_class[order].cumsum() * np.arange(1, len(order) + 1)
+    n_chosen = max(2, int(np.searchsorted(cells, MOST_CELLS, side="right")))
+    return np.asarray(np.isin(labels, order[:n_chosen]))
+
+
 def measure_leak(
     labels: np.ndarray, cells: np.ndarray, leaked: np.ndarray, group: np.ndarray
 ) -> Leak | None:
@@ -126,7 +138,10 @@ def predict_held_out(statistics: np.ndarray, labels: np.ndarray, fold: np.ndarra
         forest = ExtraTreesClassifier(
             TREES, class_weight="balanced", random_state=0, n_jobs=count_processors()
         )
-        forest.fit(statistics[~held_out], labels[~held_out])
+        with warnings.catch_warnings():
+            # About many classes of few samples each.
+            warnings.simplefilter("ignore", UserWarning)
+            forest.fit(statistics[~held_out], labels[~held_out])
         # One thread sums the votes in the trees' order; any other order can change the last bit.
         votes = forest.set_params(n_jobs=1).predict_proba(statistics[held_out])
         prob[np.ix_(held_out, forest.classes_)] = votes

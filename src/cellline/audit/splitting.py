@@ -7,6 +7,9 @@ import numpy as np
 from cellline.errors import UserError
 from cellline.host.names import name_classes
 
+# StratifiedGroupKFold has 8 bytes for each group and class, and takes a minute for these.
+MOST_CELLS = 10_000_000
+
 
 def count_groups(labels: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Number of groups, int64 [class], that hold a class; the first of `group` are of `labels`."""
@@ -47,8 +50,10 @@ def deal_folds(labels: np.ndarray, group: np.ndarray | None, n_folds: int, seed:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     kind = StratifiedKFold if group is None else StratifiedGroupKFold
+    of_class = np.bincount(labels)
+    cells = 0 if group is None else len(np.unique(group)) * len(of_class)
     # scikit-learn refuses if every class has fewer samples than folds.
-    if np.bincount(labels).max() >= n_folds:
+    if of_class.max() >= n_folds and cells <= MOST_CELLS:
         fold = np.empty(len(labels), dtype=np.int64)
         with warnings.catch_warnings():
             # About small classes, which the audit describes.
@@ -67,17 +72,18 @@ def spread(labels: np.ndarray, group: np.ndarray, n_folds: int, seed: int) -> np
 
     An empty fold has least of every class, so none stays empty.
     """
-    names, number = np.unique(group, return_inverse=True)
-    cells = np.zeros((len(names), int(labels.max()) + 1), np.int64)
-    np.add.at(cells, (number, labels), 1)
+    names, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    classes, counts = list_classes(labels, number)
     order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-cells[order].sum(axis=1), kind="stable")]
+    order = order[np.argsort(-sizes[order], kind="stable")]
     place = np.empty(len(names), np.int64)
-    filled = np.zeros((n_folds, cells.shape[1]), np.int64)
+    filled = np.zeros((n_folds, int(labels.max()) + 1), np.int64)
+    total = np.zeros(n_folds, np.int64)
     for one in order:
-        of_its_classes = filled[:, cells[one] > 0].sum(axis=1)
-        place[one] = np.lexsort((filled.sum(axis=1), of_its_classes))[0]
-        filled[place[one]] += cells[one]
+        of_its_classes = filled[:, classes[one]].sum(axis=1)
+        place[one] = np.lexsort((total, of_its_classes))[0]
+        filled[place[one], classes[one]] += counts[one]
+        total[place[one]] += sizes[one]
     return place[number]
 
 
@@ -88,22 +94,38 @@ def fill_folds(labels: np.ndarray, group: np.ndarray, fold: np.ndarray, n_folds:
     enough groups (scikit-learn#28218). Folds that lack nothing are returned as they are.
     """
     names, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    n_classes = int(labels.max()) + 1
-    holds = np.zeros((len(names), n_classes), dtype=bool)  # classes of each group
-    holds[number, labels] = True
-    place = np.zeros(len(names), np.int64)  # its fold
+    classes, _ = list_classes(labels, number)
+    place = np.zeros(len(names), np.int64)  # each group's fold
     place[number] = fold
-    counts = np.zeros((n_folds, n_classes), np.int64)  # groups with the class in the fold
-    np.add.at(counts, place, holds)
+    counts = np.zeros((n_folds, int(labels.max()) + 1), np.int64)  # groups with a class in a fold
+    holders: list[list[int]] = [[] for _ in range(counts.shape[1])]  # groups with a class
+    for one, held in enumerate(classes):
+        counts[place[one], held] += 1
+        for label in held:
+            holders[label].append(one)
     for empty, label in np.argwhere(counts == 0):
-        spare = (counts[place] > holds).all(axis=1, where=holds)  # its fold has others like it
-        donors = np.flatnonzero(spare & holds[:, label])
-        if counts[empty, label] == 0 and len(donors):
-            moved = donors[sizes[donors].argmin()]
-            counts[place[moved]] -= holds[moved]
-            counts[empty] += holds[moved]
+        if counts[empty, label]:  # filled by a group with several classes
+            continue
+        # Their folds have others like them.
+        donors = [one for one in holders[label] if (counts[place[one], classes[one]] > 1).all()]
+        if donors:
+            moved = min(donors, key=sizes.__getitem__)
+            counts[place[moved], classes[moved]] -= 1
+            counts[empty, classes[moved]] += 1
             place[moved] = empty
     return place[number]
+
+
+def list_classes(
+    labels: np.ndarray, number: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The classes of each group, and its samples of each; `number` [n] numbers groups from 0.
+
+    A table of all groups and classes would take memory that grows with the square of the classes.
+    """
+    (groups, classes), counts = np.unique(np.stack([number, labels]), axis=1, return_counts=True)
+    starts = np.flatnonzero(np.diff(groups)) + 1
+    return np.split(classes, starts), np.split(counts, starts)
 
 
 def find_missing(labels: np.ndarray, fold: np.ndarray, n_folds: int) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from cellline.scoring.metrics import METRICS
 from cellline.scoring.words import percent, points, with_interval
 
 CONFLICTS = 10  # most groups of different labels that a line names
+MOST_LINES, ENDS = 100, 5  # classes in a table; of more, so many at either end
 UNEQUAL = 1.5  # largest over smallest fold, from which a line says so
 
 
@@ -290,11 +291,16 @@ def describe_folds(folds: Folds) -> list[str]:
     margin, *names = align(["", *name_classes(competition.classes)])
     lines = [margin + "".join(f"{head:>9}" for head in heads)]
     groups = count_groups(competition.labels, folds.group)
-    for index, name in enumerate(names):
-        rows = competition.labels == index
-        counts = np.bincount(folds.fold[rows], minlength=folds.n_folds)
-        cells = [*counts, counts.sum(), groups[index]]
-        lines.append(name + "".join(f"{cell:9d}" for cell in cells))
+    of_class = np.bincount(competition.labels)
+    shown = np.arange(len(of_class))
+    if len(shown) > MOST_LINES:
+        by_size = np.argsort(-of_class, kind="stable")
+        shown = np.concatenate([by_size[:ENDS], by_size[-ENDS:]])
+        lines.insert(0, f"the {ENDS} largest and the {ENDS} smallest of {len(of_class)} classes:")
+    for index in shown:
+        counts = np.bincount(folds.fold[competition.labels == index], minlength=folds.n_folds)
+        cells = [*counts, of_class[index], groups[index]]
+        lines.append(names[index] + "".join(f"{cell:9d}" for cell in cells))
     if folds.n_folds < (asked := folds.record["folds"]):
         lines.append(
             Caution(
