@@ -30,8 +30,8 @@ from cellline.data.views import VIEWS, take_view
 from cellline.host.files import name_in_errors
 from cellline.host.processors import map_in_order
 
-# Pixels that a thread reads at once: intermediate arrays, 60 times as large, still fit the cache.
-BLOCK_BYTES = 3 << 18
+# Pixels that a thread reads at once: intermediate arrays, so many times as large, fit the cache.
+BLOCK_BYTES, TIMES = 3 << 18, 60
 ATTEMPTS = 2  # candidate shifts that are checked for one pair of samples
 
 MAX_RESIDUAL = 0.4  # of the contrast (rms): true overlaps leave 0.05 to 0.4, chance 0.55 to 1.5
@@ -110,7 +110,8 @@ def find_candidates(
         return find_keypoints(np.stack([rows[row] for row in block]), block)
 
     with name_in_errors(scratch), tempfile.TemporaryFile(dir=scratch) as file:
-        for keypoints in map_in_order(describe, blocks):
+        n_bytes = TIMES * length * rows[0].nbytes
+        for keypoints in map_in_order(describe, blocks, n_bytes=n_bytes):
             file.write(keypoints.tobytes())
         if not file.tell():
             return

@@ -13,8 +13,8 @@ import numpy as np
 from cellline.data.images import name_channel
 from cellline.host.processors import map_in_order
 
-# Pixels that a thread reads at once: intermediate arrays, 20 times as large, still fit the cache.
-BLOCK_BYTES = 3 << 19
+# Pixels that a thread reads at once: intermediate arrays, so many times as large, fit the cache.
+BLOCK_BYTES, TIMES = 3 << 19, 20
 
 # Not 0 and 100, which a single dead pixel would set.
 PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
@@ -55,7 +55,8 @@ def measure_statistics(images: np.ndarray) -> np.ndarray:
     """
     length = max(1, BLOCK_BYTES // images[0].nbytes)
     blocks = (np.asarray(images[at : at + length]) for at in range(0, len(images), length))
-    return np.concatenate(list(map_in_order(measure_block, blocks)))
+    n_bytes = TIMES * length * images[0].nbytes
+    return np.concatenate(list(map_in_order(measure_block, blocks, n_bytes=n_bytes)))
 
 
 def measure_block(images: np.ndarray) -> np.ndarray:

@@ -9,6 +9,9 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# That threads may take together, unless a single one takes more.
+MEMORY_BYTES = 1 << 30
+
 
 def count_processors() -> int:
     """Number of processors this process may use: in a container or Slurm job, fewer than exist."""
@@ -18,14 +21,19 @@ def count_processors() -> int:
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int | None = None,
+    *,
+    n_bytes: int = 1,
 ) -> Iterator[Result]:
     """Yield the function's result for each item, in order, computed by threads.
 
-    By default there is one thread per processor. At most one item or result more than there are
-    threads is in memory. Threads pay where the work releases Python's lock.
+    By default there is one thread per processor, but fewer if a call takes so many bytes,
+    `n_bytes`, that together they would take more than MEMORY_BYTES. At most one item or result
+    more than there are threads is in memory. Threads pay where the work releases Python's lock.
     """
-    workers = workers or count_processors()
+    workers = min(workers or count_processors(), max(1, MEMORY_BYTES // n_bytes))
     if workers == 1:
         yield from map(function, items)
         return
