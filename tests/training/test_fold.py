@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cellline.runs.run import Run, new_run
 from cellline.scoring.decisions import likeliest, surprise
 from cellline.scoring.metrics import METRICS
 from cellline.scoring.recalls import balanced_accuracy
-from cellline.training.batches import Batch
+from cellline.training.batches import Batch, LostWorkerError
 from cellline.training.checkpoint import digest_values, read_checkpoint, write_checkpoint
 from cellline.training.fold import train_fold
 from cellline.training.learner import DivergedError, Learner
@@ -106,6 +107,24 @@ def test_the_same_training_twice_is_the_same_to_the_bit(task: Task) -> None:
     assert train(replace(task, device=replace(task.device, workers=2)), "c") == first
     other = train(replace(task, training=replace(task.training, seed=1)), "d")
     assert other["weights"] != first["weights"]
+
+
+def test_a_loader_process_that_is_killed_ends_training_with_a_message_and_it_resumes(
+    task: Task,
+) -> None:
+    class Kill(Stop):
+        def check(self) -> None:
+            for process in multiprocessing.active_children():
+                process.kill()
+
+    expected = train(task, "a")
+    loaded = replace(task, device=replace(task.device, workers=1))
+    with pytest.raises(LostWorkerError, match="ended from outside"):
+        train_fold(FoldTrainer(loaded), run_of(loaded, "b"), Kill())
+    saved = read_checkpoint(Path("oof/b/fold0/checkpoint.pt"))
+    assert saved.resume is not None
+    assert len(saved.resume["losses"])
+    assert train(task, "b") == expected
 
 
 def test_images_are_small_first_and_large_in_the_end(task: Task) -> None:

@@ -1,5 +1,6 @@
 """The training batches of a fold, shuffled and augmented anew in each epoch."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -9,10 +10,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cellline.data.ids import number_samples
+from cellline.errors import UserError
 from cellline.host.stopping import leave_to_parent
 from cellline.seeding import SHUFFLE, derive_seed
 from cellline.training.augmentation import Augmenter
 from cellline.training.task import Task, steps_per_epoch
+
+
+class LostWorkerError(UserError):
+    """A loader process has ended, which is the system's doing or a person's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +79,16 @@ class TrainingBatches:
         self.order: list[tuple[int, np.ndarray]] = []
         """The loader's sampler: epoch, and positions among the training rows, of each batch."""
         workers = task.device.workers
-        self.loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        self.loader: DataLoader[tuple[np.ndarray, np.ndarray]] = DataLoader(
             AugmentedBatches(task),
             batch_size=None,
             sampler=self.order,
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=leave_to_parent,
-            pin_memory=task.device.device.type == "cuda",
+            # Leaves arrays as they are. Tensors would pass through /dev/shm, of which a container
+            # has little; training would wait for ever for those that find no room.
+            collate_fn=tuple,
             # A generator of its own, unused. Without it, the loader seeds its workers from the
             # generator that dropout draws from, which makes dropout depend on their number.
             generator=torch.Generator(),
@@ -96,11 +104,29 @@ class TrainingBatches:
         task, ranks = self.task, self.task.ranks
         batches = deal_batches(len(task.rows), task.batch_size, task.training.seed, epoch)
         self.order[:] = [(epoch, ranks.share(positions)) for positions in batches[first:]]
-        for step, (images, labels) in enumerate(self.loader, epoch * task.steps + first):
+        for step, arrays in enumerate(self.load(), epoch * task.steps + first):
+            images, labels = map(torch.from_numpy, arrays)
             yield Batch(images, labels, step, self.size(step), part=ranks.rank)
 
+    def load(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What the loader loads. Raises LostWorkerError."""
+        loading = iter(self.loader)
+        if self.task.device.workers:
+            # Otherwise torch raises wherever this process is, perhaps within a step.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            yield from loading
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise LostWorkerError(
+                "a process that augments images was ended from outside, perhaps because memory "
+                "was full. Training has saved; rerun the same command to resume, with fewer "
+                "--workers if memory is short"
+            ) from error
 
-class AugmentedBatches(Dataset[tuple[Tensor, Tensor]]):
+
+class AugmentedBatches(Dataset[tuple[np.ndarray, np.ndarray]]):
     """Augmented images and labels by (epoch, positions among the training rows)."""
 
     def __init__(self, task: Task) -> None:
@@ -111,8 +137,8 @@ class AugmentedBatches(Dataset[tuple[Tensor, Tensor]]):
         self.numbers = number_samples(task.competition.train_ids)
         self.augmenter = Augmenter(task.training)
 
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         epoch, positions = key
         rows = self.rows[positions]
         images = [self.augmenter(self.images[row], epoch, int(self.numbers[row])) for row in rows]
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(self.labels[rows])
+        return np.stack(images), self.labels[rows]

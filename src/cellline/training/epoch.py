@@ -55,8 +55,7 @@ class PartialEpoch:
         """Add the results of a step."""
         self.losses.append(loss)
         self.logits.append(logits)
-        # A copy: loader processes hand over shared memory, which keeps a file open for each batch.
-        self.labels.append(labels.clone())
+        self.labels.append(labels)
 
     def join(self, ranks: Ranks) -> dict[str, Tensor]:
         """The results of all ranks.
