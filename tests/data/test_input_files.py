@@ -1,6 +1,8 @@
 """Hostile folders and archives: each ends in a message or the right result, with little memory."""
 
+import bz2
 import gzip
+import lzma
 import os
 import re
 import stat
@@ -17,6 +19,7 @@ import pytest
 from hostile import END_OF_TAR, pax_entry, tar_entry, tar_header
 from tiny_input import Input, make_input, png, refusal
 
+from cellline.config import Reading
 from cellline.data import files, images
 from cellline.data.competition import load_competition
 from cellline.errors import UserError
@@ -55,11 +58,55 @@ def write_zip(given: Input, add: Callable[[zipfile.ZipFile], None]) -> Path:
 def test_names_that_lead_out_are_strays(given: Input, cache_dir: Path, form: str) -> None:
     given.images["train"] |= dict.fromkeys(OUTSIDE, GOOD)
     folder = given.write(form, prefix=False)
+    # In a zip, Windows has meant a folder.
+    shown = [name.replace("\\", "/") if form == ".zip" else name for name in OUTSIDE]
     assert refusal(folder, cache_dir) == [
-        f"  images_train{form}: 3 files {STRAYS}: {', '.join(OUTSIDE)}",
+        f"  images_train{form}: 3 files {STRAYS}: {', '.join(shown)}",
         RENAME,
     ]
     assert {path.name for path in folder.parent.iterdir()} == {"input", "new"}
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [(".tar", ".tar.gz"), (".tar.gz", ".tar"), (".zip", ".tar"), (".tar", ".zip")]
+)
+def test_an_archive_is_read_by_its_content(
+    given: Input, cache_dir: Path, form: str, name: str
+) -> None:
+    folder = given.write(form)
+    for split in ("train", "test"):
+        (folder / f"images_{split}{form}").rename(folder / f"images_{split}{name}")
+    assert len(load_competition(folder, cache_dir, Reading()).train_images) == 4
+
+
+@pytest.mark.parametrize(("open_packed", "kind"), [(lzma.open, "xz"), (bz2.open, "bzip2")])
+def test_other_kinds_of_archives_are_to_be_unpacked(
+    given: Input, cache_dir: Path, open_packed: Callable[..., Any], kind: str
+) -> None:
+    path = given.write(".tar") / "images_train.tar"
+    data = path.read_bytes()
+    with open_packed(path, "wb") as file:
+        file.write(data)
+    line = f"  images_train.tar: can't be read: it is packed by {kind}"
+    assert refusal(path.parent, cache_dir) == [line, "Unpack it."]
+
+
+def test_zips_of_windows_and_macos(given: Input, cache_dir: Path) -> None:
+    """PowerShell separates by backslashes, macOS doesn't say that names are UTF-8; litter."""
+    for number in (1, 2, 17, 30):
+        given.y_train = given.y_train.replace(f"\n{number},".encode(), f"\né{number},".encode())
+    images, given.images["train"] = given.images["train"], {}
+    folder = given.write(".zip")
+    path = folder / "images_train.zip"
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("Thumbs.db", "desktop.ini"):
+            archive.writestr(f"images_train\\{name}", b"")
+        for name, data in images.items():
+            archive.writestr(f"images_train\\QQ{name.lstrip('0')}", data)
+    # As long in bytes; zipfile would set the flag.
+    path.write_bytes(path.read_bytes().replace(b"\\QQ", "\\é".encode()))
+    ids = load_competition(folder, cache_dir, Reading()).train_ids
+    assert ids.tolist() == ["é1", "é17", "é2", "é30"]
 
 
 def test_links_and_devices_in_a_tar_are_refused(given: Input, cache_dir: Path) -> None:

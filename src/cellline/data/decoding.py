@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from cellline.config import Resize
+from cellline.data.files import AGAIN
 from cellline.data.problems import Fault
 from cellline.host.files import DAMAGE
 
@@ -41,7 +42,6 @@ _ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF's orientations
 Result = TypeVar("Result")
 Size = tuple[int, int]  # width, height, as Pillow has it
 
-AGAIN = "Download or copy the damaged files again."
 UNREADABLE = Fault("image", "damaged, truncated or not PNG, JPEG, TIFF, BMP or WebP", AGAIN)
 TOO_LARGE = Fault(
     "image",

@@ -11,7 +11,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import BufferedIOBase, BufferedReader, FileIO
 from pathlib import Path
@@ -20,7 +20,17 @@ from typing import NamedTuple
 from cellline.data.problems import brief
 from cellline.host.files import DAMAGE
 
+AGAIN = "Download or copy the damaged files again."
 PACKED = (".tar", ".tar.gz", ".tgz", ".zip")  # endings of archives' names
+# The first bytes of archives tell what they are: browsers unpack some and keep their names.
+ZIP, GZIP = b"PK", b"\x1f\x8b"
+OTHERS = {
+    b"\xfd7zXZ": "xz",
+    b"BZh": "bzip2",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+    b"(\xb5/\xfd": "zstd",
+}
 
 MAX_ENTRIES = 1_000_000  # the challenge has 28,896 images
 # PNG images hardly shrink. The most that is found, copies of one tiny image, each in a kilobyte of
@@ -34,11 +44,17 @@ MAX_TABLE_BYTES = 100 * MAX_ENTRIES
 MAX_HEADER_BYTES = 16 << 10
 
 # Dot files, but not the folders "." and "..".
-_LITTER = re.compile(r"(^|/)(__MACOSX(/|$)|\.(?!\.?(/|$)))")
+_LITTER = re.compile(
+    r"(^|/)(__MACOSX(/|$)|\.(?!\.?(/|$))|(Thumbs\.db|desktop\.ini)$)", re.IGNORECASE
+)
 
 
 class UnreadableError(Exception):
     """A member, or a folder or archive from some point on, can't be read; the text says why."""
+
+    def __init__(self, why: str, advice: str = AGAIN) -> None:
+        super().__init__(why)
+        self.advice = advice
 
 
 class Member(NamedTuple):
@@ -78,21 +94,19 @@ def find_source(place: Path) -> tuple[Path, str]:
 
 
 def members(place: Path, *, whole: bool = False) -> Iterator[Member]:
-    """Yield the files of a folder, archive (`.tar`, `.tar.gz`, `.tgz`, `.zip`) or folder within it.
+    """Yield the files of a folder, archive (tar, tar.gz or zip, by content) or folder within it.
 
     They come in stored order, with their names within `place`. A leading folder named like the
     archive is left out, as is, unless names must be `whole`, one that is all that a folder of its
-    name holds. A member can be read
-    once, until the next one is taken. Archives in a folder are read, too, as if unpacked into a
-    folder of their name. Dot files and `__MACOSX`, which operating systems leave behind, are
-    skipped. Raises UnreadableError where a folder or archive can't be read any further, or exceeds
-    a limit.
+    name holds. A member can be read once, until the next one is taken. Archives in a folder are
+    read, too, as if unpacked into a folder of their name. What operating systems leave behind, such
+    as dot files, is skipped. Raises UnreadableError where a folder or archive can't be read any
+    further, or exceeds a limit.
     """
     source, inside = find_source(place)
     within, same = f"{inside}/" if inside else "", f"{source.name.partition('.')[0]}/"
     with explained():
-        packed = _in_zip if source.suffix.lower() == ".zip" else _in_tar
-        find = _in_folder if source.is_dir() else packed
+        find = _in_folder if source.is_dir() else _choose_reader(source)
         if source.is_dir() and (whole or not _holds_only(source, source.name)):
             same = ""
         for count, member in enumerate(find(source)):
@@ -169,6 +183,18 @@ def _read_file(path: Path, count: int) -> bytes:
         return file.read(min(count, os.fstat(file.fileno()).st_size))
 
 
+def _choose_reader(source: Path) -> Callable[[Path], Iterator[Member]]:
+    """Return the function that reads an archive: its content decides, and its name in doubt."""
+    with open_file(source) as file:
+        start = file.read(512)
+    for first, kind in OTHERS.items():
+        if start.startswith(first):
+            raise UnreadableError(f"it is packed by {kind}", "Unpack it.")
+    is_tar = start.startswith(GZIP) or start[257:262] == b"ustar"
+    is_zip = start.startswith(ZIP) or source.suffix.lower() == ".zip"
+    return _in_zip if is_zip and not is_tar else _in_tar
+
+
 class _Limited:
     """The file that tarfile reads: up to a limit, and no header of any length."""
 
@@ -204,7 +230,7 @@ class _Limited:
 
 def _in_tar(source: Path) -> Iterator[Member]:
     with open_file(source) as raw:
-        plain = raw if source.suffix.lower() == ".tar" else gzip.GzipFile(fileobj=raw)
+        plain = gzip.GzipFile(fileobj=raw) if raw.peek(2).startswith(GZIP) else raw
         file = _Limited(plain, _limit(raw))
         with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
             while (info := archive.next()) is not None:
@@ -239,11 +265,21 @@ def _in_zip(source: Path) -> Iterator[Member]:
         if sum(info.file_size for info in infos) > (limit := _limit(raw)):
             raise UnreadableError(_too_much(limit))
         for info in infos:
-            if not info.filename.endswith("/"):  # is_dir() fails for an empty name
+            name = _name_zipped(info)
+            if not name.endswith("/"):  # is_dir() fails for an empty name
                 # 0: packed by a system without such kinds.
                 regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
                 read = partial(_read_zipped, archive, info)
-                yield Member(info.filename, info.file_size, regular, read)
+                yield Member(name, info.file_size, regular, read)
+
+
+def _name_zipped(info: zipfile.ZipInfo) -> str:
+    """Return a name as it was meant: PowerShell has "\\" for "/", macOS UTF-8 without its flag."""
+    name = info.filename
+    if not info.flag_bits & 0x800:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/")
 
 
 def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 
 from cellline.data.decoding import (
-    AGAIN,
     MAX_BYTES,
     TOO_LARGE,
     Decoded,
@@ -101,7 +100,7 @@ class SplitReader:
         self._seen: dict[Id, int] = defaultdict(int)  # id -> a bit for each of its channels
         self._blank: dict[str, list[Id]] = defaultdict(list)
         self._faults: dict[Fault, list[Id]] = defaultdict(list)  # -> names of files
-        self._broken = ""  # why not all could be read
+        self._broken: UnreadableError | None = None  # why not all could be read
         self._strangers: dict[str, set[Id]] = defaultdict(set)  # folder -> ids that no table has
         self._folders: set[str] = set()  # those with images of the table
         self._doubled: set[Id] = set()  # ids with an image in a folder in a folder of its name
@@ -185,7 +184,7 @@ class SplitReader:
         for fault, names in self._faults.items():
             self._count(fault, names)
         if self._broken:  # what comes after it can't be called missing
-            self._problems.note(self.name, f"can't be read: {self._broken}", AGAIN)
+            self._problems.note(self.name, f"can't be read: {self._broken}", self._broken.advice)
         else:
             self._note_missing()
 
@@ -197,7 +196,7 @@ class SplitReader:
         self._faults.clear()
         self._strangers.clear()
         self._folders.clear()
-        self._broken = ""
+        self._broken = None
         chunks = self._chunks(form)
         first = next(chunks)
         workers = 1 if sum(len(image.data) for image in first) < THREADED * len(first) else None
@@ -227,7 +226,7 @@ class SplitReader:
                 else:
                     yield image
         except UnreadableError as error:
-            self._broken = str(error)
+            self._broken = error
 
     def _read(self, member: Member) -> _Encoded | Fault | None:
         if not member.regular:
@@ -257,7 +256,7 @@ class SplitReader:
             with explained():
                 return _Encoded(member.name, sample, channel, member.read(member.size))
         except UnreadableError as error:
-            return Fault("file", f"that can't be read ({error})", AGAIN)
+            return Fault("file", f"that can't be read ({error})", error.advice)
 
     def _write_header(self, file: BinaryIO, form: Form) -> int:
         """Begin the file; return where the pixels begin.

@@ -10,7 +10,15 @@ from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 
-from cellline.data.files import MAX_ENTRIES, Member, UnreadableError, explained, open_file
+from cellline.data.files import (
+    GZIP,
+    MAX_ENTRIES,
+    ZIP,
+    Member,
+    UnreadableError,
+    explained,
+    open_file,
+)
 from cellline.data.ids import parse_number
 from cellline.data.problems import brief
 from cellline.errors import first_line
@@ -88,6 +96,10 @@ def parse_table(data: bytes, name: str) -> Table:
     # Imported where it is used: it takes 0.4 s, and not every verb reads a table.
     import pandas as pd
 
+    if data.startswith(ZIP):
+        raise TableError("a zip archive by its content", f"Rename it to {name}.zip.")
+    if data.startswith(GZIP):
+        raise TableError("packed by gzip", "Unpack it.")
     try:
         text = data.decode("utf-8-sig")
         head, end, _ = text.lstrip()[:MAX_HEADER].partition("\n")
