@@ -157,6 +157,16 @@ def parse(verb: str, *arguments: str) -> Any:
     return parse_arguments(module.main, settings, arguments)
 
 
+def test_the_home_folder_is_found_where_a_shell_leaves_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    folders = parse("folds", "--input-dir", "~/cells", "--oof-dir=~/oof").folders
+    assert (folders.input_dir, folders.oof_dir) == (Path("/home/me/cells"), Path("/home/me/oof"))
+    assert parse("train", "--weights", "~/w.pth").training.weights == "/home/me/w.pth"
+    assert parse("train", "--weights", "a~/w.pth").training.weights == "a~/w.pth"
+
+
 def test_epochs_beside_the_time_that_chooses_them_are_refused() -> None:
     for settings in (["--fit-minutes", "60"], ["--epochs", "9"]):
         parse("train", *settings)

@@ -87,6 +87,12 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
         )
 
 
+def expand_home(argument: str) -> str:
+    """Expand `~/` at the start of a value: in INPUT=~/cells the shells of make and zsh leave it."""
+    option, equals, value = argument.partition("=") if argument[:2] == "--" else ("", "", argument)
+    return option + equals + (str(Path(value).expanduser()) if value[:2] == "~/" else value)
+
+
 def parse_arguments(
     verb: Callable[[Settings], None], settings: type[Settings], arguments: Sequence[str]
 ) -> Settings:
@@ -94,6 +100,7 @@ def parse_arguments(
 
     Raises UserError if it has two settings that exclude each other.
     """
+    arguments = list(map(expand_home, arguments))
     usual = usual_settings(settings, arguments)
     more = ""
     if "--help-all" in arguments:
