@@ -24,15 +24,26 @@ READY := $(VENV)/installed
 READY_DEV := $(VENV)/installed-dev
 endif
 
-COMMON = --input-dir "$(INPUT)" --oof-dir "$(OOF)" --submissions-dir "$(SUBMISSIONS)" $(RUN_OPTION) $(RECIPE_OPTION)
-RUN_OPTION = $(if $(RUN),--run "$(RUN)")
+# Names and passwords reach the scripts letter by letter: make would read $ in them, and the shell $,
+# ` and " again, were they written into a recipe. ARGS is for the shell to split.
+override INPUT := $(value INPUT)
+override OOF := $(value OOF)
+override SUBMISSIONS := $(value SUBMISSIONS)
+override RUN := $(value RUN)
+override STORAGE := $(value STORAGE)
+override WEIGHTS := $(value WEIGHTS)
+override ARGS := $(value ARGS)
+export INPUT OOF SUBMISSIONS RUN STORAGE WEIGHTS
+
+COMMON = --input-dir "$$INPUT" --oof-dir "$$OOF" --submissions-dir "$$SUBMISSIONS" $(RUN_OPTION) $(RECIPE_OPTION)
+RUN_OPTION = $(if $(RUN),--run "$$RUN")
 FOLD_OPTION = $(if $(FOLD),--fold $(FOLD))
 FOLDS_OPTION = $(if $(FOLDS),--folds $(FOLDS))
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 RUNS_OPTION = $(if $(RUNS),--runs $(RUNS))
 SEEDS_OPTION = $(if $(SEEDS),--seeds $(SEEDS))
 RECIPE_OPTION = $(if $(RECIPE),--recipe $(RECIPE))
-STORAGE_OPTION = $(if $(STORAGE),--storage "$(STORAGE)")
+STORAGE_OPTION = $(if $(STORAGE),--storage "$$STORAGE")
 
 .PHONY: help setup folds train tune submit compare report demo kaggle test torture bench bench-growth lint format lock check-active
 
@@ -107,7 +118,7 @@ report: $(READY)
 	@$(PY) src/report.py $(COMMON) $(STORAGE_OPTION) $(ARGS)
 
 kaggle: $(READY)
-	@$(PY) src/kaggle.py $(COMMON) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+	@$(PY) src/kaggle.py $(COMMON) $(if $(WEIGHTS),--weights "$$WEIGHTS") $(ARGS)
 
 demo: $(READY)
 	@$(PY) src/demo.py $(ARGS)

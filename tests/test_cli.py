@@ -272,9 +272,14 @@ def test_a_competition_keeps_its_settings_beside_its_files() -> None:
     assert parse("demo").training.symmetry == "d4"
 
 
-def test_a_printed_command_gives_what_the_competition_does_not() -> None:
+def test_a_printed_command_gives_what_the_competition_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     write_competition("recipe = 'full'\nnetwork = 'resnet18'\nlr = 0.1")
     assert make_command("train", parse("train")) == "make train"
+    with monkeypatch.context() as patch:
+        patch.setenv("VENV", "../my venv")
+        assert make_command("train", parse("train")) == "make train VENV='../my venv'"
     usual = Config()
     given = parse("train", "--recipe", "quick", "--network", usual.training.network, "--lr", "1")
     command = make_command("train", given)

@@ -189,12 +189,14 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     start = f"--weights={config.training.weights}"
     usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}", start])
     words = [f"make {verb}"]
+    if "VENV" in os.environ:
+        words.append(f"VENV={quote(os.environ['VENV'])}")
     for name, path, usual_path in (
         ("INPUT", config.folders.input_dir, usual.folders.input_dir),
         ("OOF", config.folders.oof_dir, usual.folders.oof_dir),
     ):
         if path != usual_path:
-            words.append(f"{name}={quote(_in_make(str(path)))}")
+            words.append(f"{name}={quote(str(path))}")
     if config.run_name != replace(usual, training=config.training).run_name:
         words.append(f"RUN={config.run_name}")
     if config.fold is not None:
@@ -209,7 +211,7 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     if config.machine.fit_minutes is not None:
         elsewhere.add("epochs")  # chosen by it, or still to be
     if changed := list_changes(config, usual, elsewhere):
-        joined = _in_make(join(changed))
+        joined = join(changed)
         # Double quotes read better, if they hold nothing special to the shell.
         plain = not set(joined) & set('"$`\\!')
         words.append(f'ARGS="{joined}"' if plain else f"ARGS={quote(joined)}")
@@ -226,8 +228,3 @@ def list_changes(config: Config, usual: Config, omitted: Collection[str]) -> lis
             if value is not True:
                 words += map(str, value if isinstance(value, tuple) else [value])
     return words
-
-
-def _in_make(value: str) -> str:
-    """Escape a value for a variable of make."""
-    return value.replace("$", "$$")

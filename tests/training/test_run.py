@@ -21,6 +21,7 @@ from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
 from cellline.runs.run import open_run
 from cellline.training.run import train_run
 
+ROOT = Path(__file__).resolve().parents[2]
 MACHINE = Machine(device="cpu", precision="float32", workers=0)
 
 
@@ -131,16 +132,27 @@ def test_folds_of_a_run_start_from_the_same_weights_wherever_they_are(
 
 def test_the_printed_command_survives_shells_and_make(tmp_path: Path) -> None:
     weights = tmp_path / 'my $weights\' "file".pth'
-    oof = tmp_path / "oof $x"
+    oof = tmp_path / 'oof $x `id` " $(id)'
     folders = Folders(oof_dir=oof, cache_dir=Path("my cache"))
     training = replace(RECIPES["quick"], weights=str(weights))
     command = make_command("train", Config(folders, training, run="a", fold=3))
-    # A Makefile that prints the words that a script would get.
-    Path("Makefile").write_text("train:\n\t@printf '%s\\n' \"$(OOF)\" $(FOLD) $(ARGS)\n")
+    # A Python that prints what a script would get, in place of the active one.
+    python = tmp_path / "python"
+    python.write_text(
+        """#!/bin/sh\ncase "$1" in src/train.py) shift; printf '%s\\n' "$@";; esac\n"""
+    )
+    python.chmod(0o755)
     # As from a fresh shell: not as a part of the make that may have started the tests.
     fresh = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFL"))}
     done = subprocess.run(
-        command, shell=True, env=fresh, capture_output=True, text=True, check=True
+        f"{command} VENV= PYTHON={python}",
+        shell=True,
+        cwd=ROOT,
+        env=fresh,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    words = [str(oof), "3", "--weights", str(weights), "--cache-dir", "my cache"]
-    assert sorted(done.stdout.splitlines()) == sorted(word.replace("$x", "") for word in words)
+    words = ["--input-dir", "input", "--oof-dir", str(oof), "--submissions-dir", "submissions"]
+    words += ["--run", "a", "--fold", "3", "--weights", str(weights), "--cache-dir", "my cache"]
+    assert sorted(done.stdout.splitlines()) == sorted(words)
