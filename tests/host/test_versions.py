@@ -20,6 +20,8 @@ def test_the_code_version_changes_with_any_source_and_with_nothing_else(tmp_path
 
     assert version() == code_version()
     (copy / ".editor~").touch()
+    # The bundle for Kaggle holds the same files: a link may lead to anything.
+    (copy / "notes.py").symlink_to("/etc/passwd")
     assert version() == code_version()
     with (copy / "cellline" / "report" / "style.css").open("a") as file:
         file.write("\n")

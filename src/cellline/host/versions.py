@@ -29,11 +29,12 @@ def package_versions() -> dict[str, str]:
 
 
 def source_files() -> list[Path]:
-    """Every file under `src`, sorted, except what Python or an editor left there."""
+    """Every file under `src`, sorted, except links and what Python or an editor left there."""
     return sorted(
         path
         for path in SOURCES.rglob("*")
         if path.is_file()
+        and not path.is_symlink()
         and not any(
             part == "__pycache__" or part.startswith(".")
             for part in path.relative_to(SOURCES).parts
