@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from postgres import PASSWORD, Server
 
 from cellline.errors import UserError
-from cellline.tuning.storage import Journal, connect, plain_errors
+from cellline.tuning.storage import Journal, connect, open_storage, plain_errors
 
 JOURNAL = Path("tuning/journal.log")
 
@@ -28,15 +28,30 @@ JOURNAL = Path("tuning/journal.log")
         # Misspelt, so that a part of the password stands where other things do.
         ("postgresql://me:SEC@RET@host/x", "not the URL of a database"),
         ("postgresql:/me:SECRET@host/x", "not the URL of a database"),
+        (" postgresql://me:SECRET@host/x", "not the URL of a database"),
+        ("postgresql-psycopg://me:SECRET@host/x", "not the URL of a database"),
+        ("//me:SECRET@host/x", "not the URL of a database"),
+        ("host=127.0.0.1 user=me password=SECRET", "not the URL of a database"),
+        ("postgresql://host/x password=SECRET", "not the URL of a database"),
+        # Its driver refuses these.
+        ("postgresql+psycopg://me:SECRET@a..b/x", "not the URL of a database"),
+        ("postgresql+psycopg://host/x?port=SECRET", "not the URL of a database"),
+        ("sqlite://me:SECRET@host/x", "not the URL of a database"),
         ("sqlite:///missing/study.db", "sqlite:///missing/study.db fails: unable to open"),
     ],
 )
 def test_a_server_that_cannot_be_reached_is_named_without_the_password(url: str, told: str) -> None:
     with pytest.raises(UserError, match=told) as refused, plain_errors(url):
-        connect(url)
+        open_storage(url)
     assert "SEC" not in str(refused.value)
     assert "RET" not in str(refused.value)
     assert not list(Path().iterdir())
+
+
+def test_paths_with_signs_of_a_url_are_those_of_journals() -> None:
+    for path in ("./lr=0.1/me@host:study.log", str(Path.cwd() / "a@b" / "study.log")):
+        open_storage(path)
+        assert Path(path).read_bytes() == b""
 
 
 def test_a_wrong_password_is_told_with_where_to_put_it(postgresql: Server) -> None:

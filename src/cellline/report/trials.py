@@ -34,8 +34,8 @@ def read_study(oof_dir: Path, folds_digest: str, where: str | None = None) -> Tu
     journal = oof_dir / "tuning" / JOURNAL
     if where is None and not journal.exists():
         return None
-    name = name_storage(where or str(journal))
-    study = load_study(where or str(journal))
+    name = name_storage(where or journal)
+    study = load_study(where or journal)
     if study is None and where is not None:
         raise UserError(f"there is no study {STUDY} in {name}")
     # A trial that waits, or has just begun, may have no parameters yet.

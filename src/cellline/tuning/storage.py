@@ -7,7 +7,6 @@ tries their parameters again.
 
 import fcntl
 import os
-import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,11 @@ from cellline.host.progress import say
 
 STUDY = "lr-and-batch-size"
 JOURNAL = "journal.log"
+# The beginning of a journal: Optuna's operations are lines of JSON with this key first.
+FIRST = b'{"op_code":'
+
+# A path with one of these may be a misspelt URL, or PostgreSQL's "host=... password=...".
+OF_ADDRESSES = set(":=@")
 
 # A trial that kills its workers, perhaps by its memory, is given up after six attempts.
 MAX_RETRIES = 5
@@ -151,7 +155,7 @@ class Database(RDBStorage):
             super().record_heartbeat(trial_id)
 
 
-def load_study(where: str) -> optuna.Study | None:
+def load_study(where: str | Path) -> optuna.Study | None:
     """Load the study in a storage, if there is one, to read it; create neither journal nor lock.
 
     Raises UserError if the storage is damaged, can't be reached or, for a path, does not exist.
@@ -161,24 +165,42 @@ def load_study(where: str) -> optuna.Study | None:
     return None
 
 
-def open_storage(where: str, *, read_only: bool = False) -> BaseStorage:
-    """Open the database at a URL, or the journal at a path; within `plain_errors`."""
+def open_storage(where: str | Path, *, read_only: bool = False) -> BaseStorage:
+    """Open the database at a URL, or the journal at a path; within `plain_errors`.
+
+    Raises UserError, and changes nothing, if what is at the path is not a journal.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if is_url(where):
-        return connect(where)
+        return connect(str(where))
     path = Path(where)
-    if read_only and not path.exists():
+    if path.exists():
+        check_journal(path)
+    elif read_only:
         raise UserError(f"--storage {where}: there is no such file")
     try:
-        return JournalStorage(JournalFileBackend(where)) if read_only else Journal(path)
-    except (ValueError, KeyError, TypeError) as error:
+        return JournalStorage(JournalFileBackend(str(path))) if read_only else Journal(path)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, f"a line is not an operation of Optuna's: {error!r}") from error
+
+
+def check_journal(path: Path) -> None:
+    """Raise UserError unless a file is a journal, or the beginning of one, or empty."""
+    head = None
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(len(FIRST))
+    if head is None or not FIRST.startswith(head):
+        raise UserError(
+            f"{path} is not the journal of a study, and was left as it is: name another --storage"
+        )
 
 
 def connect(url: str) -> Database:
     """Connect to a database; within `plain_errors`.
 
-    Raises UserError if its driver is missing, or another version of Optuna made its tables.
+    Raises UserError if its driver is missing or refuses the URL, or if another version of Optuna
+    made its tables.
     """
     name = name_storage(url)
     try:
@@ -193,12 +215,14 @@ def connect(url: str) -> Database:
             f"{name}: its driver is not installed ({first_line(error.__cause__ or error)}), such "
             "as pip install 'psycopg[binary]' for postgresql+psycopg://"
         ) from error
+    except (exc.ArgumentError, UnicodeError) as error:
+        raise no_address() from error
     except RuntimeError as error:  # another version's tables; its message says what to do
         raise UserError(f"{name}: {error}") from error
 
 
 @contextmanager
-def plain_errors(where: str) -> Iterator[None]:
+def plain_errors(where: str | Path) -> Iterator[None]:
     """Turn errors of a database into UserErrors; name the journal in OSErrors."""
     name = name_storage(where)
     try:
@@ -208,34 +232,44 @@ def plain_errors(where: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         if not isinstance(cause, exc.DBAPIError) or cause.orig is None:
             raise
-        raise UserError(
-            f"{name} fails: {first_line(cause.orig)}. Check the server, the network, the user and "
-            "the password (PostgreSQL's is best kept in ~/.pgpass). Finished trials are kept; "
-            "rerun to resume"
-        ) from error
+        advice = (
+            "Check the server, the network, the user and the password (PostgreSQL's is best kept "
+            "in ~/.pgpass). Finished trials are kept; rerun to resume"
+        )
+        if name.startswith("sqlite"):
+            advice = "Check the file and its disk: put a copy back, or name another --storage"
+        raise UserError(f"{name} fails: {first_line(cause.orig)}. {advice}") from error
 
 
-def name_storage(where: str) -> str:
+def name_storage(where: str | Path) -> str:
     """Name of a storage in messages: its path, or its URL without user, password and options.
 
-    Raises UserError if it looks like a URL, but is not that of a database.
+    Raises UserError if it looks like the address of a database, but is none.
     """
     if not is_url(where):
-        return where
+        return str(where)
     with suppress(exc.ArgumentError, ValueError):
-        url = sqlalchemy.make_url(where)
+        url = sqlalchemy.make_url(str(where))
         url.get_dialect()
-        if "@" not in (url.host or ""):
+        # In a misspelt URL, a part of the password may stand where other things do.
+        rest = (url.host or "") + ("" if url.drivername.startswith("sqlite") else str(url.database))
+        if not {"@", "="} & set(rest):
             shown = (url.drivername, None, None, url.host, url.port, url.database)
             return str(sqlalchemy.URL.create(*shown))
-    # Neither the URL nor the error is quoted: either may hold parts of a password.
-    raise UserError(
+    raise no_address()
+
+
+def no_address() -> UserError:
+    """The error for what is no URL; it quotes nothing, as any part may be that of a password."""
+    return UserError(
         "--storage is not the URL of a database, such as postgresql+psycopg://USER@HOST/DATABASE "
-        "or sqlite:///PATH; in a password, write / as %2F and @ as %40. Without a colon in its "
-        "first part, it is the path of a journal"
+        "or sqlite:///PATH; in a password, write / as %2F and @ as %40. If it is the path of a "
+        "journal, with ':', '=' or '@' in it, begin it with / or ./"
     )
 
 
-def is_url(where: str) -> bool:
+def is_url(where: str | Path) -> bool:
     """Return True if it names a database, not a file; also for a misspelt URL with a password."""
-    return re.match(r"[A-Za-z0-9+]+:", where) is not None
+    if isinstance(where, Path) or (where.startswith(("/", "./", "../")) and "//" not in where):
+        return False
+    return where != where.strip() or bool(OF_ADDRESSES & set(where))
