@@ -18,7 +18,13 @@ from cellline.data.competition import Competition
 from cellline.demo.drawing import Drawing
 from cellline.errors import Caution, UserError
 from cellline.host.files import write_json
-from cellline.runs.folds import Folds, open_folds, read_folds, read_folds_record
+from cellline.runs.folds import (
+    Folds,
+    open_folds,
+    read_folds,
+    read_folds_record,
+    write_folds,
+)
 from cellline.runs.predictions import OutOfFold
 from cellline.submitting.decision import HeldOut, hold_out
 
@@ -83,6 +89,14 @@ def test_folds_that_a_run_depends_on_are_kept(drawn: Path, dealt: Path) -> None:
     told = r"would change \(seed was 0 and is 1 now\), and night in oof depend on it"
     with pytest.raises(UserError, match=told):
         deal(drawn, seed=1)
+    assert read_all(dealt) == kept
+    # Folds that were exchanged under a run, as an earlier version could do, can be dealt again.
+    shutil.move("oof/night", "night")
+    folds = open_folds(Folders(drawn, dealt))
+    record = {**folds.record, "seed": 1}
+    write_folds(dealt, folds.competition, replace(folds, fold=folds.fold[::-1]), record)
+    shutil.move("night", "oof/night")
+    deal(drawn)
     assert read_all(dealt) == kept
 
 
@@ -219,7 +233,7 @@ def test_the_users_folds_are_taken_and_judged(patients: Competition) -> None:
     # Copies of patients 0 and 1 connect all samples of both.
     [told] = [line for line in cautions(folds) if "in another fold" in line]
     assert "8 training samples have a relative (copy, overlap, the same patient)" in told
-    assert ": 3, 6, 39, 42, 75, ...;" in told
+    assert ": 3, 6, 39, 42, 75 and " in told
     assert "the folds of column part" in told
     begin_run()
     deal_own(given, n_folds=7, seed=1)  # neither matters

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellline.config import Folders, Reading
+from cellline.config import Config, Folders, Reading, Training
 from cellline.data.competition import Competition, load_competition
 from cellline.errors import UserError
 from cellline.host.files import write_json
@@ -17,6 +17,7 @@ from cellline.runs.folds import (
     read_folds,
     write_folds,
 )
+from cellline.runs.run import new_run
 
 
 def test_folds_are_read_as_they_were_written(competition: Competition, folds: Folds) -> None:
@@ -86,3 +87,16 @@ def test_folds_do_not_change_under_what_depends_on_them(
     with pytest.raises(UserError, match=r"folds.csv would change, and a, tuning in oof depend"):
         write_folds(oof, competition, replace(folds, fold=folds.fold[::-1]), record)
     assert (oof / "folds.csv").read_bytes() == written
+
+
+def test_folds_that_were_dealt_since_they_were_read_begin_no_run(
+    competition: Competition, folds: Folds, training: Training
+) -> None:
+    oof = Path("oof")
+    record = {"n_folds": 3, "input_digest": competition.digest}
+    write_folds(oof, competition, folds, record)
+    run = new_run(Config(training=training, run="a"), read_folds(oof, competition))
+    write_folds(oof, competition, replace(folds, fold=folds.fold[::-1]), record)
+    with pytest.raises(UserError, match=r"folds.csv has changed since .* give it again"):
+        run.begin()
+    assert not run.folder.exists()

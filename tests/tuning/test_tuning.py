@@ -113,6 +113,14 @@ def test_a_fold_that_has_no_score_is_reported(search: Search, competition: Compe
     competition.labels[::3] = 0
     with pytest.raises(UserError, match=r"fold 0 has no ROC AUC, because .* --fold"):
         search(1, metric="roc_auc")
+    assert not FOLDER.exists()
+
+
+def test_a_study_begins_only_with_settings_that_can_be_trained(search: Search) -> None:
+    with pytest.raises(UserError, match="can't take images of 1 pixels"):
+        search(1, image_size=1)
+    assert not FOLDER.exists()
+    assert search(1).trials == 1
 
 
 def test_a_database_has_the_same_trials(search: Search) -> None:
@@ -159,6 +167,28 @@ def test_a_damaged_journal_is_named(search: Search, line: bytes) -> None:
         with pytest.raises(UserError, match=rf"{JOURNAL} is damaged \(a line is .*put a copy back"):
             read()
     assert JOURNAL.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"only":"copy"}', b"host:5432:db:me:secret", b"\7" * 4000, b"a line\n"]
+)
+@pytest.mark.parametrize("url", ["", "sqlite:///"])
+def test_a_file_that_is_no_study_is_left_as_it_is(search: Search, content: bytes, url: str) -> None:
+    Path("mine").write_bytes(content)
+    told = "file is not a database" if url else "mine is not the journal of a study"
+    with pytest.raises(UserError, match=told):
+        search(1, f"{url}mine")
+    assert Path("mine").read_bytes() == content
+    assert {path.name for path in Path().iterdir()} == {"mine", "oof"}  # no lock beside it
+
+
+def test_what_is_no_file_is_no_journal(search: Search) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    for place in ("folder", "pipe", "/dev/zero"):
+        for read in (partial(search, 1, place), partial(trials, place)):
+            with pytest.raises(UserError, match=f"{place} is not the journal of a study"):
+                read()
 
 
 def test_a_trial_that_is_stopped_is_queued_again(search: Search) -> None:

@@ -29,6 +29,7 @@ from cellline.runs.folds import (
     Dealt,
     Folds,
     find_dependents,
+    folds_in_use,
     is_as_written,
     read_deal,
     read_folds,
@@ -100,15 +101,17 @@ def deal(folders: Folders, competition: Competition, plan: Plan) -> None:
             write_json(record_path, record)
         say(f"{path} is up to date")
         return
-    dependents = find_dependents(folders.oof_dir)
-    # Without a record, only dealing again shows whether the folds stay the same.
-    if dependents and recorded and not same:
+    used = folds_in_use(folders.oof_dir)
+    dependents = [name for name, digest in used.items() if digest == recorded.get("folds_digest")]
+    # What depends on other folds than the recorded ones is for `write_folds`: only dealing again
+    # shows whether these are its own.
+    if dependents and not same:
         then = {name: recorded.get(name) for name in settings}
         changes = f" ({describe_differences(then, settings)})"
         raise would_change(folders.oof_dir, dependents, changes)
     say("looking for copies" + " and overlaps" * (plan.overlaps == "auto"))
     audit = audit_copies(competition, folders.oof_dir, plan.n_folds, plan.overlaps)
-    if dependents and same and written:
+    if used and same and written:
         fold, group = read_deal(path, competition)
     elif competition.own_fold is not None:
         fold, group = competition.own_fold, audit.first

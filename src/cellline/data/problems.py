@@ -80,9 +80,9 @@ def describe_fault(fault: Fault, which: Collection[int | str]) -> str:
     return f"{len(culprits)} {fault.noun}{plural} {fault.what}: {named}{more}"
 
 
-def name_first(names: Sequence[str]) -> str:
-    """Join the first NAMED names, followed by ', ...' if there are more."""
-    return ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
+def name_first(names: Sequence[str], separator: str = ", ") -> str:
+    """Join the first NAMED names, and count the others, such as 'a, b, c, d, e and 7 more'."""
+    return separator.join(names[:NAMED]) + f" and {len(names) - NAMED} more" * (len(names) > NAMED)
 
 
 def brief(text: str) -> str:

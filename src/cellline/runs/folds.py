@@ -1,7 +1,8 @@
 """The folds that samples were dealt into, and the files that record them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from os.path import normpath
@@ -12,6 +13,7 @@ import numpy as np
 
 from cellline.config import Folders, Reading, describe_differences
 from cellline.data.competition import Competition, load_competition
+from cellline.data.problems import name_first
 from cellline.errors import Caution, UserError
 from cellline.host.files import (
     digest_file,
@@ -21,6 +23,7 @@ from cellline.host.files import (
     write_bytes,
     write_json,
 )
+from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.scoring.metrics import METRICS, Metric
 from cellline.settings_file import OwnSettings, read_own
@@ -133,9 +136,13 @@ def write_folds(
     data = render_csv(header, rows)
     digest = hashlib.sha256(data).hexdigest()
     path = oof_dir / FOLDS
-    if not path.exists() or digest_file(path) != digest:
-        if others := find_dependents(oof_dir, digest):
-            raise would_change(oof_dir, others)
+    present = digest_file(path) if path.exists() else None
+    if present != digest:
+        used = folds_in_use(oof_dir)
+        # What depends on neither these folds nor the present ones has lost its own already. It
+        # must not keep others from theirs.
+        if used and (present in used.values() or digest not in used.values()):
+            raise would_change(oof_dir, [name for name, of in used.items() if of != digest])
         write_bytes(path, data)
     pairs = render_csv(*list_pairs(competition, dealt.pairs))
     write_bytes(oof_dir / PAIRS, pairs)
@@ -284,16 +291,29 @@ def check_data(folds: Folds, record: Mapping[str, Any], made: str, advice: str) 
             )
 
 
-def find_dependents(oof_dir: Path, folds_digest: str | None = None) -> list[str]:
-    """Names of the folders in `oof_dir` that depend on its folds: those with a config.json.
+def find_dependents(oof_dir: Path) -> list[str]:
+    """Names of the folders in `oof_dir` that depend on its folds: those with a config.json."""
+    return sorted(path.parent.name for path in oof_dir.glob("*/config.json"))
 
-    Of these only the ones that depend on other folds than `folds_digest`, if that is given.
+
+def folds_in_use(oof_dir: Path) -> dict[str, str]:
+    """The digest of the folds that each of `find_dependents` was made on."""
+    names = find_dependents(oof_dir)
+    return {name: read_json(oof_dir / name / "config.json")["folds_digest"] for name in names}
+
+
+@contextmanager
+def keep_folds(oof_dir: Path, folds: Folds, wait: float) -> Iterator[None]:
+    """Within, `folds` can't be dealt anew; what is to depend on them writes its config.json here.
+
+    Raises UserError if others have been dealt since they were read, or if another process deals or
+    begins something for longer than `wait` seconds.
     """
-    return sorted(
-        path.parent.name
-        for path in oof_dir.glob("*/config.json")
-        if folds_digest is None or read_json(path)["folds_digest"] != folds_digest
-    )
+    with one_writer(oof_dir, "beginning to use the folds", wait):
+        path = oof_dir / FOLDS
+        if path.exists() and digest_file(path) != folds.digest:
+            raise UserError(f"{path} has changed since this command read it: give it again")
+        yield
 
 
 def describe_choice(oof_dir: Path, folds: Folds, n_runs: int = 1) -> list[str]:
@@ -313,6 +333,6 @@ def describe_choice(oof_dir: Path, folds: Folds, n_runs: int = 1) -> list[str]:
 def would_change(oof_dir: Path, dependents: list[str], changes: str = "") -> UserError:
     """The error for folds that something depends on; `changes` follows in the message."""
     return UserError(
-        f"{oof_dir / FOLDS} would change{changes}, and {', '.join(dependents)} in {oof_dir} "
+        f"{oof_dir / FOLDS} would change{changes}, and {name_first(dependents)} in {oof_dir} "
         "depend on it; keep it, move them away, or deal into another folder (--oof-dir)"
     )

@@ -7,6 +7,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._heartbeat import get_heartbeat_thread
@@ -21,9 +22,10 @@ from cellline.host.progress import say
 from cellline.host.stopping import Stop
 from cellline.host.versions import code_version
 from cellline.model.weights import find_start
-from cellline.runs.folds import open_folds
+from cellline.runs.folds import keep_folds, open_folds
+from cellline.scoring.decisions import likeliest
 from cellline.seeding import TUNING, derive_seed
-from cellline.training.learner import DivergedError
+from cellline.training.learner import DivergedError, Learner
 from cellline.training.memory import TooLittleMemoryError
 from cellline.training.settings import BEST, Tuned
 from cellline.training.task import Task
@@ -165,12 +167,6 @@ class Worker:
             trainer = FoldTrainer(replace(self.task, training=training), title)
             for epoch in range(training.epochs):
                 score = trainer.train_epoch(self.stop.check).held_out_score
-                if isnan(score):
-                    title = self.task.folds.metric.title
-                    raise UserError(
-                        f"fold {self.task.fold} has no {title}, because its samples are of one "
-                        "class: tune on another --fold"
-                    )
                 trial.report(score, epoch)
                 if trial.should_prune() and epoch + 1 < training.epochs:
                     shown = self.task.folds.metric.show(score)
@@ -213,22 +209,39 @@ def tune(task: Task, trials: int, folder: Path, where: str | None, stop: Stop) -
     By default the study is in a journal in `folder`; best.json is always written there. Raises
     UserError if the study has other settings or data, is damaged or can't be reached; and Stopped.
     """
-    where = where or str(folder / JOURNAL)
-    with plain_errors(where), stop.on_signals():
-        study = open_study(where, task)
-        with one_writer(folder, "tuning", WRITING_SECONDS):
-            # It tells `make folds` that a study depends on these folds.
-            write_json(folder / "config.json", describe(task))
+    place = where or folder / JOURNAL
+    check_trainable(task)
+    with plain_errors(place), stop.on_signals():
+        with keep_folds(folder.parent, task.folds, WRITING_SECONDS):
+            study = open_study(place, task)
+            with one_writer(folder, "tuning", WRITING_SECONDS):
+                # It tells `make folds` that a study depends on these folds.
+                write_json(folder / "config.json", describe(task))
         tuned = Worker(task, study, folder, stop).run(trials)
     if tuned is None:
         raise UserError(
-            f"no trial was completed; move the study in {name_storage(where)} away, or name "
+            f"no trial was completed; move the study in {name_storage(place)} away, or name "
             "another --storage, and start with a lower --lr or --batch-size"
         )
     return tuned
 
 
-def open_study(where: str, task: Task) -> optuna.Study:
+def check_trainable(task: Task) -> None:
+    """Raise UserError if no trial could be trained and scored, whatever its parameters.
+
+    A study keeps its settings, so it must not begin with ones that have to be corrected.
+    """
+    labels, metric = task.competition.labels[task.held_out], task.folds.metric
+    perfect = np.eye(len(task.competition.classes))[labels]
+    if isnan(metric.score(labels, likeliest(perfect))):
+        raise UserError(
+            f"fold {task.fold} has no {metric.title}, because its samples are of one class: tune "
+            "on another --fold"
+        )
+    Learner(replace(task, training=replace(task.training, **first_parameters(task.training))))
+
+
+def open_study(where: str | Path, task: Task) -> optuna.Study:
     """Create the study in a storage, or join it. Raises UserError if it has other settings."""
     study = optuna.create_study(
         storage=open_storage(where),
