@@ -1,4 +1,7 @@
+import io
 import json
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,13 @@ from cellline.config import Config, Training
 from cellline.data.competition import Competition
 from cellline.errors import UserError
 from cellline.runs.folds import Folds
-from cellline.runs.predictions import OutOfFold, common_samples, write_out_of_fold
+from cellline.runs.predictions import (
+    OutOfFold,
+    common_samples,
+    read_test,
+    write_out_of_fold,
+    write_test,
+)
 from cellline.runs.run import Run, new_run, open_run, run_folder
 
 
@@ -110,6 +119,72 @@ def test_predictions_that_are_damaged_are_named(run: Run, data: bytes) -> None:
         path.write_bytes(damage)
         with pytest.raises(UserError, match=r"oof/run/fold0/oof\.npz is damaged"):
             run.out_of_fold([0])
+
+
+NESTED = np.array("[" * 100_000)
+
+
+def without_rows(array: np.ndarray) -> np.ndarray:
+    return array[:3]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("prob", lambda prob: prob * np.nan),
+        ("prob", lambda prob: prob - 1),
+        ("prob", lambda prob: prob * 0),
+        ("prob", without_rows),
+        ("prob", lambda prob: prob[:, :1]),
+        ("prob", lambda prob: prob.astype(complex)),
+        ("prob", lambda prob: prob.astype(str)),
+        ("file_id", lambda ids: ids + 1000),
+        ("file_id", lambda ids: ids.astype(str)),
+        ("file_id", without_rows),
+        ("provenance", lambda _: np.array("{no json")),
+        ("provenance", lambda _: NESTED),
+        ("provenance", lambda _: np.array("[]")),
+        ("label", lambda labels: labels + 1),
+        ("prob_plain", without_rows),
+    ],
+)
+def test_predictions_of_anything_else_than_their_samples_are_damaged(
+    run: Run, name: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    ids = run.competition.test_ids
+    of_test = run.fold_folder(0) / "test.npz"
+    write_test(of_test, ids, np.full((len(ids), 3), 1 / 3, np.float32), {"a": 1})
+    for path, read in (
+        (finish(run, 0), lambda: run.out_of_fold([0])),
+        (of_test, lambda: read_test(of_test, {"a": 1}, run.competition)),
+    ):
+        read()
+        arrays = dict(np.load(path))
+        if name in arrays:
+            np.savez(path, allow_pickle=False, **{**arrays, name: change(arrays[name])})
+            with pytest.raises(UserError, match=rf"{path.name} is damaged"):
+                read()
+
+
+def test_a_size_that_no_memory_has_is_damage(run: Run) -> None:
+    path = finish(run, 0)
+    size = {"descr": "<f4", "fortran_order": False, "shape": (10**14, 3)}
+    with zipfile.ZipFile(path) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_2_0(header, size)
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in {**members, "prob.npy": header.getvalue()}.items():
+            file.writestr(name, data)
+    with pytest.raises(UserError, match=r"oof\.npz is damaged"):
+        run.out_of_fold([0])
+
+
+@pytest.mark.parametrize("history", [None, [], [{}], ["a"], 5, [{"epoch": "1"}]])
+def test_a_history_without_its_rows_is_damaged(run: Run, history: Any) -> None:
+    finish(run, 0, history=history)
+    with pytest.raises(UserError, match=r"oof\.npz is damaged \(its history is not"):
+        _ = run.histories
 
 
 def test_objects_in_predictions_are_never_loaded(run: Run) -> None:

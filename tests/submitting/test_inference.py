@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -107,10 +108,14 @@ def test_predictions_are_kept_while_model_and_images_are_unchanged(
     assert not np.allclose(changed, prob)
 
 
-def test_a_checkpoint_of_another_run_is_refused(
+def test_a_checkpoint_of_another_run_or_fold_is_refused(
     trained: tuple[Run, np.ndarray], device: Device
 ) -> None:
     run, _ = trained
     other = Run(run.config, run.folds, {**run.record, "classes": ["other"]})
     with pytest.raises(UserError, match="does not belong to the run"):
         predict_fold(other, 0, device)
+    shutil.copytree(run.fold_folder(0), run.fold_folder(1))
+    run.oof_path(1).unlink()
+    with pytest.raises(UserError, match=r"does not belong to the run .* its fold is 0, not 1"):
+        predict_fold(run, 1, device)

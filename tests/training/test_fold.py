@@ -289,16 +289,18 @@ def test_a_training_killed_between_the_two_renames_resumes(task: Task) -> None:
     assert train(task, "a") == expected
 
 
-def test_another_version_of_the_program_may_resume_and_says_so(
+def test_another_version_or_precision_may_resume_and_says_so(
     task: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = train(task, "a")
     folder = Path("oof/a/fold0")
-    write_checkpoint(folder, replace(read_checkpoint(folder / "checkpoint.pt"), code="e" * 40))
+    checkpoint = read_checkpoint(folder / "checkpoint.pt")
+    write_checkpoint(folder, replace(checkpoint, code="e" * 40, precision="bfloat16"))
     (folder / "oof.npz").unlink()
     assert train(task, "a") == expected
     printed = capsys.readouterr().out
     assert "warning: fold 0 was trained by another version of this program (eeeee" in printed
+    assert "fold 0 was trained in bfloat16 so far and resumes in float32\n" in printed
 
 
 def test_images_that_are_not_square_are_resized_to_squares(task: Task) -> None:

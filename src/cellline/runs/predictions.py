@@ -5,7 +5,8 @@ file of another run, fold or model is refused and never blended.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from cellline.config import list_differences
-from cellline.errors import UserError
-from cellline.host.files import read_arrays, write_arrays
+from cellline.config import flatten, list_differences
+from cellline.data.competition import Competition
+from cellline.data.problems import brief, name_first
+from cellline.errors import UserError, first_line
+from cellline.host.files import damaged, read_arrays, write_arrays
 from cellline.runs.folds import Folds
 from cellline.scoring.bootstrap import Bootstrap, Estimate
 from cellline.scoring.decisions import Decided, likeliest
 from cellline.scoring.recalls import Recall, score_recalls
+
+# Of each row of a history, what a report needs.
+HISTORY = ("epoch", "train_loss", "train_score", "held_out_loss", "held_out_score")
+
+# Rounding in float32 leaves less, even with thousands of classes.
+SUM_ERROR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,15 +128,15 @@ def read_out_of_fold(
 
     Raises UserError for a file that is damaged or was not made from what `made_from` says.
     """
-    parts = []
+    competition, parts = folds.competition, []
     for path, wanted in zip(paths, made_from, strict=True):
-        arrays = read_arrays(path, "provenance", "file_id", "prob", "prob_plain")
-        check_belongs(path, _parse(arrays.pop("provenance")), wanted)
-        parts.append(list(arrays.values()))
-    ids, prob, plain = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    order = np.argsort(ids)
-    rows = np.searchsorted(folds.competition.train_ids, ids[order])
-    return OutOfFold(folds, rows, prob[order], plain[order])
+        check_belongs(path, read_provenance(path), wanted)
+        rows = folds.held_out_rows(wanted["fold"])
+        samples = {"file_id": competition.train_ids[rows], "label": competition.labels[rows]}
+        parts.append((rows, *_read_prob(path, competition, samples, "prob", "prob_plain")))
+    rows, prob, plain = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.argsort(rows)
+    return OutOfFold(folds, rows[order], prob[order], plain[order])
 
 
 def write_test(path: Path, ids: np.ndarray, prob: np.ndarray, provenance: dict[str, Any]) -> None:
@@ -135,37 +144,84 @@ def write_test(path: Path, ids: np.ndarray, prob: np.ndarray, provenance: dict[s
     write_arrays(path, file_id=ids, prob=prob, provenance=_render(provenance))
 
 
-def read_test(path: Path, made_from: dict[str, Any]) -> np.ndarray | None:
+def read_test(path: Path, made_from: dict[str, Any], competition: Competition) -> np.ndarray | None:
     """Probabilities [m, class] from `test.npz`; None if it is absent or made from something else.
 
     Raises UserError when it is damaged.
     """
-    if not path.exists():
+    if not path.exists() or not made_from.items() <= read_provenance(path).items():
         return None
-    arrays = read_arrays(path, "prob", "provenance")
-    return arrays["prob"] if made_from.items() <= _parse(arrays["provenance"]).items() else None
+    [prob] = _read_prob(path, competition, {"file_id": competition.test_ids}, "prob")
+    return prob
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """Read what a file of predictions was made from."""
-    return _parse(read_arrays(path, "provenance")["provenance"])
+    """Read what a file of predictions was made from. Raises UserError when it is damaged."""
+    with _damage_named(path):
+        provenance = json.loads(str(read_arrays(path, "provenance")["provenance"]))
+        if not isinstance(provenance, dict):
+            raise ValueError("its provenance is not an object of JSON")
+        flatten(provenance)  # fails where it is nested too deeply to be compared
+    return provenance
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Read the history that a fold's `oof.npz` recorded. Raises UserError when it is damaged."""
+    history: Any = read_provenance(path).get("history")
+    try:
+        sound = bool([row[key] + 0.0 for row in history for key in HISTORY])
+    except (TypeError, LookupError):
+        sound = False
+    if not sound:
+        raise damaged(path, "its history is not a row of numbers for each epoch")
+    return list(history)
+
+
+def _read_prob(
+    path: Path, competition: Competition, samples: Mapping[str, np.ndarray], *names: str
+) -> list[np.ndarray]:
+    """Read the probabilities `names`, float32 [n, class]; `samples` is what else the file has.
+
+    Raises UserError if it is of other samples, or has anything but probabilities.
+    """
+    with _damage_named(path):
+        arrays = read_arrays(path, *samples, *names)
+    for name, wanted in samples.items():
+        if not np.array_equal(arrays[name], wanted):
+            raise damaged(path, f"its {name} is not that of the samples")
+    shape = len(samples["file_id"]), len(competition.classes)
+    for name in names:
+        prob = arrays[name]
+        # Each condition is False for NaN.
+        if not (
+            (prob.shape == shape and prob.dtype == np.float32)
+            and np.all(prob >= 0)
+            and np.all(np.abs(prob.sum(axis=1) - 1) < SUM_ERROR)
+        ):
+            raise damaged(path, f"its {name} is not a probability of each sample and class")
+    return [arrays[name] for name in names]
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Within, a parser's errors are UserErrors; MemoryError, too, as sizes are in the file."""
+    try:
+        yield
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise damaged(path, first_line(error)) from error
 
 
 def check_belongs(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise UserError that names both sides unless a file's provenance has every wanted value."""
     differences = list_differences({key: there.get(key) for key in wanted}, wanted)
     if differences:
-        named = "; ".join(f"its {key} is {own}, not {other}" for key, own, other in differences)
+        all_named = [f"its {brief(key)} is {own}, not {other}" for key, own, other in differences]
         raise UserError(
-            f"{path} does not belong to the run in {path.parent.parent}: {named}. Put the run's "
-            "own file back, or move this one away and make it again"
+            f"{path} does not belong to the run in {path.parent.parent}: "
+            f"{name_first(all_named, '; ')}. Put the run's own file back, or move this one away "
+            "and make it again"
         )
 
 
 def _render(provenance: dict[str, Any]) -> np.ndarray:
     return np.array(json.dumps(provenance, ensure_ascii=False))
-
-
-def _parse(array: np.ndarray) -> dict[str, Any]:
-    provenance: dict[str, Any] = json.loads(str(array))
-    return provenance

@@ -14,13 +14,28 @@ from typing import Any
 from cellline.cli import make_command
 from cellline.config import Augmentation, Config, Training, describe_differences
 from cellline.data.competition import Competition
+from cellline.data.problems import name_first
 from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
 from cellline.host.locking import one_writer
 from cellline.host.names import name_classes, shorten_name
 from cellline.host.progress import say
-from cellline.runs.folds import FOLDS, PAIRS, RECORD, Folds, check_data, find_dependents
-from cellline.runs.predictions import OutOfFold, check_belongs, read_out_of_fold, read_provenance
+from cellline.runs.folds import (
+    FOLDS,
+    PAIRS,
+    RECORD,
+    Folds,
+    check_data,
+    find_dependents,
+    keep_folds,
+)
+from cellline.runs.predictions import (
+    OutOfFold,
+    check_belongs,
+    read_history,
+    read_out_of_fold,
+    read_provenance,
+)
 from cellline.scoring.metrics import METRICS, Metric
 
 # The rows of a fold's history.csv.
@@ -28,6 +43,8 @@ History = list[dict[str, float]]
 
 # Other names in the OOF folder.
 RESERVED = ("audit", "tuning", FOLDS, PAIRS, RECORD)
+# The names of a fold's checkpoint that can be resumed from.
+CHECKPOINTS = ("checkpoint.pt", "checkpoint-previous.pt")
 # Bytes of a run's name, which becomes part of other files' names.
 LONGEST_NAME = 100
 
@@ -111,7 +128,7 @@ class Run:
         return [
             fold
             for fold in self.folds.numbers
-            if any(self.fold_folder(fold).glob("checkpoint*.pt"))
+            if any((self.fold_folder(fold) / name).exists() for name in CHECKPOINTS)
         ]
 
     def fold_folder(self, fold: int) -> Path:
@@ -152,7 +169,7 @@ class Run:
     @cached_property
     def histories(self) -> dict[int, History]:
         """The history of each finished fold, as its predictions recorded it."""
-        return {fold: read_provenance(self.oof_path(fold))["history"] for fold in self.finished}
+        return {fold: read_history(self.oof_path(fold)) for fold in self.finished}
 
     @property
     def tuning(self) -> Tuning | None:
@@ -185,12 +202,18 @@ class Run:
     def begin(self, tuning: Tuning | None = None, fitted: Fitted | None = None) -> None:
         """Write config.json unless it exists; before it tuned.json and fitted.json, if given.
 
-        Raises UserError if the run was begun with another config, even by another process now.
+        Raises UserError if the run was begun with another config, even by another process now, or
+        if other folds have been dealt meanwhile.
         """
-        # Folds of one run may start at once: each of them holds the lock only for a moment.
-        with one_writer(self.folder, "beginning a run", wait=10):
-            recorded = read_record(self.folder)
-            if recorded is None:
+        if read_record(self.folder) is not None:
+            self.check_unchanged()
+            return
+        # Folds of one run may start at once: each of them holds the locks only for a moment.
+        with (
+            keep_folds(self.config.folders.oof_dir, self.folds, wait=10),
+            one_writer(self.folder, "beginning a run", wait=10),
+        ):
+            if read_record(self.folder) is None:
                 if tuning is not None:
                     write_json(self.folder / "tuned.json", asdict(tuning))
                 # One that is there was left by a process that was killed here.
@@ -250,7 +273,7 @@ def find_run(config: Config) -> str:
         return name
     if len(there) > 1:
         raise UserError(
-            f"there is no run {name} in {oof_dir}, but {', '.join(there)}: name one (--run)"
+            f"there is no run {name} in {oof_dir}, but {name_first(there)}: name one (--run)"
         )
     say(f"run {there[0]}, the only one in {oof_dir}")
     return there[0]

@@ -48,7 +48,8 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] 
     with one_writer(folder, "predicting the test set"):
         put_previous_back(folder)
         checkpoint = read_checkpoint(folder / NEWEST)
-        check_belongs(folder / NEWEST, checkpoint.config, run.record)
+        there = {**checkpoint.config, "fold": checkpoint.fold}
+        check_belongs(folder / NEWEST, there, run.provenance(fold))
         if checkpoint.resume is not None and not checkpoint.resume["n_averaged"]:
             return None
         model_digest = checkpoint.model_digest()
@@ -63,7 +64,7 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] 
             "test_digest": run.competition.test_digest,
             "precision": device.precision,
         }
-        kept = read_test(folder / "test.npz", made_from)
+        kept = read_test(folder / "test.npz", made_from, run.competition)
         if kept is not None:
             return kept, model_digest
         title = f"{run.name}, fold {fold}, test set"

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellline.errors import Caution, UserError, first_line
+from cellline.errors import Caution, UserError
 from cellline.host.files import atomic, sync_folder
 from cellline.host.progress import say
 from cellline.runs.predictions import check_belongs
+from cellline.runs.run import CHECKPOINTS
 from cellline.training.memory import TooLittleMemoryError, explain_full_memory
 
-NEWEST, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint-previous.pt", "checkpoint-damaged.pt"
+(NEWEST, PREVIOUS), DAMAGED = CHECKPOINTS, "checkpoint-damaged.pt"
 
 
 class DamagedError(UserError):
@@ -44,6 +45,8 @@ class Checkpoint:
     """One row for each epoch."""
     resume: dict[str, Any] | None
     """Everything else that training resumes from; None after its end."""
+    precision: str = ""
+    """Of the last step; empty if an earlier version of the program wrote it."""
 
     def model_digest(self) -> str:
         """SHA-256 of the model: names and values of its tensors."""
@@ -98,8 +101,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (TooLittleMemoryError, OSError):
         raise  # the file may be intact
     # torch.load raises anything that its unpickler, zip reader or storage meets in a damaged file.
+    # It is not quoted: it advises to load objects, which may run code.
     except Exception as error:
-        raise damaged(path, first_line(error)) from error
+        raise damaged(path, "it can't be read") from error
     digest = values.pop("digest", None) if isinstance(values, dict) else None
     if digest is None:
         raise damaged(path, "not written by this program")

@@ -89,6 +89,8 @@ def resume(trainer: FoldTrainer, run: Run) -> None:
                 "the result may differ from that of either version alone"
             )
         )
+    if checkpoint.precision not in ("", precision := trainer.task.device.precision):
+        say(f"fold {fold} was trained in {checkpoint.precision} so far and resumes in {precision}")
     trainer.load(checkpoint)
 
 
@@ -126,6 +128,7 @@ class Keeper:
             trainer.learner.model.state_dict(),
             trainer.history,
             None if trainer.finished else trainer.state(),
+            trainer.task.device.precision,
         )
         if trainer.task.ranks.first:
             folder, history = self.run.fold_folder(fold), trainer.history
