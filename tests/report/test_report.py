@@ -27,7 +27,9 @@ from cellline.host.files import read_json
 from cellline.host.names import name_classes
 from cellline.report.calibrating import show_submissions
 from cellline.report.page import open_finished, write_report
+from cellline.runs.folds import open_folds, write_folds
 from cellline.runs.predictions import write_out_of_fold
+from cellline.runs.run import new_run
 from cellline.scoring.words import percent
 from cellline.submitting.submit import submit
 from cellline.training.run import train_run
@@ -192,8 +194,13 @@ def test_a_submission_that_was_changed_is_warned_of(copied: Config) -> None:
     assert show_submissions(run)[1] == []
     [path] = Path("submissions").glob("*.csv")
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    [caution] = show_submissions(run)[1]
+    # Somebody else's, named as ours may be, and damaged.
+    for ending in ("csv", "json"):
+        Path(f"submissions/scores-20261130.{ending}").write_text("1")
+    theirs, caution = show_submissions(run)[1]
+    assert "scores-20261130.json is damaged" in theirs
     assert caution.startswith(f"{path.name} has changed since it was written")
+    Path("submissions/scores-20261130.csv").unlink()
     # Without its CSV, a record is of nothing that could have been submitted.
     path.unlink()
     assert show_submissions(run) == ([], [])
@@ -294,10 +301,15 @@ def test_what_can_not_be_reported_is_said_and_leaves_the_page(config: Config, pa
 
 def test_a_class_that_no_finished_fold_holds_is_named(copied: Config) -> None:
     run = open_finished(copied)
-    for fold in (1, 2):
-        run.oof_path(fold).unlink()
-    part = run.out_of_fold([0])
-    write_out_of_fold(run.oof_path(0), part.at(part.labels != 3), run.provenance(0))
+    fold = np.where(run.competition.labels == 3, 1, run.folds.fold)
+    for name in ("tiny", "tuning"):
+        shutil.rmtree(Path("oof") / name)
+    dealt = replace(run.folds, fold=fold)
+    write_folds(Path("oof"), run.competition, dealt, {**run.folds.record})
+    begun = new_run(run.config, open_folds(copied.folders))
+    begun.begin()
+    part = run.oof.at(fold[run.oof.rows] == 0)
+    write_out_of_fold(begun.oof_path(0), part, begun.provenance(0))
     absent = re.escape(run.class_names[3])
     with pytest.raises(UserError, match=rf"no sample of {absent}, so .*\n.*RUN=tiny FOLD=1 "):
         write_report(copied)

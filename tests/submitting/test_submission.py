@@ -226,6 +226,14 @@ def test_other_predictions_never_overwrite_a_submission(
     ]
     assert paths[0] == paths[2] != paths[1]
     assert {path.suffix for path in tmp_path.glob("a-*")} == {".csv", ".json"}
+    # Nor what a person has made of one.
+    edited = paths[0].read_bytes().replace(b"HeLa", b"RT4").replace(b"A549", b"HeLa")
+    paths[0].write_bytes(edited)
+    with pytest.raises(UserError, match="has changed since it was written: rename or move it"):
+        write_submission(
+            tmp_path, "a", render_submission(competition, decide(np.full(9, 0))), {"k": 0}
+        )
+    assert paths[0].read_bytes() == edited
     record = json.loads(paths[1].with_suffix(".json").read_text())
     assert record["k"] == 1
     assert "torch" in record["versions"]
@@ -239,10 +247,12 @@ def test_records_are_read_with_their_csvs(competition: Competition, tmp_path: Pa
         folder, "a", render_submission(competition, decide(np.full(9, 1))), record
     )
     # Someone else's, and a record that was written before its process was killed.
-    (folder / "other.csv").write_text("x")
+    for name in ("other.csv", "other.json", "c-12345678.csv"):
+        (folder / name).write_text("x")
     (folder / "b-12345678.json").write_bytes(path.with_suffix(".json").read_bytes())
     [(csv_path, read)] = read_submissions(folder)
     assert csv_path == path
+    assert not isinstance(read, UserError)
     assert read["interval"] == [0.1, 1 / 3]
 
 
@@ -256,7 +266,7 @@ def test_no_byte_of_a_record_changes_unnoticed(competition: Competition, tmp_pat
     damaged += [whole.replace(old, new) for old, new in ((b"0.75", b"0.95"), (b'"a"', b'"b"'))]
     for data in damaged:
         path.write_bytes(data)
-        with pytest.raises(UserError, match=r"\.json is damaged") as refused:
-            list(read_submissions(tmp_path))
-        assert str(path) in str(refused.value)
-        assert "\x1b" not in str(refused.value)
+        [(_, error)] = read_submissions(tmp_path)
+        assert isinstance(error, UserError)
+        assert str(error).startswith(f"{path} is damaged")
+        assert "\x1b" not in str(error)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from cellline.errors import UserError
 from cellline.host.files import digest_file
 from cellline.report.content import Block, Columns, Figure, Section
 from cellline.report.figures import draw_reliability
@@ -67,6 +68,9 @@ def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
     blocks: list[Block] = []
     cautions = []
     for path, record in read_submissions(run.config.folders.submissions_dir):
+        if isinstance(record, UserError):
+            cautions.append(f"{record}. This page leaves it out.")
+            continue
         names = [made["run"] for made in record["runs"]]
         digests = record["input_digest"], record["folds_digest"]
         if run.name not in names or digests != (run.competition.digest, run.folds.digest):
@@ -81,6 +85,6 @@ def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
         if digest_file(path) != record["csv_digest"]:
             cautions.append(
                 f"{path.name} has changed since it was written, and this page describes the "
-                "original. Submit again to restore it."
+                "original. To restore that, move the file away and submit again."
             )
     return (["Submissions that include this run:", *blocks] if blocks else []), cautions

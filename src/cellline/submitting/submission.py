@@ -1,6 +1,7 @@
 """The submission file: rendered, checked against the template, recorded."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 
 from cellline.data.competition import Competition
 from cellline.data.ids import find_rows
+from cellline.errors import UserError
 from cellline.host.files import (
+    digest_file,
     digest_text,
     parse_csv,
     read_json,
@@ -104,25 +107,36 @@ def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any
     """Write `<name>-<digest>.csv` and its record beside it; return the CSV's path.
 
     The name includes the beginning of the CSV's digest, so no other submission is overwritten and
-    the same predictions give the same file.
+    the same predictions give the same file. Raises UserError if a person has edited either.
     """
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{name}-{digest[:8]}.csv"
     made_with = {"csv_digest": digest, "code": code_version(), "versions": package_versions()}
     with one_writer(folder, "writing a submission", wait=10):
+        if path.exists() and digest_file(path) != digest:
+            raise UserError(
+                f"{path} has changed since it was written: rename or move it, and its .json, to "
+                "keep your changes, then give the same command again"
+            )
+        if path.with_suffix(".json").exists():
+            read_json(path.with_suffix(".json"))
         # The record first, so that no CSV is ever without one.
         write_json(path.with_suffix(".json"), {**record, **made_with})
         write_bytes(path, data)
     return path
 
 
-def read_submissions(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def read_submissions(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:
     """The CSVs with their records, in order of name.
 
-    CSVs without a record, and records without a CSV (their process was killed between the two), are
-    skipped. Raises UserError for a record that was damaged or edited.
+    CSVs without a record, records without a CSV (their process was killed between the two), and
+    files whose names don't end as a submission's are skipped. In place of a record that was
+    damaged, edited or somebody else's is the error that says so.
     """
     for path in sorted(folder.glob("*.csv")):
         record_path = path.with_suffix(".json")
-        if record_path.exists():
-            yield path, read_json(record_path)
+        if record_path.exists() and re.search(r"-[0-9a-f]{8}$", path.stem):
+            try:
+                yield path, read_json(record_path)
+            except UserError as error:
+                yield path, error

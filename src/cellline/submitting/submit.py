@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cellline.config import Config
+from cellline.data.problems import name_first
 from cellline.errors import Caution, UserError
 from cellline.host.device import choose_device
 from cellline.host.progress import say
@@ -104,7 +105,7 @@ def check_finished(runs: Sequence[Run], partial: bool) -> None:
     missing = [run.command(fold) for run in runs for fold in run.missing]
     if missing and not partial:
         raise UserError(
-            "these folds are not trained:\n  " + "\n  ".join(missing) + "\n"
+            "these folds are not trained:\n  " + name_first(missing, "\n  ") + "\n"
             "Train them, or blend those that are: the same command with --partial"
         )
     untrained = [run.name for run in runs if not run.begun and not run.finished]
