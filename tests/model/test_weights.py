@@ -12,6 +12,7 @@ from torch import nn
 
 from cellline.config import Training
 from cellline.errors import UserError
+from cellline.host.files import digest_file
 from cellline.model import weights
 from cellline.model.network import build_network
 from cellline.model.normalization import Normalization
@@ -58,10 +59,22 @@ def test_a_file_of_torchvisions_is_loaded(resnet: nn.Module, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("folder", ["kaggle/some-data-set/v1", "torch/hub/checkpoints"])
-def test_imagenet_weights_are_found(resnet: nn.Module, tmp_path: Path, folder: str) -> None:
+def test_imagenet_weights_are_found_and_checked(
+    resnet: nn.Module, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / folder).mkdir(parents=True)
-    torch.save(resnet.state_dict(), tmp_path / folder / RESNET_FILE)
+    torch.save(resnet.state_dict(), tmp_path / "mine.pth")
+    whole = (tmp_path / "mine.pth").read_bytes()
+    # Its name has the beginning of its digest, as the published file's.
+    path = tmp_path / folder / f"resnet18-{digest_file(tmp_path / 'mine.pth')[:8]}.pth"
+    published = torchvision.models.ResNet18_Weights.DEFAULT.value
+    monkeypatch.setattr(published, "url", f"https://download.pytorch.org/models/{path.name}")
+    path.write_bytes(whole)
     assert_loaded(build("imagenet"), resnet)
+    for damaged in (whole[:9000], b"", b"<!DOCTYPE html>"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"{path} is damaged, or not .* Remove it"):
+            build("imagenet")
 
 
 def save_under_other_names(network: nn.Module, path: Path) -> None:
@@ -178,6 +191,10 @@ def test_the_tiny_network_has_none() -> None:
             r"99 of its tensors are missing \(bn1.weight",
         ),
         ({"conv1.weight": torch.zeros(1)}, r"1 do not belong to it .*conv1\.weight"),
+        ({"x" * 20_000: torch.zeros(1)}, r"^.{,600}$"),
+        ({5: torch.zeros(1)}, "can't be read as weights"),
+        ({"conv1.weight": torch.zeros(64, 3, 7, 7).to_sparse()}, "not the name of a dense tensor"),
+        ({"conv1.weight": torch.zeros(1, device="meta")}, "not the name of a dense tensor"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, content: object, message: str) -> None:
@@ -196,6 +213,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "exploded",)
 
     torch.save({"conv1.weight": Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(UserError, match="can't be read as weights"):
+    with pytest.raises(UserError, match="can't be read as weights") as refused:
         build(str(tmp_path / "bomb.pth"))
+    assert "weights_only" not in str(refused.value)  # torch's advice
     assert not (tmp_path / "exploded").exists()

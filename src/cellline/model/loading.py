@@ -5,9 +5,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from cellline.errors import UserError, first_line
+from cellline.data.problems import brief
+from cellline.errors import UserError
 from cellline.host.progress import say
 from cellline.model.weights import TIMM
 
@@ -48,13 +50,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         state = load_state_dict(str(path))
     # The readers pass on any error of their unpickler, zip reader or storage on a damaged file.
+    # torch's is not quoted: it advises to load objects, which may run code.
     except Exception as error:
         raise UserError(
-            f"{path}: can't be read as weights ({first_line(error)}); fetch it again"
+            f"{path}: can't be read as weights: it is damaged, or not a state dict of tensors "
+            f"alone. If it was downloaded, remove {path.resolve()} and fetch it again"
         ) from error
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: not a state dict of tensors")
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor) and is_dense(value)):
+            raise UserError(
+                f"{path}: not a state dict: {brief(repr(key))} is not the name of a dense tensor"
+            )
     return state
+
+
+def is_dense(value: Tensor) -> bool:
+    """True for an ordinary tensor of real numbers, in memory."""
+    plain = value.layout == torch.strided and value.device.type == "cpu"
+    return plain and not (value.is_quantized or value.is_complex() or value.is_nested)
 
 
 def adapt_keys(
@@ -111,4 +124,4 @@ def fits(own: dict[str, Tensor], key: str, value: Tensor) -> bool:
 
 def example(keys: list[str]) -> str:
     """The first of some names, in brackets; empty if there are none."""
-    return f" ({keys[0]}{', ...' if len(keys) > 1 else ''})" if keys else ""
+    return f" ({brief(keys[0])}{', ...' if len(keys) > 1 else ''})" if keys else ""

@@ -51,6 +51,12 @@ class Published:
     hub: str | None = None
     """The repository of the Hugging Face hub, which then replaces the address."""
 
+    @property
+    def digits(self) -> str | None:
+        """The first digits of the file's SHA-256, which the names of torchvision's files end in."""
+        found = None if self.hub else re.search(r"-([0-9a-f]{8,})\.pth$", self.url)
+        return found and found[1]
+
 
 @dataclass(frozen=True)
 class Start:
@@ -72,7 +78,7 @@ def find_weights(network: str, weights: str) -> Path | None:
 
     `weights` is `none`, `imagenet`, or a path. ImageNet weights may be among attached Kaggle data,
     in torch's or the hub's cache, or in an installed package; otherwise they are downloaded into
-    the cache. Raises UserError that says where it looked.
+    the cache. Raises UserError that says where it looked, or that a copy is damaged.
     """
     if weights == "none":
         return None
@@ -87,8 +93,19 @@ def find_weights(network: str, weights: str) -> Path | None:
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     for name in published.names:
         if copies := [*sorted(KAGGLE_INPUT.rglob(name)), *cache.glob(name)]:
+            check_digits(copies[0], published)
             return copies[0]
     return find_kaggle_model(network) or find_in_package(network) or download(network, published)
+
+
+def check_digits(path: Path, published: Published) -> None:
+    """Raise UserError if a copy's name has digits of its SHA-256, and they are not its own."""
+    digits = published.digits
+    if digits and path.name.endswith(f"-{digits}.pth") and not digest_file(path).startswith(digits):
+        raise UserError(
+            f"{path} is damaged, or not the published file: its SHA-256 doesn't begin with "
+            f"{digits}. Remove it: the same command then downloads it"
+        )
 
 
 def check_network(network: str) -> None:
@@ -184,10 +201,8 @@ def download(network: str, published: Published) -> Path:
         say(f"downloading the ImageNet weights of {network}")
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         path = cache / published.url.rsplit("/", 1)[1]
-        # torchvision's names end in the first digits of the file's SHA-256, which torch checks.
-        digits = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
         cache.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(published.url, str(path), digits and digits[1], progress=bar)
+        torch.hub.download_url_to_file(published.url, str(path), published.digits, progress=bar)
     except (URLError, OSError, RuntimeError) as error:
         package = PACKAGES.get(network, PACKAGES[f"{TIMM}tf_efficientnet_lite0"])[0]
         other = "" if network in PACKAGES else f", and add --network {TIMM}tf_efficientnet_lite0"
