@@ -332,6 +332,7 @@ def test_every_key_of_a_competition_is_a_flag() -> None:
         ("dropout = '0.5'", "dropout = '0.5': must be a number"),
         ("dropout = 1.5", "dropout = 1.5: must be 0 or more and less than 1"),
         ("image_size = 0", "image_size = 0: must be at least 1"),
+        ("seed = 4294967296", "seed = 4294967296: must be at most 4294967295"),
         ("positive = 1", "positive = 1: must be a text, in quotes"),
         ("channels = [1]", r"channels = \[1\]: must be a text, or a list of texts"),
         ("recipe = []", r"recipe = \[\]: must be one of quick, full"),

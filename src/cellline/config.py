@@ -251,13 +251,16 @@ _AT_LEAST = {
     "batch_size": 2,  # batch normalization can't average over a single sample
     **dict.fromkeys(("seed", "weight_decay", "rotate", "workers"), 0),
 }
+# scikit-learn takes no more than 32 bits.
+LARGEST_SEED = 2**32 - 1
 
 
 def check_settings(config: Config) -> None:
     """Raise UserError for a setting out of range."""
     for name, value in flatten(asdict(config)).items():
         if value is not None and (rule := broken_rule(name, value)):
-            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be {rule}")
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise UserError(f"--{name.replace('_', '-')} {shown}: must be {rule}")
 
 
 def broken_rule(name: str, value: Any) -> str:
@@ -266,6 +269,8 @@ def broken_rule(name: str, value: Any) -> str:
         return "0 or more and less than 1"
     if name == "cutmix" and not 0 <= value <= 1:
         return "0 to 1"
+    if name == "seed" and value > LARGEST_SEED:
+        return f"at most {LARGEST_SEED}"
     if name in _AT_LEAST and not _AT_LEAST[name] <= value < float("inf"):
         return f"at least {_AT_LEAST[name]}"
     if name in _POSITIVE and not 0 < value < float("inf"):
