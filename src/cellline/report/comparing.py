@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cellline.config import SEED, Config, list_differences
+from cellline.data.problems import name_first
 from cellline.errors import Caution, UserError
 from cellline.host.names import align, printable
 from cellline.report.scores import MATRIX_CLASSES, WORST
@@ -215,7 +216,7 @@ def compare_runs(
     if these folds give no score.
     """
     if len(names) != 2 or names[0] == names[1]:
-        there = ", ".join(list_runs(config.folders.oof_dir)) or "none"
+        there = name_first(list_runs(config.folders.oof_dir)) or "none"
         raise UserError(
             f"--runs {' '.join(names)}: name two different runs to compare; there are {there}"
         )

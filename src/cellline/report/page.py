@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cellline.config import Config
+from cellline.data.problems import name_first
 from cellline.errors import UserError
 from cellline.host.files import write_bytes
 from cellline.host.locking import one_writer
@@ -61,7 +62,7 @@ def open_finished(config: Config) -> Run:
         )
     absent = np.setdiff1d(np.arange(len(run.competition.classes)), run.oof.labels)
     if len(absent):
-        names = ", ".join(run.class_names[index] for index in absent)
+        names = name_first([run.class_names[index] for index in absent])
         raise UserError(
             f"the finished folds of {run.folder} hold no sample of {names}, so there is no "
             f"score of all classes yet; train the next:\n  {run.command(run.missing[0])}"
