@@ -1,8 +1,9 @@
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -167,6 +168,19 @@ def test_a_damaged_journal_is_named(search: Search, line: bytes) -> None:
         with pytest.raises(UserError, match=rf"{JOURNAL} is damaged \(a line is .*put a copy back"):
             read()
     assert JOURNAL.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["trial_params SET distribution_json = 'x'", "study_user_attributes SET value_json = '{bad'"],
+)
+def test_a_damaged_database_is_named(search: Search, damage: str) -> None:
+    search(1, "sqlite:///study.db")
+    with closing(sqlite3.connect("study.db")) as database, database:
+        database.execute(f"UPDATE {damage}")
+    for read in (partial(search, 2), trials):
+        with pytest.raises(UserError, match=r"study in sqlite:///study\.db is damaged"):
+            read("sqlite:///study.db")
 
 
 @pytest.mark.parametrize(

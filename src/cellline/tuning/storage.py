@@ -160,9 +160,25 @@ def load_study(where: str | Path) -> optuna.Study | None:
 
     Raises UserError if the storage is damaged, can't be reached or, for a path, does not exist.
     """
-    with plain_errors(where), suppress(KeyError):
-        return optuna.load_study(study_name=STUDY, storage=open_storage(where, read_only=True))
-    return None
+    with plain_errors(where):
+        storage = open_storage(where, read_only=True)
+        try:
+            study = optuna.load_study(study_name=STUDY, storage=storage)
+        except KeyError:
+            return None
+        check_readable(study, where)
+        return study
+
+
+def check_readable(study: optuna.Study, where: str | Path) -> None:
+    """Raise UserError if settings or trials of a study are not what Optuna wrote."""
+    try:
+        _ = study.user_attrs, study.get_trials(deepcopy=False)
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"the study in {name_storage(where)} is damaged ({first_line(error)}): put a copy "
+            "back, or name another --storage"
+        ) from error
 
 
 def open_storage(where: str | Path, *, read_only: bool = False) -> BaseStorage:

@@ -30,7 +30,14 @@ from cellline.training.memory import TooLittleMemoryError
 from cellline.training.settings import BEST, Tuned
 from cellline.training.task import Task
 from cellline.training.trainer import FoldTrainer
-from cellline.tuning.storage import JOURNAL, STUDY, name_storage, open_storage, plain_errors
+from cellline.tuning.storage import (
+    JOURNAL,
+    STUDY,
+    check_readable,
+    name_storage,
+    open_storage,
+    plain_errors,
+)
 
 # From a decade and a half below the known solution's 1e-3 to a decade above.
 LR_RANGE = (3e-5, 1e-2)
@@ -250,6 +257,7 @@ def open_study(where: str | Path, task: Task) -> optuna.Study:
         pruner=optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS),
         load_if_exists=True,
     )
+    check_readable(study, where)
     # Each by itself: the worker that created the study may have been killed in between.
     if "settings" not in study.user_attrs:
         study.set_user_attr("settings", describe(task))
