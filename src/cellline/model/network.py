@@ -108,7 +108,7 @@ def build_timm(training: Training, n_channels: int = N_COLOURS) -> nn.Module:
     import timm
 
     name = training.network.removeprefix(TIMM)
-    options = {"in_chans": n_channels, "drop_rate": training.dropout}
+    options: dict[str, Any] = {"in_chans": n_channels, "drop_rate": training.dropout}
     with explain_drop_path(training):
         # timm leaves out options that are None.
         model: nn.Module = timm.create_model(name, **options, drop_path_rate=training.drop_path)
