@@ -65,7 +65,7 @@ def read_own(input_dir: Path) -> OwnSettings:
         return OwnSettings()
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # not UTF-8, or not TOML
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested deeply
         raise UserError(f"{path} is not TOML: {first_line(error)}") from error
     values = {key.replace("-", "_"): value for key, value in values.items()}
     for key in values:

@@ -5,6 +5,7 @@ import gzip
 import lzma
 import os
 import re
+import resource
 import stat
 import struct
 import tempfile
@@ -44,6 +45,18 @@ def write_tar(given: Input, data: bytes, form: str = ".tar") -> Path:
     folder = given.write(form)
     (folder / f"images_train{form}").write_bytes(data if form == ".tar" else gzip.compress(data, 1))
     return folder
+
+
+@pytest.mark.parametrize("form", ["", ".tar", ".zip"])
+def test_too_few_open_files_are_no_damage(given: Input, form: str) -> None:
+    place = given.write(form) / f"images_train{form}"
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            list(files.members(place))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def write_zip(given: Input, add: Callable[[zipfile.ZipFile], None]) -> Path:

@@ -67,7 +67,7 @@ def test_what_is_no_file(given: Input, cache_dir: Path) -> None:
         os.mkfifo: "can't be read: Not a regular file",
         partial(os.symlink, "/dev/zero"): "can't be read: Not a regular file",
         partial(os.symlink, "nowhere"): "missing",
-        os.mkdir: "can't be read: Is a directory",
+        os.mkdir: "can't be read: Not a regular file",
     }
     for make, expected in makers.items():
         path.unlink()

@@ -1,9 +1,21 @@
+import errno
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cellline.host.files import atomic, digest_text, write_arrays, write_bytes, write_csv
+from cellline.errors import UserError
+from cellline.host.files import (
+    atomic,
+    digest_text,
+    read_json,
+    write_arrays,
+    write_bytes,
+    write_csv,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -29,6 +41,38 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "ordinary").write_bytes(b"")
     write_bytes(tmp_path / "ours", b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_disk_may_refuse_to_flush_a_folder_but_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fsync(descriptor: int) -> None:
+        """As network shares and exFAT answer, and as a broken disk does."""
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EINVAL:
+        write_bytes(tmp_path / "a", b"x")
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            write_bytes(tmp_path / "a", b"x")
+    assert (tmp_path / "a").read_bytes() == b"x"
+
+
+def test_what_is_no_record_ends_in_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_json(path, {"a": [1]})
+    assert read_json(path) == {"a": [1]}
+    for content in (b"[" * 100_000, b'{"a": ' * 100_000, b"[]", b"\xff", b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"record.json is damaged .*: put a copy back"):
+            read_json(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="Not a regular file"):  # it would wait for a writer
+        read_json(path)
 
 
 def test_same_arrays_same_bytes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,44 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
         raise RuntimeError
     assert name is None or not name.exists()
     kept.rename(left)  # as SIGKILL would have left it
-    (tmp_path / "mine.tmp").touch()
+    # Whatever looks like it and is someone else's.
+    others = [tmp_path / name for name in ("mine.tmp", ".mine.tmp", f".link{left.name}")]
+    for path in others[:2]:
+        path.touch()
+    others[2].symlink_to("mine.tmp")
+    (tmp_path / f".folder{left.name}").mkdir()
     os.utime(left, (4e9, 4e9))  # a clock that was wrong changes nothing
     with one_writer(tmp_path, "testing"):
         assert not left.exists()
-        assert (tmp_path / "mine.tmp").exists()
+        assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda lock: lock.symlink_to("theirs"),
+        lambda lock: lock.symlink_to("nowhere"),
+        lambda lock: lock.symlink_to(".lock"),
+        lambda lock: lock.symlink_to("/dev/null"),
+        lambda lock: lock.hardlink_to("theirs"),
+        lambda lock: lock.hardlink_to("empty"),
+        lambda lock: lock.write_bytes(b"process 1\xff\n"),
+        os.mkfifo,
+        os.mkdir,
+    ],
+)
+def test_what_is_not_its_own_in_the_place_of_a_lock_is_left_alone(
+    make: Callable[[Path], object],
+) -> None:
+    Path("theirs").write_text("precious")
+    Path("empty").touch()
+    lock = Path(".lock")
+    make(lock)
+    before = lock.lstat()
+    told = r"\.lock is a link, or another program's: move it"
+    with pytest.raises(UserError, match=told), one_writer(Path(), "testing"):
+        pass
+    assert (lock.lstat().st_ino, lock.lstat().st_size) == (before.st_ino, before.st_size)
+    assert Path("theirs").read_text() == "precious"
+    assert Path("empty").stat().st_size == 0
+    assert not Path("nowhere").exists()

@@ -13,12 +13,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from io import BufferedIOBase, BufferedReader, FileIO
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
 from cellline.data.problems import brief
-from cellline.host.files import DAMAGE
+from cellline.host.files import DAMAGE, SCARCE, open_regular, open_unlinked
 
 AGAIN = "Download or copy the damaged files again."
 PACKED = (".tar", ".tar.gz", ".tgz", ".zip")  # endings of archives' names
@@ -76,6 +76,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in SCARCE:
+            raise
         why = isinstance(error, OSError) and error.strerror
         raise UnreadableError(why or "damaged or truncated") from error
 
@@ -122,19 +124,6 @@ def _holds_only(folder: Path, name: str) -> bool:
         return [entry.name for entry in found if not _LITTER.search(entry.name)] == [name]
 
 
-def open_file(path: Path, *, follow_link: bool = True) -> BufferedReader:
-    """Open a regular file to read bytes. Raises OSError, also for a folder, a device or a pipe.
-
-    An ordinary open() of a pipe blocks until somebody writes into it.
-    """
-    more = os.O_NONBLOCK if follow_link else os.O_NONBLOCK | os.O_NOFOLLOW
-    file = FileIO(path, opener=lambda name, flags: os.open(name, flags | more))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(0, "Not a regular file")
-    return BufferedReader(file)
-
-
 def fingerprint(source: Path) -> list[tuple[str, int, int, int, int]]:
     """Return what changes when an archive or a file in a folder does: path, size, times, inode.
 
@@ -178,14 +167,14 @@ def _in_folder(folder: Path) -> Iterator[Member]:
 
 
 def _read_file(path: Path, count: int) -> bytes:
-    with open_file(path, follow_link=False) as file:
+    with open(path, "rb", opener=open_unlinked) as file:
         # read() makes room for as many bytes as it is asked for.
         return file.read(min(count, os.fstat(file.fileno()).st_size))
 
 
 def _choose_reader(source: Path) -> Callable[[Path], Iterator[Member]]:
     """Return the function that reads an archive: its content decides, and its name in doubt."""
-    with open_file(source) as file:
+    with open(source, "rb", opener=open_regular) as file:
         start = file.read(512)
     for first, kind in OTHERS.items():
         if start.startswith(first):
@@ -229,7 +218,7 @@ class _Limited:
 
 
 def _in_tar(source: Path) -> Iterator[Member]:
-    with open_file(source) as raw:
+    with open(source, "rb", opener=open_regular) as raw:
         plain = gzip.GzipFile(fileobj=raw) if raw.peek(2).startswith(GZIP) else raw
         file = _Limited(plain, _limit(raw))
         with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
@@ -257,7 +246,10 @@ class _Bounded(BufferedReader):
 
 
 def _in_zip(source: Path) -> Iterator[Member]:
-    with open_file(source) as raw, zipfile.ZipFile(_Bounded(raw.raw)) as archive:
+    with (
+        open(source, "rb", opener=open_regular) as raw,
+        zipfile.ZipFile(_Bounded(raw.raw)) as archive,
+    ):
         infos = archive.infolist()
         # Entries may share bytes, so that a few of them unpack to any amount.
         if sum(info.compress_size for info in infos) > os.fstat(raw.fileno()).st_size:

@@ -10,18 +10,11 @@ from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 
-from cellline.data.files import (
-    GZIP,
-    MAX_ENTRIES,
-    ZIP,
-    Member,
-    UnreadableError,
-    explained,
-    open_file,
-)
+from cellline.data.files import GZIP, MAX_ENTRIES, ZIP, Member, UnreadableError, explained
 from cellline.data.ids import parse_number
 from cellline.data.problems import brief
 from cellline.errors import first_line
+from cellline.host.files import open_regular
 from cellline.host.names import has_control
 
 MAX_BYTES = 64 << 20  # for MAX_ENTRIES rows; in memory they take several times as much
@@ -67,7 +60,7 @@ class Table:
 def read_table(path: Path, name: str) -> Table:
     """Read a CSV in UTF-8, separated by commas, semicolons or tabs. Raises TableError."""
     try:
-        with open_file(path) as file:
+        with open(path, "rb", opener=open_regular) as file:
             return parse_table(file.read(check_size(os.fstat(file.fileno()).st_size)), name)
     except FileNotFoundError:
         raise TableError("missing") from None

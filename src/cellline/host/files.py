@@ -1,10 +1,12 @@
-"""Writing files that can't be half done, and digests of what they hold."""
+"""Files that can't be half written, opened only if they are regular, and their digests."""
 
+import errno
 import hashlib
 import io
 import json
 import os
 import secrets
+import stat
 import struct
 import tarfile
 import zipfile
@@ -21,7 +23,16 @@ from cellline.errors import UserError, first_line
 if TYPE_CHECKING:
     import pandas as pd
 
-TEMPORARY = ".tmp"  # suffix of the hidden files that `atomic` writes, and leaves when killed
+# Suffix of the hidden files that `atomic` writes, and leaves when killed; others use ".tmp" alone.
+TEMPORARY = ".cellline.tmp"
+
+# How disks say that they don't flush folders: network shares, exFAT, some of FUSE.
+NOT_OFFERED = {
+    *(errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
+    *(errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR),
+}
+# Met while reading a file, these are the machine's fault, not the file's.
+SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # Beside their own errors, the readers of archives and images raise those of fields that lead out of
 # a damaged file. RuntimeError stands for endless recursion and for what zipfile can't unpack.
@@ -44,7 +55,8 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         with name_in_errors(path), temporary.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            with where_offered():
+                os.fsync(file.fileno())
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
@@ -64,13 +76,41 @@ def name_in_errors(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def where_offered() -> Iterator[None]:
+    """Within, a disk that doesn't offer to flush is no error: it may be the only one there is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename in it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
+    with where_offered():
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def open_regular(name: str, flags: int) -> int:
+    """The opener for open() that opens, or creates, regular files only.
+
+    Raises OSError for a folder, a device or a pipe, which would wait for its other end.
+    """
+    descriptor = os.open(name, flags | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
+        raise OSError(0, "Not a regular file", name)
+    return descriptor
+
+
+def open_unlinked(name: str, flags: int) -> int:
+    """The same as `open_regular`, but raises OSError for a symbolic link."""
+    return open_regular(name, flags | os.O_NOFOLLOW)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -87,13 +127,15 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote. Raises UserError if the file is damaged or was edited."""
+    with open(path, "rb", opener=open_regular) as file:
+        data = file.read()
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not UTF-8, or not JSON
+        value = json.loads(data.decode())
+        if isinstance(value, dict) and value.pop("digest", None) == _digest(value):
+            return value
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested deeply
         raise damaged(path, first_line(error)) from error
-    if not isinstance(value, dict) or value.pop("digest", None) != _digest(value):
-        raise damaged(path, "it is not what was written")
-    return value
+    raise damaged(path, "it is not what was written")
 
 
 def _digest(value: dict[str, Any]) -> str:
@@ -138,17 +180,19 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     """Read these arrays of an `.npz`, without pickle. Raises UserError when it is damaged."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         try:
             with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in names}
         except DAMAGE as error:
+            if isinstance(error, OSError) and error.errno in SCARCE:
+                raise
             raise damaged(path, first_line(error)) from error
 
 
 def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
