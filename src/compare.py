@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cellline.cli import run_verb
 from cellline.config import Config
-from cellline.host.progress import say
+from cellline.host.progress import render
 from cellline.report.comparing import compare_runs
 from cellline.scoring.leaderboard import PUBLIC_SHARE
 
@@ -25,7 +25,7 @@ class CompareConfig(Config):
 def main(config: CompareConfig) -> None:
     """Compare two runs, overall and by class, on the held-out samples that both have predicted."""
     for line in compare_runs(config, config.runs, config.seeds, config.public_share).describe():
-        say(line)
+        print(render(line))
 
 
 if __name__ == "__main__":

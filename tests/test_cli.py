@@ -1,5 +1,6 @@
 import importlib
 import os
+import re
 import select
 import shlex
 import signal
@@ -58,11 +59,38 @@ def test_signals_end_with_their_status_and_a_line(number: int, status: int) -> N
 def test_a_full_disk_is_no_traceback() -> None:
     done = run_verb("os.write(os.open('/dev/full', os.O_WRONLY), b'x')")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the output: No space left on device; make room.")
+    assert done.stderr.startswith("error: No space left on device; make room.")
     # What is printed is written as well.
     done = run_verb("print('x')", "> /dev/full")
     assert done.returncode == 2
     assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("streams", ["> /dev/full", "> /dev/full 2> /dev/full", "| true"])
+def test_work_goes_on_when_its_log_can_not_be_written(streams: str) -> None:
+    body = "[say(str(i)) for i in range(100_000)]; open('done', 'w')"
+    done = run_verb(f"from cellline.host.progress import say; {body}", streams)
+    assert done.returncode == 0
+    assert Path("done").exists()
+    told = r"(warning: what this prints can't be written: .*; going on without\n)?"
+    assert re.fullmatch(told, done.stderr)
+
+
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", ">&-", "2>&-"])
+def test_work_is_done_though_standard_streams_are_closed(streams: str) -> None:
+    # As services start it. What libraries print must not get into files that are opened.
+    body = "print('x'); file = open('done', 'w'); os.write(1, b'y'); os.write(2, b'z')"
+    assert run_verb(body, streams).returncode == 0
+    assert Path("done").read_text() == ""
+    assert run_verb("raise OSError(5, 'broken')", streams).returncode == 2
+
+
+def test_what_the_system_refuses_is_named() -> None:
+    # A drive that was cut off; there are many numbers of its kind.
+    done = run_verb("raise OSError(107, 'Transport endpoint is not connected', 'oof/folds.csv')")
+    assert done.returncode == 2
+    told = "error: oof/folds.csv: Transport endpoint is not connected; correct that, or name"
+    assert done.stderr.startswith(told)
 
 
 def test_a_folder_that_cannot_be_written_is_named() -> None:
@@ -94,7 +122,7 @@ def test_a_log_can_be_read_while_it_is_written() -> None:
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:
-    done = run_verb("raise FileNotFoundError(2, 'gone', 'x')")
+    done = run_verb("raise KeyError('gone')")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
@@ -337,6 +365,7 @@ def test_every_key_of_a_competition_is_a_flag() -> None:
         ("channels = [1]", r"channels = \[1\]: must be a text, or a list of texts"),
         ("recipe = []", r"recipe = \[\]: must be one of quick, full"),
         ("epochs = ", "not TOML: Invalid value"),
+        (f"epochs = {'[' * 100_000}", "not TOML: maximum recursion depth"),
     ],
 )
 def test_a_mistake_in_the_settings_of_a_competition_is_explained(text: str, message: str) -> None:

@@ -5,9 +5,9 @@ import errno
 import gc
 import inspect
 import io
-import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from shlex import join, quote
@@ -28,8 +28,9 @@ from cellline.config import (
     check_settings,
     flatten,
 )
-from cellline.errors import UserError
+from cellline.errors import UserError, first_line
 from cellline.host.names import printable
+from cellline.host.streams import open_closed, silence
 from cellline.settings_file import AnySettings, OwnSettings, read_own
 
 Settings = TypeVar("Settings", bound=Config)
@@ -39,11 +40,10 @@ Settings = TypeVar("Settings", bound=Config)
 # took 0.9 of 4.7 seconds. A training step leaves no cycles.
 GARBAGE_THRESHOLD = 100_000
 
-# Errors of the machine, not of the program.
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_ACCESS = {
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
-    *(errno.ENOLCK, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG),
+# What to do about an error of the system, if not to correct what it names.
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
 }
 
 
@@ -52,10 +52,11 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
 
     A verb imports slow modules itself, so that neither --help nor a mistake waits for them. Exits
     with status 2 and one message on stderr for a user's mistake (an argument that can't be parsed
-    included) and for a disk that is full or can't be written; with 128 plus the signal's number for
-    Ctrl-C, SIGTERM and SIGHUP (130, 143, 129); and with 141, as `cat` does, if the reader of its
-    output has left. Other exceptions pass through with their traceback.
+    included) and for what the system refuses; with 128 plus the signal's number for Ctrl-C, SIGTERM
+    and SIGHUP (130, 143, 129); and with 141, as `cat` does, if the reader of what it prints has
+    left. Other exceptions pass through with their traceback.
     """
+    open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A label may have characters that the terminal's encoding lacks, and a log is read
@@ -73,18 +74,24 @@ def run_verb(verb: Callable[[Settings], None], settings: type[Settings]) -> None
     except Stopped as stopped:
         end(stopped.status, f"{stopped.why}: stopped; rerun the same command to resume")
     except BrokenPipeError:
-        # Otherwise Python fails again when it flushes its output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno not in NO_ROOM | NO_ACCESS:
+        if error.errno is None and not isinstance(error.__cause__, OSError):  # a library's own
             raise
-        advice = "make room" if error.errno in NO_ROOM else "correct that, or name another folder"
+        where = "" if error.filename is None else f"{error.filename}: "
+        what = error.strerror or first_line(error)
+        advice = ADVICE.get(error.errno or 0, "correct that, or name another folder")
         end(
             2,
-            f"error: {error.filename or 'the output'}: {error.strerror}; {advice}. Files written "
-            "before are intact; rerun the same command to resume",
+            f"error: {where}{what}; {advice}. Files written before are intact; rerun the same "
+            "command to resume",
         )
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # Python would fail again at exit, and change the status
+                silence(stream)
 
 
 def expand_home(argument: str) -> str:
@@ -175,7 +182,8 @@ def usual_settings(settings: type[Settings], arguments: Sequence[str]) -> Settin
 def end(status: int, message: str) -> None:
     """Exit with a status and a message on stderr."""
     # Quoted names may come from a stranger's file.
-    print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
+    with suppress(OSError):  # the status says it as well
+        print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     sys.exit(status)
 
 

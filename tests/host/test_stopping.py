@@ -1,3 +1,4 @@
+import os
 import signal
 import time
 
@@ -22,6 +23,20 @@ def test_the_first_signal_waits_for_the_next_safe_point() -> None:
             stop.check()
     assert (stopped.value.status, stopped.value.why) == (143, "SIGTERM")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_can_not_be_answered_still_counts() -> None:
+    kept = os.dup(2)
+    os.close(2)  # as a terminal that was closed
+    try:
+        stop = Stop()
+        with stop.on_signals():
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(Stopped):
+                stop.check()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def test_a_signal_that_make_passes_on_once_more_is_one() -> None:

@@ -4,11 +4,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
 
 from cellline.errors import Caution
+from cellline.host.streams import silence
 
 # Between the lines of a log. A person who looks at it soon sees whether it moves, and the watchdogs
 # of clusters and CI that end a silent job wait for ten minutes or longer.
@@ -56,9 +57,26 @@ class Lines:
 
 
 def say(line: str) -> None:
-    """Print a line on stdout without breaking a bar; a Caution after "warning:"."""
-    tqdm.write(f"warning: {line}" if isinstance(line, Caution) else line, file=sys.stdout)
-    sys.stdout.flush()
+    """Print a line on stdout, see `render`, without breaking a bar.
+
+    If that fails, because a disk is full or nobody reads it any more, work goes on without: it
+    leaves files. A verb that leaves none must print().
+    """
+    try:
+        tqdm.write(render(line), file=sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        silence(sys.stdout)
+        with suppress(OSError):
+            print(
+                f"warning: what this prints can't be written: {error.strerror}; going on without",
+                file=sys.stderr,
+            )
+
+
+def render(line: str) -> str:
+    """A line as it is printed: a Caution after "warning:"."""
+    return f"warning: {line}" if isinstance(line, Caution) else line
 
 
 def duration(seconds: float) -> str:

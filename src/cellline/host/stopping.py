@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 # As close to the start of the process as possible: cli.py imports this before torch.
@@ -88,9 +88,10 @@ class Stop:
                     os._exit(128 + number)
                 return
             self.number = number
-            # Not print(), which the signal may have interrupted.
-            if self.notice:
-                os.write(2, f"\n{self.notice}\n".encode())
+            # Not print(), which the signal may have interrupted. A terminal that was closed sends
+            # SIGHUP and takes no notice.
+            with suppress(OSError):
+                os.write(2, f"\n{self.notice}\n".encode() if self.notice else b"")
 
         with _handling(remember):
             yield

@@ -14,6 +14,9 @@ from cellline.host.stopping import SIGNALS, Stopped
 # a network. Absent under torchrun itself, whose processes may be on several machines.
 STORE = "CELLLINE_STORE"
 
+# Variables in which torch's launcher numbers a process, in the order of the fields of Ranks.
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
 # Linux's option of prctl for a signal at the parent's end.
 PR_SET_PDEATHSIG = 1
 
@@ -23,7 +26,8 @@ SHUTDOWN_SECONDS = 60
 
 def launched() -> bool:
     """True in a process that torch's launcher has started."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    # Other launchers set some of these: Lightning, Slurm, notebooks.
+    return {"TORCHELASTIC_RUN_ID", *NUMBERS} <= os.environ.keys()
 
 
 def end_with_parent() -> None:

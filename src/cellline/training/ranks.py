@@ -23,7 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cellline.errors import UserError, first_line
 from cellline.host.stopping import Stopped
-from cellline.training.launching import STORE, launched
+from cellline.host.streams import silence
+from cellline.training.launching import NUMBERS, STORE, launched
 
 Value = TypeVar("Value")
 
@@ -140,10 +141,9 @@ def join_ranks() -> Iterator[Ranks]:
     if not launched():
         yield Ranks()
         return
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    ranks = Ranks(*(int(os.environ[name]) for name in names))
+    ranks = Ranks(*(int(os.environ[name]) for name in NUMBERS))
     if not ranks.first:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
     try:
         with explain_lost_rank():
             dist.init_process_group(
