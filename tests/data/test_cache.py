@@ -1,6 +1,7 @@
 """Finding decoded images again, and what may go wrong meanwhile."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_changed_image_is_decoded_again(given: Input, cache_dir: Path, form: str
     second = load_competition(given.folder, cache_dir)
     assert path.stat().st_size == times.st_size
     assert second.test_digest != first.test_digest
-    np.testing.assert_array_equal(second.test_images[0, 1], first.test_images[0, 1][::-1])
+    np.testing.assert_array_equal(second.test_images[0][1], first.test_images[0][1][::-1])
 
 
 def flip(path: Path) -> None:
@@ -85,6 +86,20 @@ def test_damaged_entry_is_rebuilt(
     second = load_competition(given.folder, cache_dir)
     np.testing.assert_array_equal(second.train_images, expected)
     assert second.digest == first.digest
+
+
+def test_images_that_are_truncated_while_in_use(given: Input, cache_dir: Path) -> None:
+    loaded = load_competition(given.write(), cache_dir)
+    images = pickle.loads(pickle.dumps(loaded.train_images))  # as a loader's process gets them
+    expected = np.stack([given.pixels[i] for i in loaded.train_ids.tolist()])
+    for rows in (2, -1, slice(1, 3), np.array([3, 0]), expected[:, 0, 0, 0] > 99):
+        np.testing.assert_array_equal(images[rows], expected[rows])
+    path = entry(cache_dir, "-train.npy")
+    os.truncate(path, path.stat().st_size - 1)
+    np.testing.assert_array_equal(images[2], expected[2])
+    for rows in (3, slice(None)):
+        with pytest.raises(UserError, match=r"-train.npy was truncated .*: rerun"):
+            images[rows]
 
 
 def in_child(work: Callable[[], object]) -> int:

@@ -187,7 +187,6 @@ def assert_sound(loaded: Competition, drawn: Input, known_pixels: bool) -> None:
     ):
         assert ids.dtype.kind == ("i" if numeric else "U")
         assert sorted(set(ids.tolist())) == ids.tolist()
-        assert images.dtype == np.uint8
         assert images.shape == (len(ids), 3, *images.shape[2:])
         planes = {plane.tobytes() for picture in images for plane in picture}
         assert not known_pixels or planes <= known

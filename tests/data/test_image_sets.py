@@ -73,7 +73,7 @@ def test_images_of_one_size_are_kept_up_to_twice_the_side(tmp_path: Path, cache_
     given = one_file_each(tmp_path / "input", data[:2], data[2:])
     for size in (None, 4, 100):
         np.testing.assert_array_equal(
-            load(given.write(), cache_dir, size).train_images[:, 0], pictures[:2]
+            np.asarray(load(given.write(), cache_dir, size).train_images)[:, 0], pictures[:2]
         )
     assert load(given.write(), cache_dir, 3).train_images.shape == (2, 1, 3, 3)
 
@@ -116,7 +116,7 @@ def test_16_bits_are_scaled_by_the_training_images(tmp_path: Path, cache_dir: Pa
     loaded = load(given.write(), cache_dir)
     for found, values in ((loaded.train_images, train), (loaded.test_images, test)):
         expected = np.rint((values.clip(1000, 2000) - 1000.0) * 255 / 1000)
-        np.testing.assert_array_equal(found[:, 0], expected)
+        np.testing.assert_array_equal(np.asarray(found)[:, 0], expected)
     assert load(given.folder, cache_dir).digest == loaded.digest  # from the cache
     for name in given.images["test"]:
         given.images["test"][name] = encode(test[0] // 2)
@@ -138,8 +138,8 @@ def test_each_channel_has_its_own_scale(given: Input, cache_dir: Path) -> None:
     loaded = load_competition(given.write(), cache_dir)
     expected = np.rint(np.arange(48).reshape(8, 6) * 10 * 255 / 470)
     for channel in (1, 2):
-        np.testing.assert_array_equal(loaded.train_images[0, channel], expected)
-    np.testing.assert_array_equal(loaded.train_images[0, 0], given.pixels[1][0])
+        np.testing.assert_array_equal(loaded.train_images[0][channel], expected)
+    np.testing.assert_array_equal(loaded.train_images[0][0], given.pixels[1][0])
 
 
 @pytest.mark.parametrize(

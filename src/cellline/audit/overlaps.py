@@ -18,7 +18,7 @@ all pictures of a dish. So each pair is rated by two stricter tests; see STRICTE
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from cellline.audit.keypoints import MAX_DISTANCE, chunks, find_keypoints, find_neighbours
+from cellline.data.cache import Images
 from cellline.data.views import VIEWS, take_view
 from cellline.host.files import name_in_errors
 from cellline.host.processors import map_in_order
@@ -48,7 +49,20 @@ PART_RESIDUAL = 0.5  # of a part's contrast (rms): an object on a shared backgro
 KEYPOINTS = 3  # that imply one shift; one or two agree by chance, as dots or ends of strokes do
 SUBPIXELS = 32  # positions distinguished within a pixel, so that few kernels are computed
 
-Rows = list[np.ndarray]  # samples uint8 [channel, height, width]
+
+class Rows:
+    """Samples uint8 [channel, height, width] of several arrays, by their number over all arrays."""
+
+    def __init__(self, arrays: Sequence[Images]) -> None:
+        self.arrays = arrays
+        self.starts = np.cumsum([0, *map(len, arrays)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        number = int(np.searchsorted(self.starts, row, "right")) - 1
+        return self.arrays[number][row - self.starts[number]]
 
 
 @dataclass
@@ -76,12 +90,12 @@ def find_overlaps(
     """Edges int64 [m, 2] between overlapping crops among `representatives`; `Found.strictness`."""
     found: dict[tuple[int, int], Found] = {}
     attempts: Counter[tuple[int, int]] = Counter()
+    shape = rows[0].shape[1:]
     for i, j, view, here, there in find_candidates(rows, representatives, scratch):
         known = found.get((i, j))
         if known is None and attempts[i, j] == ATTEMPTS:
             continue
-        crop, (y, x) = rows[j], there
-        height, width = crop.shape[1:]
+        (y, x), (height, width) = there, shape
         for _ in range(view % 4):
             y, x, height, width = width - 1 - x, y, width, height
         x = width - 1 - x if view >= 4 else x
@@ -90,7 +104,7 @@ def find_overlaps(
             known.keypoints += view == known.view and np.abs(shift - known.shift).max() < 1
             continue
         attempts[i, j] += 1
-        overlap = overlay(rows[i], take_view(crop, view), shift)
+        overlap = overlay(rows[i], take_view(rows[j], view), shift)
         if overlap is not None and show_same(*overlap):
             found[i, j] = Found(view, shift, agree_in_parts(*overlap))
     edges = sorted(found)

@@ -10,6 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
+from cellline.data.cache import Images
 from cellline.data.images import name_channel
 from cellline.host.processors import map_in_order
 
@@ -47,14 +48,14 @@ def name_statistics(channels: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def measure_statistics(images: np.ndarray) -> np.ndarray:
+def measure_statistics(images: Images) -> np.ndarray:
     """Statistics float32 [n, k] of images uint8 [n, channel, height, width], in gray values.
 
-    Memory maps are read in blocks: 9,632 samples of 3 x 64 x 64 take 3 s on one core. A correlation
+    They are read in blocks: 9,632 samples of 3 x 64 x 64 take 3 s on one core. A correlation
     with a constant channel is 0, as is a texture coarser than the image.
     """
     length = max(1, BLOCK_BYTES // images[0].nbytes)
-    blocks = (np.asarray(images[at : at + length]) for at in range(0, len(images), length))
+    blocks = (images[at : at + length] for at in range(0, len(images), length))
     n_bytes = TIMES * length * images[0].nbytes
     return np.concatenate(list(map_in_order(measure_block, blocks, n_bytes=n_bytes)))
 

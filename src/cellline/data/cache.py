@@ -10,7 +10,9 @@ delete all of them at any time; the program never does.
 
 import json
 import math
+import os
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,12 +28,64 @@ from cellline.data.ids import Id, to_array
 from cellline.data.images import SplitReader
 from cellline.data.problems import Problems
 from cellline.errors import UserError
-from cellline.host.files import atomic, digest_file, digest_text, read_json, write_json
+from cellline.host.files import (
+    atomic,
+    digest_file,
+    digest_text,
+    open_regular,
+    read_json,
+    write_json,
+)
 from cellline.host.locking import one_writer
 from cellline.host.progress import say
 
 # For another process that decodes, perhaps the same images: the challenge's take some seconds.
 WAIT_SECONDS = 60
+
+
+class StoredImages:
+    """Images uint8 [n, channel, height, width] in a `.npy` file, each read when it is asked for.
+
+    They may be larger than the memory. A memory map would end the process by SIGBUS if the file is
+    truncated or its disk drops away, and some network shares don't offer any.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = open_regular(str(path), os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        with open(self._descriptor, "rb", closefd=False) as file:
+            np.lib.format.read_magic(file)
+            self.shape: tuple[Any, ...] = np.lib.format.read_array_header_1_0(file)[0]
+            self._begin = file.tell()
+        self._rows = np.arange(len(self))
+
+    def __reduce__(self) -> tuple[type["StoredImages"], tuple[Path]]:
+        # For a loader's process that is not forked.
+        return StoredImages, (self.path,)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        """An image, or several, as an array of their own. Raises UserError if the file is shorter.
+
+        An image of 3 x 64 x 64 takes 3 us.
+        """
+        rows = self._rows[index]
+        images = np.empty((*rows.shape, *self.shape[1:]), np.uint8)
+        each = images.reshape(-1, *self.shape[1:])
+        for row, image in zip(rows.ravel().tolist(), each, strict=True):
+            at = self._begin + row * image.nbytes
+            if os.preadv(self._descriptor, [image], at) < image.nbytes:
+                raise UserError(
+                    f"{self.path} was truncated while it was in use: rerun the same command, which "
+                    "decodes the images again"
+                )
+        return images
+
+
+Images = np.ndarray | StoredImages
 
 
 @dataclass(frozen=True)
@@ -43,8 +97,8 @@ class DecodedSplit:
     red, green and blue, or page1 to pageN."""
     ids: np.ndarray
     """int64 or text [n], ascending."""
-    pixels: np.ndarray
-    """uint8 memory map [n, channel, height, width], read-only."""
+    pixels: Images
+    """uint8 [n, channel, height, width]"""
     blank: Mapping[str, Sequence[Id]]
     """Channel -> ids of the samples whose image is all zero."""
     scales: Mapping[str, Scale]
@@ -110,7 +164,7 @@ def _map(cache_dir: Path, key: str, record: Mapping[str, Any]) -> dict[str, Deco
     opened = {}
     for split, part in record.items():
         ids = to_array(part["ids"], numeric=isinstance(part["ids"][0], int))
-        pixels = np.load(cache_dir / f"{key}-{split}.npy", mmap_mode="r")
+        pixels = StoredImages(cache_dir / f"{key}-{split}.npy")
         described = json.dumps([part["channels"], part["ids"], part["blank"]])
         digest = digest_text(described, part["sha256"])
         scales = {channel: Scale(*scale) for channel, scale in part["scales"].items()}

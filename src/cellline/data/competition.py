@@ -9,7 +9,7 @@ import numpy as np
 
 from cellline.config import MetricName, Output, Reading
 from cellline.data.asked import describe_unknown, find_asked, sort_classes
-from cellline.data.cache import DecodedSplit, open_images
+from cellline.data.cache import DecodedSplit, Images, open_images
 from cellline.data.decoding import Scale
 from cellline.data.groups import group_samples, number_folds
 from cellline.data.ids import to_array
@@ -48,10 +48,10 @@ class Competition:
     """The test samples' ids, of the same kind [m], ascending."""
     template: tuple[str, ...]
     """The test ids as written in the template, in its order; empty without one."""
-    train_images: np.ndarray
-    """uint8 memory map [n, channel, height, width], read-only."""
-    test_images: np.ndarray
-    """uint8 memory map [m, channel, height, width], read-only."""
+    train_images: Images
+    """uint8 [n, channel, height, width]"""
+    test_images: Images
+    """uint8 [m, channel, height, width]"""
     digest: str
     """Digest of training images, ids and labels: what predictions were made from."""
     test_digest: str

@@ -1,8 +1,11 @@
 """Per-channel statistics of the training images of a fold; `Classifier` applies them."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+
+from cellline.data.cache import Images
 
 # Rows read at once: 64 samples of 3 x 64 x 64 are 0.8 MB, which stay in the processor's cache.
 BLOCK = 64
@@ -16,7 +19,7 @@ class Normalization:
     std: tuple[float, ...]
 
 
-def measure_normalization(images: np.ndarray, rows: np.ndarray) -> Normalization:
+def measure_normalization(images: Images, rows: np.ndarray) -> Normalization:
     """Exact statistics over all pixels of `rows` of uint8 images [sample, channel, height, width].
 
     They come from integer sums, so the order of summation changes nothing. A constant channel gets
@@ -28,7 +31,7 @@ def measure_normalization(images: np.ndarray, rows: np.ndarray) -> Normalization
         total += block.sum((0, 2, 3), dtype=np.int64)
         wide = block.astype(np.uint16)  # 255 squared just fits
         squares += (wide * wide).sum((0, 2, 3), dtype=np.int64)
-    pixels = len(rows) * images[0, 0].size
+    pixels = len(rows) * math.prod(images.shape[2:])
     mean = total / pixels
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
     return Normalization(tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist()))

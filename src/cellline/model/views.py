@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cellline.config import Symmetry
+from cellline.data.cache import Images
 from cellline.data.views import VIEWS
 from cellline.host.device import Device, gpu_is_full
 from cellline.model.network import Classifier
@@ -50,7 +51,7 @@ class Predictor:
     @torch.inference_mode()
     def predict(
         self,
-        images: np.ndarray,
+        images: Images,
         rows: np.ndarray,
         views: Sequence[int],
         after_batch: Callable[[int], object] = lambda n: None,
