@@ -5,6 +5,7 @@ import errno
 import gc
 import inspect
 import io
+import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress

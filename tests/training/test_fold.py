@@ -18,7 +18,7 @@ from cellline.runs.run import Run, new_run
 from cellline.scoring.decisions import likeliest, surprise
 from cellline.scoring.metrics import METRICS
 from cellline.scoring.recalls import balanced_accuracy
-from cellline.training.batches import Batch, LostWorkerError
+from cellline.training.batches import Batch, LoadingError
 from cellline.training.checkpoint import digest_values, read_checkpoint, write_checkpoint
 from cellline.training.fold import train_fold
 from cellline.training.learner import DivergedError, Learner
@@ -119,7 +119,7 @@ def test_a_loader_process_that_is_killed_ends_training_with_a_message_and_it_res
 
     expected = train(task, "a")
     loaded = replace(task, device=replace(task.device, workers=1))
-    with pytest.raises(LostWorkerError, match="ended from outside"):
+    with pytest.raises(LoadingError, match="ended from outside"):
         train_fold(FoldTrainer(loaded), run_of(loaded, "b"), Kill())
     saved = read_checkpoint(Path("oof/b/fold0/checkpoint.pt"))
     assert saved.resume is not None

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,12 @@ from cellline.seeding import SHUFFLE, derive_seed
 from cellline.training.augmentation import Augmenter
 from cellline.training.task import Task, steps_per_epoch
 
+# Augmented images uint8 [n, channel, height, width] and labels int64 [n], or why there are none.
+Loaded = tuple[np.ndarray, np.ndarray] | Exception
 
-class LostWorkerError(UserError):
-    """A loader process has ended, which is the system's doing or a person's."""
+
+class LoadingError(UserError):
+    """Batches can't be loaded any more, by no fault of the training, which is worth saving."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +83,7 @@ class TrainingBatches:
         self.order: list[tuple[int, np.ndarray]] = []
         """The loader's sampler: epoch, and positions among the training rows, of each batch."""
         workers = task.device.workers
-        self.loader: DataLoader[tuple[np.ndarray, np.ndarray]] = DataLoader(
+        self.loader: DataLoader[Loaded] = DataLoader(
             AugmentedBatches(task),
             batch_size=None,
             sampler=self.order,
@@ -88,7 +92,7 @@ class TrainingBatches:
             worker_init_fn=leave_to_parent,
             # Leaves arrays as they are. Tensors would pass through /dev/shm, of which a container
             # has little; training would wait for ever for those that find no room.
-            collate_fn=tuple,
+            collate_fn=leave,
             # A generator of its own, unused. Without it, the loader seeds its workers from the
             # generator that dropout draws from, which makes dropout depend on their number.
             generator=torch.Generator(),
@@ -109,24 +113,32 @@ class TrainingBatches:
             yield Batch(images, labels, step, self.size(step), part=ranks.rank)
 
     def load(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What the loader loads. Raises LostWorkerError."""
+        """What the loader loads. Raises LoadingError."""
         loading = iter(self.loader)
         if self.task.device.workers:
             # Otherwise torch raises wherever this process is, perhaps within a step.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
-            yield from loading
+            for loaded in loading:
+                if isinstance(loaded, Exception):
+                    raise LoadingError(str(loaded)) from loaded
+                yield loaded
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid"):
                 raise
-            raise LostWorkerError(
+            raise LoadingError(
                 "a process that augments images was ended from outside, perhaps because memory "
                 "was full. Training has saved; rerun the same command to resume, with fewer "
                 "--workers if memory is short"
             ) from error
 
 
-class AugmentedBatches(Dataset[tuple[np.ndarray, np.ndarray]]):
+def leave(loaded: Any) -> Any:
+    """Collate nothing."""
+    return loaded
+
+
+class AugmentedBatches(Dataset[Loaded]):
     """Augmented images and labels by (epoch, positions among the training rows)."""
 
     def __init__(self, task: Task) -> None:
@@ -137,8 +149,13 @@ class AugmentedBatches(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.numbers = number_samples(task.competition.train_ids)
         self.augmenter = Augmenter(task.training)
 
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> Loaded:
         epoch, positions = key
         rows = self.rows[positions]
-        images = [self.augmenter(self.images[row], epoch, int(self.numbers[row])) for row in rows]
+        try:
+            images = [
+                self.augmenter(self.images[row], epoch, int(self.numbers[row])) for row in rows
+            ]
+        except (UserError, OSError) as error:
+            return error  # raised in a worker, it would have its traceback in its message
         return np.stack(images), self.labels[rows]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cellline.errors import Caution, UserError
-from cellline.host.files import atomic, sync_folder
+from cellline.host.files import atomic, open_regular, sync_folder
 from cellline.host.progress import say
 from cellline.runs.predictions import check_belongs
 from cellline.runs.run import CHECKPOINTS
@@ -96,8 +96,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         raise UserError(f"{path} is missing; to train the fold again, move {path.parent} away")
     try:
-        with explain_full_memory():
-            values = torch.load(path, map_location="cpu", weights_only=True)
+        with explain_full_memory(), open(path, "rb", opener=open_regular) as file:
+            values = torch.load(file, map_location="cpu", weights_only=True)
     except (TooLittleMemoryError, OSError):
         raise  # the file may be intact
     # torch.load raises anything that its unpickler, zip reader or storage meets in a damaged file.

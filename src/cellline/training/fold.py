@@ -11,7 +11,7 @@ from cellline.host.stopping import Stop, Stopped
 from cellline.host.versions import code_version
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
 from cellline.runs.run import Run
-from cellline.training.batches import LostWorkerError
+from cellline.training.batches import LoadingError
 from cellline.training.checkpoint import Checkpoint, digest_values, read_newest, write_checkpoint
 from cellline.training.trainer import FoldTrainer
 
@@ -27,7 +27,7 @@ def train_fold(trainer: FoldTrainer, run: Run, stop: Stop) -> OutOfFold:
     A checkpoint and history.csv are written after each epoch, and every SAVE_SECONDS within one;
     after the last a checkpoint without the optimizers' state, then clock.json, then oof.npz,
     which marks the fold as finished. Raises, after saving, Stopped if `stop` asks for it, and
-    LostWorkerError. Every rank calls this; rank 0 writes.
+    LoadingError. Every rank calls this; rank 0 writes.
     """
     fold, first = trainer.task.fold, trainer.task.ranks.first
     lock = one_writer(run.fold_folder(fold), f"training fold {fold}") if first else nullcontext()
@@ -37,8 +37,8 @@ def train_fold(trainer: FoldTrainer, run: Run, stop: Stop) -> OutOfFold:
         while not trainer.finished:
             try:
                 record = trainer.train_epoch(keeper.pause)
-            except (Stopped, LostWorkerError) as error:
-                # Other ranks know nothing of a lost worker, so they don't save.
+            except (Stopped, LoadingError) as error:
+                # Other ranks know nothing of this one's loader, so they don't save.
                 if isinstance(error, Stopped) or trainer.task.ranks.size == 1:
                     keeper.save()
                 raise

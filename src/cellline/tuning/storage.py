@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import exc
 
 from cellline.errors import UserError, first_line
-from cellline.host.files import damaged, name_in_errors
+from cellline.host.files import damaged, name_in_errors, open_regular, open_unlinked
 from cellline.host.progress import say
 
 STUDY = "lr-and-batch-size"
@@ -54,7 +54,8 @@ class JournalLock(BaseJournalFileLock):
     def __init__(self, journal: Path) -> None:
         self.journal = journal
         # Kept open: closing any file object of it would drop all locks that this process holds.
-        self.file = journal.with_name(f".{journal.name}.lock").open("a")
+        path = journal.with_name(f".{journal.name}.lock")
+        self.file = open(path, "a", opener=open_unlinked)  # noqa: SIM115
         self.depth = 0
         self.own_trials: set[int] = set()
 
@@ -204,7 +205,7 @@ def check_journal(path: Path) -> None:
     """Raise UserError unless a file is a journal, or the beginning of one, or empty."""
     head = None
     if path.is_file():
-        with path.open("rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             head = file.read(len(FIRST))
     if head is None or not FIRST.startswith(head):
         raise UserError(
