@@ -27,8 +27,9 @@ CLASSES = ("A549", "HeLa", "RT4")
 
 # Here and in all processes that tests start. Their small networks need no second thread; on a busy
 # machine one thread is several times as fast.
-# Printed commands would name it.
-os.environ.pop("VENV", None)
+# Printed commands would name them.
+for name in ("VENV", "PYTHON"):
+    os.environ.pop(name, None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 

@@ -306,8 +306,9 @@ def test_a_printed_command_gives_what_the_competition_does_not(
     write_competition("recipe = 'full'\nnetwork = 'resnet18'\nlr = 0.1")
     assert make_command("train", parse("train")) == "make train"
     with monkeypatch.context() as patch:
-        patch.setenv("VENV", "../my venv")
-        assert make_command("train", parse("train")) == "make train VENV='../my venv'"
+        patch.setenv("VENV", "")
+        patch.setenv("PYTHON", "my python")
+        assert make_command("train", parse("train")) == "make train VENV='' PYTHON='my python'"
     usual = Config()
     given = parse("train", "--recipe", "quick", "--network", usual.training.network, "--lr", "1")
     command = make_command("train", given)

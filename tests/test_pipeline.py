@@ -112,7 +112,7 @@ def test_from_four_files_to_a_submission(drawn: Path, verbs: Verbs) -> None:
         "labels: y_train.csv, column cell_line by file_id; 90 training samples of 9 classes\n"
     )
     for part in (
-        "next, train every fold:\n  make train ARGS=",
+        f"next, train every fold:\n  make train VENV='' PYTHON={shlex.quote(sys.executable)} ARGS=",
         "have an exact copy",
         "best trial of 1 on fold 0",
         "the best epoch, ",

@@ -198,8 +198,8 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     start = f"--weights={config.training.weights}"
     usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}", start])
     words = [f"make {verb}"]
-    if "VENV" in os.environ:
-        words.append(f"VENV={quote(os.environ['VENV'])}")
+    given = [name for name in ("VENV", "PYTHON") if name in os.environ]  # to make
+    words += [f"{name}={quote(os.environ[name])}" for name in given]
     for name, path, usual_path in (
         ("INPUT", config.folders.input_dir, usual.folders.input_dir),
         ("OOF", config.folders.oof_dir, usual.folders.oof_dir),

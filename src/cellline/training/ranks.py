@@ -30,6 +30,12 @@ Value = TypeVar("Value")
 
 # The launcher ends the others within a second of a failure; on other machines it may not.
 GRACE_SECONDS = 5.0
+# Where rank 0 is sure to report the same, on however busy a machine.
+LONG_SECONDS = 60.0
+
+
+class DifferError(UserError):
+    """The ranks were given different settings or data; all of them raise it."""
 
 
 class LostRankError(UserError):
@@ -98,11 +104,11 @@ class Ranks:
         return values
 
     def check_same(self, settings: dict[str, object]) -> None:
-        """Raise UserError that names the settings in which the ranks differ."""
+        """Raise DifferError that names the settings in which the ranks differ."""
         for rank, theirs in enumerate(self.gather(settings)):
             differ = [name for name in settings if theirs[name] != settings[name]]
             if differ:
-                raise UserError(
+                raise DifferError(
                     f"ranks {self.rank} and {rank} differ in {', '.join(differ)}: every machine "
                     "needs the same input, folds, weights, version of the program and command"
                 )
@@ -162,7 +168,7 @@ def join_ranks() -> Iterator[Ranks]:
         if not ranks.first or isinstance(error, LostRankError):
             # Give the launcher the time to end this process.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(GRACE_SECONDS)
+            time.sleep(LONG_SECONDS if isinstance(error, DifferError) else GRACE_SECONDS)
         raise
     dist.destroy_process_group()
 
