@@ -1,6 +1,9 @@
 """CSV files as spreadsheets, strangers and accidents write them."""
 
+import gzip
+import io
 import os
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import pytest
 from tiny_input import Input, refusal
 
 from cellline.data.competition import load_competition
+from cellline.data.tables import parse_table
 
 pytestmark = pytest.mark.usefixtures("bounded")
 
@@ -25,6 +29,19 @@ def refused(given: Input, cache_dir: Path, y_train: bytes | str) -> list[str]:
 def test_other_encodings(given: Input, cache_dir: Path, encoding: str) -> None:
     y_train = given.y_train.decode().replace("HeLa", "HeLaü").encode(encoding)
     assert refused(given, cache_dir, y_train) == ["  y_train.csv: not UTF-8 text", UTF8]
+
+
+def test_a_table_that_is_an_archive_is_named(given: Input, cache_dir: Path) -> None:
+    table, packed = given.y_train, io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("y_train.csv", table)
+    what = "a zip archive by its content"
+    rename = "Rename it to y_train.csv.zip."
+    assert refused(given, cache_dir, packed.getvalue()) == [f"  y_train.csv: {what}", rename]
+    told = ["  y_train.csv: packed by gzip", "Unpack it."]
+    assert refused(given, cache_dir, gzip.compress(table)) == told
+    # A primary key is no archive.
+    assert parse_table(b"PK,label\n1,a\n", "y_train.csv").columns == ("PK", "label")
 
 
 @pytest.mark.parametrize("separator", [b";", b"\t"])

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,13 @@ def test_a_loader_process_that_is_killed_ends_training_with_a_message_and_it_res
     class Kill(Stop):
         def check(self) -> None:
             for process in multiprocessing.active_children():
+                time.sleep(1)  # until it waits for a reader of its next batch
                 process.kill()
 
+    # Batches that are too large for a pipe.
+    images = task.competition.train_images[:].repeat(8, axis=2).repeat(8, axis=3)
+    competition = replace(task.competition, train_images=images)
+    task = replace(task, folds=replace(task.folds, competition=competition))
     expected = train(task, "a")
     loaded = replace(task, device=replace(task.device, workers=1))
     with pytest.raises(LoadingError, match="ended from outside"):

@@ -32,6 +32,7 @@ from cellline.host.files import (
     atomic,
     digest_file,
     digest_text,
+    name_in_errors,
     open_regular,
     read_json,
     write_json,
@@ -76,13 +77,19 @@ class StoredImages:
         images = np.empty((*rows.shape, *self.shape[1:]), np.uint8)
         each = images.reshape(-1, *self.shape[1:])
         for row, image in zip(rows.ravel().tolist(), each, strict=True):
-            at = self._begin + row * image.nbytes
-            if os.preadv(self._descriptor, [image], at) < image.nbytes:
-                raise UserError(
-                    f"{self.path} was truncated while it was in use: rerun the same command, which "
-                    "decodes the images again"
-                )
+            self._read(memoryview(image).cast("B"), self._begin + row * image.nbytes)
         return images
+
+    def _read(self, buffer: memoryview, at: int) -> None:
+        """Fill a buffer from a position in the file, which may take several calls on a network."""
+        with name_in_errors(self.path):
+            while buffer:
+                if not (count := os.preadv(self._descriptor, [buffer], at)):
+                    raise UserError(
+                        f"{self.path} was truncated while it was in use: rerun the same command, "
+                        "which decodes the images again"
+                    )
+                buffer, at = buffer[count:], at + count
 
 
 Images = np.ndarray | StoredImages

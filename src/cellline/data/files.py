@@ -23,7 +23,7 @@ from cellline.host.files import DAMAGE, SCARCE, open_regular, open_unlinked
 AGAIN = "Download or copy the damaged files again."
 PACKED = (".tar", ".tar.gz", ".tgz", ".zip")  # endings of archives' names
 # The first bytes of archives tell what they are: browsers unpack some and keep their names.
-ZIP, GZIP = b"PK", b"\x1f\x8b"
+ZIP, GZIP = (b"PK\3\4", b"PK\5\6", b"PK\7\x08"), b"\x1f\x8b"
 OTHERS = {
     b"\xfd7zXZ": "xz",
     b"BZh": "bzip2",

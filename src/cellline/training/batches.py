@@ -3,12 +3,14 @@
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from cellline.data.ids import number_samples
 from cellline.errors import UserError
@@ -114,12 +116,25 @@ class TrainingBatches:
 
     def load(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """What the loader loads. Raises LoadingError."""
+        waiting = False
+
+        def notice(number: int, frame: FrameType | None) -> None:
+            # Torch's own handler raises wherever this process is, perhaps within a step. Without
+            # one, it would wait for ever for the rest of what a killed process was sending.
+            if waiting:
+                _error_if_any_worker_fails()
+
         loading = iter(self.loader)
         if self.task.device.workers:
-            # Otherwise torch raises wherever this process is, perhaps within a step.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, notice)
         try:
-            for loaded in loading:
+            while True:
+                waiting = True
+                _error_if_any_worker_fails()
+                loaded = next(loading, None)
+                waiting = False
+                if loaded is None:
+                    return
                 if isinstance(loaded, Exception):
                     raise LoadingError(str(loaded)) from loaded
                 yield loaded
@@ -128,9 +143,11 @@ class TrainingBatches:
                 raise
             raise LoadingError(
                 "a process that augments images was ended from outside, perhaps because memory "
-                "was full. Training has saved; rerun the same command to resume, with fewer "
+                "was full. What was saved is kept; rerun the same command to resume, with fewer "
                 "--workers if memory is short"
             ) from error
+        finally:
+            waiting = False
 
 
 def leave(loaded: Any) -> Any:
