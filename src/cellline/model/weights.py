@@ -95,20 +95,24 @@ def find_weights(network: str, weights: str) -> Path | None:
     published = find_published(network)
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     for name in published.names:
-        if copies := [*sorted(KAGGLE_INPUT.rglob(name)), *cache.glob(name)]:
-            check_digits(copies[0], published)
-            return copies[0]
+        copies = [*sorted(KAGGLE_INPUT.rglob(name)), *cache.glob(name)]
+        for path in copies:
+            if has_own_digits(path, published):
+                return path
+        if copies:
+            raise UserError(
+                f"{copies[0]} is damaged, or not the published file: its SHA-256 doesn't begin "
+                f"with {published.digits}. Remove it, or attach it again: the same command "
+                "downloads what is not there"
+            )
     return find_kaggle_model(network) or find_in_package(network) or download(network, published)
 
 
-def check_digits(path: Path, published: Published) -> None:
-    """Raise UserError if a copy's name has digits of its SHA-256, and they are not its own."""
+def has_own_digits(path: Path, published: Published) -> bool:
+    """False if a copy's name has digits of its SHA-256, and they are not its own."""
     digits = published.digits
-    if digits and path.name.endswith(f"-{digits}.pth") and not digest_file(path).startswith(digits):
-        raise UserError(
-            f"{path} is damaged, or not the published file: its SHA-256 doesn't begin with "
-            f"{digits}. Remove it: the same command then downloads it"
-        )
+    named = digits and path.name.endswith(f"-{digits}.pth")
+    return not named or digest_file(path).startswith(str(digits))
 
 
 def check_network(network: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import _error_if_any_worker_fails
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from cellline.data.ids import number_samples
 from cellline.errors import UserError
