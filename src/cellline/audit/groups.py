@@ -8,7 +8,7 @@ import numpy as np
 
 from cellline.audit.copies import Copies, find_copies
 from cellline.audit.overlaps import STRICTEST
-from cellline.audit.splitting import count_groups
+from cellline.audit.splitting import count_groups, list_classes
 from cellline.data.competition import Competition
 from cellline.data.ids import Id
 from cellline.runs.folds import Pairs, connect
@@ -236,18 +236,18 @@ def count_mixed(pairs: np.ndarray, labels: np.ndarray) -> Agreement:
 def find_large(group: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> dict[int, Large]:
     """The largest of the suspicious groups, by the first row of each."""
     names, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    (of_pair, label), counts = np.unique(np.stack([number, labels]), axis=1, return_counts=True)
+    classes, counts = list_classes(labels, number)
     of_class = np.bincount(labels)
-    starts = np.searchsorted(of_pair, np.arange(len(names)))
-    largest_share = np.maximum.reduceat(counts / of_class[label], starts)
+    shares = [count / of_class[held] for held, count in zip(classes, counts, strict=True)]
+    largest_share = np.array([share.max() for share in shares])
     suspicious = (sizes > LARGE * len(labels)) | (largest_share > LARGE_IN_CLASS)
     order = np.argsort(-sizes, kind="stable")
     large = {}
     for k in order[(suspicious & (sizes >= FEWEST))[order]][:NAMED]:
-        there = np.bincount(labels[number == k])
-        most = int(there.argmax())
-        share = float(there[most] / of_class[most])
-        large[int(names[k])] = Large(ids[names[k]].item(), int(sizes[k]), most, share)
+        most = counts[k].argmax()
+        large[int(names[k])] = Large(
+            ids[names[k]].item(), int(sizes[k]), int(classes[k][most]), float(shares[k][most])
+        )
     return large
 
 

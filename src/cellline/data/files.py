@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cellline.data.problems import brief
-from cellline.host.files import DAMAGE, SCARCE, open_regular, open_unlinked
+from cellline.host.files import DAMAGE, is_scarce, open_regular, open_unlinked
 
 AGAIN = "Download or copy the damaged files again."
 PACKED = (".tar", ".tar.gz", ".tgz", ".zip")  # endings of archives' names
@@ -76,7 +76,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno in SCARCE:
+        if is_scarce(error):
             raise
         why = isinstance(error, OSError) and error.strerror
         raise UnreadableError(why or "damaged or truncated") from error

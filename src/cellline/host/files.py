@@ -31,9 +31,6 @@ NOT_OFFERED = {
     *(errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
     *(errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR),
 }
-# Met while reading a file, these are the machine's fault, not the file's.
-SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-
 # Beside their own errors, the readers of archives and images raise those of fields that lead out of
 # a damaged file. RuntimeError stands for endless recursion and for what zipfile can't unpack.
 _OWN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, SyntaxError)
@@ -74,6 +71,12 @@ def name_in_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+
+
+def is_scarce(error: BaseException) -> bool:
+    """True for an error in reading a file that is the machine's fault, not the file's."""
+    scarce = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return isinstance(error, OSError) and error.errno in scarce
 
 
 @contextmanager
@@ -179,13 +182,16 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Read these arrays of an `.npz`, without pickle. Raises UserError when it is damaged."""
+    """Read these arrays of an `.npz`, without pickle. Raises UserError when it is damaged.
+
+    A size in a damaged file may be larger than any memory.
+    """
     with open(path, "rb", opener=open_regular) as file:
         try:
             with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in names}
-        except DAMAGE as error:
-            if isinstance(error, OSError) and error.errno in SCARCE:
+        except (*DAMAGE, MemoryError) as error:
+            if is_scarce(error):
                 raise
             raise damaged(path, first_line(error)) from error
 

@@ -90,8 +90,9 @@ class Stop:
             self.number = number
             # Not print(), which the signal may have interrupted. A terminal that was closed sends
             # SIGHUP and takes no notice.
-            with suppress(OSError):
-                os.write(2, f"\n{self.notice}\n".encode() if self.notice else b"")
+            if self.notice:
+                with suppress(OSError):
+                    os.write(2, f"\n{self.notice}\n".encode())
 
         with _handling(remember):
             yield

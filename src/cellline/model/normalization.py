@@ -19,6 +19,11 @@ class Normalization:
     std: tuple[float, ...]
 
 
+def no_normalization(n_channels: int) -> Normalization:
+    """Statistics that change nothing, for a network whose own are not known yet."""
+    return Normalization((0.0,) * n_channels, (1.0,) * n_channels)
+
+
 def measure_normalization(images: Images, rows: np.ndarray) -> Normalization:
     """Exact statistics over all pixels of `rows` of uint8 images [sample, channel, height, width].
 

@@ -5,8 +5,7 @@ file of another run, fold or model is refused and never blended.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -157,11 +156,14 @@ def read_test(path: Path, made_from: dict[str, Any], competition: Competition) -
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """Read what a file of predictions was made from. Raises UserError when it is damaged."""
-    with _damage_named(path):
-        provenance = json.loads(str(read_arrays(path, "provenance")["provenance"]))
+    text = str(read_arrays(path, "provenance")["provenance"])
+    try:
+        provenance = json.loads(text)
         if not isinstance(provenance, dict):
             raise ValueError("its provenance is not an object of JSON")
         flatten(provenance)  # fails where it is nested too deeply to be compared
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, first_line(error)) from error
     return provenance
 
 
@@ -184,8 +186,7 @@ def _read_prob(
 
     Raises UserError if it is of other samples, or has anything but probabilities.
     """
-    with _damage_named(path):
-        arrays = read_arrays(path, *samples, *names)
+    arrays = read_arrays(path, *samples, *names)
     for name, wanted in samples.items():
         if not np.array_equal(arrays[name], wanted):
             raise damaged(path, f"its {name} is not that of the samples")
@@ -200,15 +201,6 @@ def _read_prob(
         ):
             raise damaged(path, f"its {name} is not a probability of each sample and class")
     return [arrays[name] for name in names]
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Within, a parser's errors are UserErrors; MemoryError, too, as sizes are in the file."""
-    try:
-        yield
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise damaged(path, first_line(error)) from error
 
 
 def check_belongs(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from cellline.host.locking import one_writer
 from cellline.host.progress import progress_bar, say
 from cellline.host.versions import code_version
 from cellline.model.network import Classifier, build_network
-from cellline.model.normalization import Normalization
+from cellline.model.normalization import no_normalization
 from cellline.model.views import Predictor, choose_views
 from cellline.runs.predictions import check_belongs, read_provenance, read_test, write_test
 from cellline.runs.run import Run, last_score, read_training
@@ -96,9 +96,8 @@ def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classif
     """
     config = checkpoint.config
     shape = competition.test_images.shape[1:]
-    unknown = Normalization((0.0,) * shape[0], (1.0,) * shape[0])
     training = read_training(config)
-    network = build_network(training, len(config["classes"]), shape, unknown)
+    network = build_network(training, len(config["classes"]), shape, no_normalization(shape[0]))
     network.load_state_dict(checkpoint.network)
     network.image_size = training.size_of(max(checkpoint.epoch - 1, 0))
     return network

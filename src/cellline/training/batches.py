@@ -115,7 +115,7 @@ class TrainingBatches:
             yield Batch(images, labels, step, self.size(step), part=ranks.rank)
 
     def load(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What the loader loads. Raises LoadingError."""
+        """The loader's batches, as arrays. Raises LoadingError."""
         waiting = False
 
         def notice(number: int, frame: FrameType | None) -> None:

@@ -46,7 +46,7 @@ class Checkpoint:
     resume: dict[str, Any] | None
     """Everything else that training resumes from; None after its end."""
     precision: str = ""
-    """Of the last step; empty if an earlier version of the program wrote it."""
+    """The last step's; empty if an earlier version of the program wrote it."""
 
     def model_digest(self) -> str:
         """SHA-256 of the model: names and values of its tensors."""

@@ -21,11 +21,13 @@ from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.host.stopping import Stop
 from cellline.host.versions import code_version
+from cellline.model.network import build_network
+from cellline.model.normalization import no_normalization
 from cellline.model.weights import find_start
 from cellline.runs.folds import keep_folds, open_folds
 from cellline.scoring.decisions import likeliest
 from cellline.seeding import TUNING, derive_seed
-from cellline.training.learner import DivergedError, Learner
+from cellline.training.learner import DivergedError
 from cellline.training.memory import TooLittleMemoryError
 from cellline.training.settings import BEST, Tuned
 from cellline.training.task import Task
@@ -238,14 +240,16 @@ def check_trainable(task: Task) -> None:
 
     A study keeps its settings, so it must not begin with ones that have to be corrected.
     """
+    n_classes, image_shape = len(task.competition.classes), task.competition.train_images.shape[1:]
     labels, metric = task.competition.labels[task.held_out], task.folds.metric
-    perfect = np.eye(len(task.competition.classes))[labels]
+    perfect = np.eye(n_classes)[labels]
     if isnan(metric.score(labels, likeliest(perfect))):
         raise UserError(
             f"fold {task.fold} has no {metric.title}, because its samples are of one class: tune "
             "on another --fold"
         )
-    Learner(replace(task, training=replace(task.training, **first_parameters(task.training))))
+    unknown = no_normalization(image_shape[0])
+    build_network(task.training, n_classes, image_shape, unknown, task.start.path)
 
 
 def open_study(where: str | Path, task: Task) -> optuna.Study:
