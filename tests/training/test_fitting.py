@@ -36,7 +36,8 @@ SECONDS = st.floats(0.1, 10)
 def test_the_schedule_takes_as_much_of_the_time_as_any_and_never_more(
     costs: Costs, seconds: float, share: float, start_size: int | None
 ) -> None:
-    asked = Training(image_size=96, start_size=start_size, start_share=share)
+    # Of so many epochs that the most, three times as many, are more than all others here.
+    asked = Training(epochs=67, image_size=96, start_size=start_size, start_share=share)
 
     def fits(training: Training) -> bool:
         return costs.fold(training) <= seconds
@@ -62,6 +63,19 @@ def test_the_schedule_takes_as_much_of_the_time_as_any_and_never_more(
         assert not fits(replace(chosen, epochs=chosen.epochs + 1))
     else:
         assert not fits(replace(asked, epochs=FEWEST_EPOCHS, image_size=asked.first_size))
+
+
+def test_the_most_epochs_are_three_times_the_recipes() -> None:
+    seconds = {64: 1.0, 96: 0.5}
+    costs = Costs(seconds, seconds, views=1, saving=1.0, starting=1.0)
+    asked = Training(epochs=8, image_size=96, start_size=64)
+    chosen = choose_schedule(asked, costs, 1e9)
+    assert chosen is not None
+    assert chosen.epochs == 24
+    # Found by chance: more of the cheap epochs fit than those three times.
+    chosen = choose_schedule(replace(asked, epochs=67, start_share=0.0), costs, 53.0)
+    assert chosen is not None
+    assert costs.fold(chosen) == 52.5
 
 
 def test_measuring_the_speed_leaves_no_trace(
