@@ -147,11 +147,11 @@ format: $(READY_DEV)
 	@$(PY) -m ruff format src tests benchmarks kaggle
 
 # uv resolves for every platform at once and writes the markers; pip installs what it wrote.
+LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header
 lock: $(READY_DEV)
-	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
-	    pyproject.toml --output-file requirements.txt
-	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
-	    --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) pyproject.toml --output-file requirements.txt
+	@$(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	echo 'error: $(PYTHON) is not Python 3.11 or newer ('"$$($(PYTHON) --version 2>&1)"');' \
@@ -162,14 +162,15 @@ check-active:
 	@$(PY) src/environment.py
 
 ifneq ($(strip $(VENV)),)
+PIP_INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 # A stamp is touched only after pip has succeeded, so an interrupted setup is taken up again.
 $(VENV)/installed: requirements.txt
 	@$(PY) -m pip --version >/dev/null 2>&1 || { $(CHECK_PYTHON); $(PYTHON) -m venv --clear $(VENV); }
 	@echo 'installing requirements.txt into $(VENV) ...'
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 endif

@@ -48,7 +48,8 @@ def test_it_holds_the_notebook_and_the_code_as_git_sees_it() -> None:
 
 @pytest.mark.parametrize("python", KaggleConfig.pythons)
 def test_all_requirements_are_included_or_in_the_image(python: str) -> None:
-    pinned = {pin.name: pin for pin in map(Requirement, list_pins(python))}
+    pins = [Requirement(line.split(" ")[0]) for line in list_pins(python)]
+    pinned = {pin.name: pin for pin in pins}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for wanted in map(Requirement, project["dependencies"]):
         if in_image(wanted.name):

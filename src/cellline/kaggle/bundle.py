@@ -126,14 +126,16 @@ def list_arguments(config: Config, weights: str) -> list[str]:
 
 
 def list_pins(python: str) -> list[str]:
-    """Pins of requirements.txt for a Python on Linux, `name==version`, less those in the images."""
+    """Pins of requirements.txt and their hashes for a Python on Linux, less those in the images."""
     target = {**LINUX, "python_version": python, "python_full_version": f"{python}.0"}
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return [
-        f"{pin.name}{pin.specifier}"
-        for pin in map(Requirement, lines)
-        if (pin.marker is None or pin.marker.evaluate(target)) and not in_image(pin.name)
-    ]
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8").replace("\\\n", "")
+    pins = []
+    for line in text.splitlines():
+        written, hashes = line.split("--hash=", 1)
+        pin = Requirement(written)
+        if (pin.marker is None or pin.marker.evaluate(target)) and not in_image(pin.name):
+            pins.append(f"{pin.name}{pin.specifier} --hash={hashes}")
+    return pins
 
 
 def in_image(name: str) -> bool:
@@ -147,11 +149,13 @@ def download_wheels(python: str, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--implementation=cp"]
     command += [f"--python-version={python}", *(f"--platform={name}" for name in PLATFORMS)]
-    command += [f"--dest={folder}", *list_pins(python)]
+    pins = folder / "requirements.txt"
+    pins.write_text("\n".join(list_pins(python)), encoding="utf-8")
+    command += [f"--dest={folder}", "--require-hashes", f"--requirement={pins}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise UserError(
-            f"can't download the wheels for Python {python}; check the connection:\n{done.stderr}"
+            f"can't download the wheels for Python {python}; pip's reason:\n{done.stderr}"
         )
 
 
