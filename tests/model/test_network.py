@@ -87,12 +87,12 @@ def test_drop_path_is_the_networks_own_unless_given(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"network": "densenet1610"}, "not a classification model .* known: .*densenet161"),
+        ({"network": "densenet1610"}, "not a classification model .* similar: densenet161"),
         ({"network": "squeezenet1_0"}, "no linear classifier"),
         ({"network": "resnet18", "drop_path": 0.1}, "--drop-path: resnet18 has none"),
         ({"network": "timm/vgg11", "drop_path": 0.1}, "--drop-path: timm/vgg11 has none"),
-        ({"network": "timm/resnet0"}, "not a network of timm .* similar: .*resnet50"),
-        ({"network": "timm/resnet18.foo"}, "not a network of timm .* similar: .*resnet18"),
+        ({"network": "timm/resnet0"}, "not a classification model of timm .* similar: .*resnet50"),
+        ({"network": "timm/resnet18.foo"}, "not a classification model of timm .* similar: .*resnet18"),
         ({"network": "timm/qwen3_vit_88m_enc"}, "no linear classifier"),
         ({"network": "vit_b_16"}, "can't take images of 16x16 pixels .* try --image-size 224"),
         ({"network": "vit_b_16", "image_size": 64}, "can't take images of 64 pixels"),

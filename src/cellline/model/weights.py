@@ -117,27 +117,20 @@ def has_own_digits(path: Path, published: Published) -> bool:
 
 def check_network(network: str) -> None:
     """Raise UserError, with suggestions, if neither torchvision nor timm has the network."""
-    if network == "densenet_tiny":
-        return
     if network.startswith(TIMM):
         import timm
 
-        name = network.removeprefix(TIMM)
+        library, name = f"timm {timm.__version__}", network.removeprefix(TIMM)
         # Names with a tag, such as resnet18.a1_in1k, are listed with it.
         known = timm.list_pretrained() if "." in name else timm.list_models()
-        if name not in known:
-            near = get_close_matches(name, known, 10, 0.5)
-            raise UserError(
-                f"--network {network}: not a network of timm {timm.__version__}; "
-                f"similar: {', '.join(near) or 'none'}"
-            )
-        return
-    known = torchvision.models.list_models(module=torchvision.models)
-    if network not in known:
+    else:
+        library, name = f"torchvision {torchvision.__version__}", network
+        known = ["densenet_tiny", *torchvision.models.list_models(module=torchvision.models)]
+    if name not in known:
+        near = ", ".join(get_close_matches(name, known, 5, 0.5)) or "none"
         raise UserError(
-            f"--network {network}: not a classification model of torchvision "
-            f"{torchvision.__version__}; known: densenet_tiny, {', '.join(known)}, and those of "
-            f"timm, such as {TIMM}convnext_tiny"
+            f"--network {network}: not a classification model of {library}; similar: {near} "
+            f"({TIMM}NAME means one of timm's)"
         )
 
 
