@@ -14,7 +14,7 @@ from torchvision.models import DenseNet
 from cellline.config import Training
 from cellline.errors import UserError, first_line
 from cellline.model.densenet import Features
-from cellline.model.depthwise import train_depthwise_in_float32
+from cellline.model.depthwise import train_depthwise_faster
 from cellline.model.loading import Head, load_backbone_weights
 from cellline.model.normalization import Normalization
 from cellline.model.weights import TIMM, check_network
@@ -130,7 +130,12 @@ def make_faster(model: nn.Module) -> nn.Module:
     """Replace the parts of a model that our own code computes faster."""
     if isinstance(model, DenseNet):
         model.features = Features(model.features)
-    train_depthwise_in_float32(model)
+    train_depthwise_faster(model)
+    for module in model.modules():
+        # Their gradients need their inputs, which torch copies where they work in place: without it
+        # a step of MobileNetV2 is 1.15 x as fast.
+        if isinstance(module, nn.Hardtanh | nn.Hardswish | nn.SiLU):
+            module.inplace = False
     return model
 
 
