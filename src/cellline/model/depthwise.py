@@ -3,7 +3,8 @@
 from typing import Any, cast
 
 import torch
-from timm.layers import Conv2dSame, pad_same
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -93,8 +94,10 @@ class Depthwise(nn.Module):
 def train_depthwise_faster(network: nn.Module) -> None:
     """Make the depthwise convolutions of a network `Depthwise`, with the same state dict."""
     for module in network.modules():
-        if type(module) in (nn.Conv2d, Conv2dSame) and (
-            module.groups == module.in_channels == module.out_channels > 1
+        if (
+            isinstance(module, nn.Conv2d)
+            and type(module) in (nn.Conv2d, Conv2dSame)
+            and module.groups == module.in_channels == module.out_channels > 1
             and module.padding_mode == "zeros"
             and not isinstance(module.padding, str)
         ):
