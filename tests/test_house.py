@@ -12,7 +12,7 @@ LIBRARY = SOURCES / "cellline"
 
 # From top to bottom: a room imports only from those below it.
 ROOMS = (
-    *("demo", "kaggle", "report", "submitting", "tuning", "training"),
+    *("demo", "kaggle", "report", "predicting", "submitting", "tuning", "training"),
     *("model", "audit", "runs", "scoring", "data", "host"),
 )
 ROOT = {"__init__", "cli", "config", "errors", "seeding", "settings_file"}

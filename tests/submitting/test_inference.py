@@ -74,7 +74,8 @@ def test_a_network_trained_on_small_images_so_far_predicts_at_their_size(
         train_fold(trainer, run, StopAt(9))
     checkpoint = read_checkpoint(run.fold_folder(0) / "checkpoint.pt")
     assert checkpoint.epoch == 1
-    assert restore_network(checkpoint, run.competition).image_size == 12
+    shape = run.competition.test_images.shape[1:]
+    assert restore_network(checkpoint, shape).image_size == 12
     prob, _ = predict_fold(run, 0, device)
     np.testing.assert_array_equal(prob, predict(trainer.learner.model, run, device))
 

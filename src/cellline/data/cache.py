@@ -21,7 +21,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cellline.config import Resize
 from cellline.data.decoding import Form, Scale, Size
 from cellline.data.files import UnreadableError, explained, fingerprint
 from cellline.data.ids import Id, to_array
@@ -121,19 +120,18 @@ def open_images(
     cache_dir: Path,
     readers: Sequence[SplitReader],
     problems: Problems,
-    image_size: int | None = None,
-    resize: Resize = "squash",
+    form: Form,
 ) -> dict[str, DecodedSplit]:
     """Open the images of all splits by name, decoded first if this is the first start.
 
-    The training split comes first: 16-bit values are scaled by its images. Images of one size, no
-    side longer than twice `image_size`, are stored as they are; all others are resized to squares
-    of that side. Without `image_size`, they must have one size.
+    The training split comes first: unless `form` is final, it is that of the training images, by
+    which 16-bit values are scaled. Images of one size, no side longer than twice `form.side`, are
+    stored as they are; all others are resized to squares of that side. Without it, they must have
+    one size.
 
     Raises UserError for `problems`, those known before and those of the images, and then keeps
     nothing; also if another process keeps decoding into `cache_dir`.
     """
-    form = Form(readers[0].names.channels if readers else (), image_size, resize)
     key = _find_key(readers, form)
     images = _open(cache_dir, key)
     if images is None:
@@ -147,6 +145,8 @@ def _find_key(readers: Sequence[SplitReader], form: Form) -> str:
     """Return what changes when a file of the images or a setting does, without reading them."""
     names = [[one.split, one.name, one.names.numeric, one.ids] for one in readers]
     settings = [form.files, form.side, form.resize]
+    if form.final:
+        settings += [form.size, form.channels, form.scales]
     try:
         with explained():
             listed = [fingerprint(reader.path) for reader in readers]

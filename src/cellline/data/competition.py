@@ -10,7 +10,7 @@ import numpy as np
 from cellline.config import MetricName, Output, Reading
 from cellline.data.asked import describe_unknown, find_asked, sort_classes
 from cellline.data.cache import DecodedSplit, Images, open_images
-from cellline.data.decoding import Scale
+from cellline.data.decoding import Form, Scale
 from cellline.data.groups import group_samples, number_folds
 from cellline.data.ids import to_array
 from cellline.data.images import SplitReader
@@ -123,7 +123,8 @@ def load_competition(
     if layout.folds:
         without = Fault("sample", f"without a fold in {reading.folds_column}")
         problems.count(layout.train.name, without, layout.train.ids.keys() - layout.folds.keys())
-    images = open_images(cache_dir, readers, problems, image_size, reading.resize)
+    form = Form(reading.channels or ("",), image_size, reading.resize)
+    images = open_images(cache_dir, readers, problems, form)
     for reader in readers:
         reader.match(images[reader.split].ids.tolist())
     problems.check()
@@ -185,9 +186,7 @@ def find_warnings(
     """Yield a Caution for each finding that may be a mistake."""
     places = {"train": reading.train_images, "test": reading.test_images}
     for split, decoded in images.items():
-        for channel, ids in decoded.blank.items():
-            fault = Fault(f"{channel} image".lstrip(), "all zero")
-            yield Caution(f"{places[split]}: {describe_fault(fault, ids)}")
+        yield from describe_blank(str(places[split]), decoded)
     yield from map(Caution, layout.notes)
     name, labels = layout.train.name, list(layout.train.labels.values())
     for label in classes:
@@ -211,3 +210,10 @@ def find_warnings(
     if layout.test is not None and reading.output == "label":
         yield from describe_placeholder(layout.test.name, layout.test.placeholders, classes)
     yield from describe_unknown(layout, reading, classes)
+
+
+def describe_blank(place: str, images: DecodedSplit) -> Iterator[Caution]:
+    """Yield a Caution for each channel with images that are all zero."""
+    for channel, ids in images.blank.items():
+        fault = Fault(f"{channel} image".lstrip(), "all zero")
+        yield Caution(f"{place}: {describe_fault(fault, ids)}")

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from cellline.data.ids import Id, drop_suffix, is_image, parse_id
 from cellline.data.problems import Fault
@@ -48,13 +48,18 @@ class ImageNames:
         """Return the id and the channel's index; None for another name."""
         if not is_image(name):
             return None
+        for path, index in self.cut(name):
+            sample = self._find(path)
+            if sample is not None:
+                return sample, index
+        return None
+
+    def cut(self, name: str) -> Iterator[tuple[str, int]]:
+        """Yield the name without its channel, and the channel's index, for each that may be."""
         stem = drop_suffix(unicodedata.normalize("NFC", name))
         for index, ending in self._endings:
             if stem.endswith(ending):
-                sample = self._find(stem.removesuffix(ending))
-                if sample is not None:
-                    return sample, index
-        return None
+                yield stem.removesuffix(ending), index
 
     def know(self, sample: Id) -> bool:
         """Tell if an id is known, or begins with a known one, as `17_mask` does."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from cellline.data.competition import Competition
+from cellline.data.cache import Images
 from cellline.errors import UserError
 from cellline.host.device import Device
 from cellline.host.locking import one_writer
@@ -34,7 +34,12 @@ def predict_run(run: Run, device: Device) -> tuple[np.ndarray, dict[str, Any]]:
             probs.append(prob)
     if not probs:
         raise UserError(f"{run.folder} has not trained for a single step: train it further")
-    return blend(probs), {"run": run.name, "settings": run.settings, "models": models}
+    return blend(probs), describe_models(run, models)
+
+
+def describe_models(run: Run, models: dict[str, str]) -> dict[str, Any]:
+    """A run and the digests of its folds' models, for a record of what they predicted."""
+    return {"run": run.name, "settings": run.settings, "models": models}
 
 
 def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] | None:
@@ -46,19 +51,10 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] 
     """
     folder = run.fold_folder(fold)
     with one_writer(folder, "predicting the test set"):
-        put_previous_back(folder)
-        checkpoint = read_checkpoint(folder / NEWEST)
-        there = {**checkpoint.config, "fold": checkpoint.fold}
-        check_belongs(folder / NEWEST, there, run.provenance(fold))
-        if checkpoint.resume is not None and not checkpoint.resume["n_averaged"]:
+        opened = open_model(run, fold)
+        if opened is None:
             return None
-        model_digest = checkpoint.model_digest()
-        if fold in run.finished:
-            path = run.oof_path(fold)
-            check_belongs(path, read_provenance(path), {"model_digest": model_digest})
-        elif checkpoint.history:
-            score = last_score(checkpoint.history, run.metric)
-            say(f"{run.name}, fold {fold} was stopped early: {score}")
+        checkpoint, model_digest = opened
         made_from = {
             "model_digest": model_digest,
             "test_digest": run.competition.test_digest,
@@ -68,18 +64,39 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] 
         if kept is not None:
             return kept, model_digest
         title = f"{run.name}, fold {fold}, test set"
-        prob = predict_test(checkpoint, run.competition, device, title)
+        prob = predict_images(checkpoint, run.competition.test_images, device, title)
         provenance = {**run.provenance(fold), **made_from, "code": code_version()}
         write_test(folder / "test.npz", run.competition.test_ids, prob, provenance)
         return prob, model_digest
 
 
-def predict_test(
-    checkpoint: Checkpoint, competition: Competition, device: Device, title: str
+def open_model(run: Run, fold: int) -> tuple[Checkpoint, str] | None:
+    """A fold's checkpoint and its model's digest; None if it has not trained for a step.
+
+    For the only process that writes to the fold's folder. Raises UserError as `predict_fold` does.
+    """
+    folder = run.fold_folder(fold)
+    put_previous_back(folder)
+    checkpoint = read_checkpoint(folder / NEWEST)
+    there = {**checkpoint.config, "fold": checkpoint.fold}
+    check_belongs(folder / NEWEST, there, run.provenance(fold))
+    if checkpoint.resume is not None and not checkpoint.resume["n_averaged"]:
+        return None
+    model_digest = checkpoint.model_digest()
+    if fold in run.finished:
+        path = run.oof_path(fold)
+        check_belongs(path, read_provenance(path), {"model_digest": model_digest})
+    elif checkpoint.history:
+        score = last_score(checkpoint.history, run.metric)
+        say(f"{run.name}, fold {fold} was stopped early: {score}")
+    return checkpoint, model_digest
+
+
+def predict_images(
+    checkpoint: Checkpoint, images: Images, device: Device, title: str
 ) -> np.ndarray:
-    """Probabilities float32 [test sample, class], averaged over the views."""
-    network = device.place(restore_network(checkpoint, competition))
-    images = competition.test_images
+    """Probabilities float32 [n, class] of images [n], averaged over the views."""
+    network = device.place(restore_network(checkpoint, images.shape[1:]))
     training = read_training(checkpoint.config)
     predictor = Predictor(network, device, training.batch_size or 1)
     views = choose_views(images.shape, training.symmetry)
@@ -89,13 +106,12 @@ def predict_test(
     return mean
 
 
-def restore_network(checkpoint: Checkpoint, competition: Competition) -> Classifier:
+def restore_network(checkpoint: Checkpoint, shape: tuple[int, int, int]) -> Classifier:
     """The network of a checkpoint, on the CPU, with the normalization of its fold.
 
-    It takes images at the size of the last epoch that ended.
+    It takes images of `shape` [channel, height, width], at the size of the last epoch that ended.
     """
     config = checkpoint.config
-    shape = competition.test_images.shape[1:]
     training = read_training(config)
     network = build_network(training, len(config["classes"]), shape, no_normalization(shape[0]))
     network.load_state_dict(checkpoint.network)
