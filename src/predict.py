@@ -28,8 +28,9 @@ def main(config: PredictConfig) -> None:
     from cellline.predicting.predict import predict
 
     if config.images is None:
-        raise UserError("which images? name a folder or archive: make predict IMAGES=path (--images)")
-    predict(config, config.runs or (config.run,), config.images, config.predictions_dir, config.pooled)
+        raise UserError("which images? name a folder or archive: --images PATH")
+    runs = config.runs or (config.run,)
+    predict(config, runs, config.images, config.predictions_dir, config.pooled)
 
 
 if __name__ == "__main__":

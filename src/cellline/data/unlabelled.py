@@ -1,6 +1,5 @@
 """New images: a folder or archive without labels or a template, for networks that are trained."""
 
-import os
 from pathlib import Path
 
 from cellline.data.cache import DecodedSplit, open_images
@@ -23,7 +22,7 @@ def open_unlabelled(place: Path, competition: Competition, cache_dir: Path) -> D
     Where training images are squares of one size, images of other sizes are resized to it, and a
     line says so. Raises UserError with every problem found, and if there are no images.
     """
-    place = Path(os.path.abspath(place))
+    place = place.resolve()
     if not place.exists():
         raise UserError(f"there is no folder or archive {place}")
     channels = competition.reading.channels or ("",)

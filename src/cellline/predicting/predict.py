@@ -99,7 +99,7 @@ def predict_new(run: Run, images: Images, device: Device) -> tuple[np.ndarray, d
 
 
 def find_pictures(images: Images, folds: Folds, scratch: Path) -> np.ndarray:
-    """First row, int64 [n], of each sample's picture, by the tests that suit the training images."""
+    """First row, int64 [n], of each sample's picture, by the tests that training images passed."""
     strictness = read_findings(folds.record).trust.strictness
     copies = find_copies(images, scratch=scratch, overlaps=strictness is not None)
     return copies.keep(copies.strictness >= (strictness or 0)).group

@@ -2,9 +2,9 @@
 
 Class-conditional conformal prediction: a class is in the set if its probability is not among the
 lowest 5 % of those that out-of-fold samples of the class got (Vovk et al. 2005, "Algorithmic
-learning in a random world"; Sadinle, Lei and Wasserman 2019, arXiv:1609.00451). Crops of one picture
-are about one observation, so groups are counted: each has the same weight, and the promise is for
-samples of new groups (Dunn, Wasserman and Ramdas 2023, arXiv:1809.07441).
+learning in a random world"; Sadinle, Lei and Wasserman 2019, arXiv:1609.00451). Crops of one
+picture are about one observation, so groups are counted: each has the same weight, and the promise
+is for samples of new groups (Dunn, Wasserman and Ramdas 2023, arXiv:1809.07441).
 """
 
 from dataclasses import dataclass
@@ -66,9 +66,7 @@ class Judged:
     """Mean number of classes in a set, each group counted once."""
 
 
-def judge_sets(
-    prob: np.ndarray, labels: np.ndarray, group: np.ndarray, fold: np.ndarray
-) -> Judged:
+def judge_sets(prob: np.ndarray, labels: np.ndarray, group: np.ndarray, fold: np.ndarray) -> Judged:
     """Judge the sets of held-out probabilities [n, class] of samples in folds [n]."""
     held = np.zeros(prob.shape, dtype=bool)
     for number in np.unique(fold):
