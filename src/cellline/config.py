@@ -228,7 +228,7 @@ class Config:
     fold: int | None = None
     """A single fold; by default every fold in turn."""
     recipe: Literal["quick", "full"] = "quick"
-    """Set of defaults: quick, for two cores (MobileNetV2 trains five folds of the challenge in about
+    """Set of defaults: quick, for two cores (five folds of the challenge by MobileNetV2 take about
     two hours with fast bfloat16), or full, for a GPU."""
 
     @property

@@ -41,7 +41,7 @@ def test_output_and_gradients_are_as_exact_as_torchs_own(usual: nn.Module, side:
     true = learn(exact.double(), images.double(), weights)
     for mine, torchs, truth in zip(computed, own, true, strict=True):
         error, usual_error = ((each - truth).norm() / truth.norm() for each in (mine, torchs))
-        assert error < max(1.2 * usual_error, 3e-3)
+        assert error < max(1.2 * usual_error, 2**-8)  # a rounding to bfloat16
 
 
 def test_only_training_in_bfloat16_is_changed() -> None:

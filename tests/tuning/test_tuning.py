@@ -134,9 +134,11 @@ def test_a_study_continues_wherever_it_was_killed(search: Search) -> None:
     found = search(3)
     expected = finished()
     lines = JOURNAL.read_bytes().splitlines(keepends=True)
-    # The journal is all the state there is, so it ends where the process was killed: in turn
-    # between two operations and within one.
-    for kept in range(1, len(lines), 3):
+    # The journal is all the state there is, so it ends where the process was killed: between two
+    # operations or within one, also with one of a trial's two parameters.
+    halves = [at + 1 for at, line in enumerate(lines) if b'"param_name":"lr"' in line]
+    assert len(halves) == 3
+    for kept in (*range(1, len(lines), 5), *halves):
         half = lines[kept][: kept % 20]
         JOURNAL.write_bytes(b"".join(lines[:kept]) + half)
         (FOLDER / "best.json").unlink(missing_ok=True)

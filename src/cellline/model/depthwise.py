@@ -8,7 +8,7 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
-Pair = tuple[int, int]
+Options = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 class DepthwiseInBfloat16(torch.autograd.Function):
@@ -20,15 +20,14 @@ class DepthwiseInBfloat16(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, images: Tensor, kernel: Tensor, stride: Pair, padding: Pair, dilation: Pair
-    ) -> Tensor:
-        """The convolution of images [n, channel, height, width] by a kernel [channel, 1, h, w]."""
+    def forward(ctx: Any, images: Tensor, kernel: Tensor, options: Options) -> Tensor:
+        """The convolution of images [n, channel, height, width] by a kernel [channel, 1, h, w].
+
+        `options` are stride, padding and dilation.
+        """
         ctx.save_for_backward(images, kernel)
-        ctx.options = stride, padding, dilation
-        return functional.conv2d(
-            images, kernel.to(images.dtype), None, stride, padding, dilation, len(kernel)
-        )
+        ctx.options = options
+        return functional.conv2d(images, kernel.to(images.dtype), None, *options, len(kernel))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -64,7 +63,7 @@ class DepthwiseInBfloat16(torch.autograd.Function):
             len(kernel),
             (False, True, False),
         )
-        return of_images, of_kernel, None, None, None
+        return of_images, of_kernel, None
 
 
 class Depthwise(nn.Module):
@@ -87,7 +86,7 @@ class Depthwise(nn.Module):
                 images = pad_same(images, own.kernel_size, own.stride, own.dilation)
                 padding = (0, 0)
             options = own.stride, padding, own.dilation
-            out = cast("Tensor", DepthwiseInBfloat16.apply(images, own.weight, *options))
+            out = cast("Tensor", DepthwiseInBfloat16.apply(images, own.weight, options))
             return out if own.bias is None else out + own.bias.bfloat16().view(-1, 1, 1)
 
 

@@ -151,20 +151,24 @@ class Worker:
         # Failed trials are tried again and not counted, so that draws don't depend on failures.
         earlier = self.study.get_trials(deepcopy=False)[: trial.number]
         draw = sum(each.state != TrialState.FAIL for each in earlier)
-        # Trials under way count as bad ones (Optuna's default), so that workers draw others.
-        self.study.sampler = optuna.samplers.TPESampler(
-            seed=derive_seed(self.task.training.seed, TUNING, draw),
-            n_startup_trials=PRUNE_AFTER_TRIALS,
-        )
+
+        def reseed(parameter: int) -> None:
+            """Let a parameter depend on no other's draw: a kill may come between the two."""
+            # Trials under way count as bad ones (Optuna's default), so that workers draw others.
+            self.study.sampler = optuna.samplers.TPESampler(
+                seed=derive_seed(self.task.training.seed, TUNING, draw, parameter),
+                n_startup_trials=PRUNE_AFTER_TRIALS,
+            )
+
         # The first trial may lie outside the range that is searched otherwise.
         first = first_parameters(self.task.training)
         low, high = min(LR_RANGE[0], first["lr"]), max(LR_RANGE[1], first["lr"])
         sizes = sorted({*BATCH_SIZES, first["batch_size"]})
-        return replace(
-            self.task.training,
-            lr=trial.suggest_float("lr", low, high, log=True),
-            batch_size=trial.suggest_categorical("batch_size", sizes),
-        )
+        reseed(0)
+        lr = trial.suggest_float("lr", low, high, log=True)
+        reseed(1)
+        batch_size = trial.suggest_categorical("batch_size", sizes)
+        return replace(self.task.training, lr=lr, batch_size=batch_size)
 
     def train(self, trial: Trial, title: str, training: Training) -> float:
         """Train a trial to its end; return its score.
