@@ -11,7 +11,9 @@ from cellline.audit.copies import find_copies
 from cellline.audit.findings import read_findings
 from cellline.config import Config
 from cellline.data.cache import DecodedSplit, Images
+from cellline.data.problems import name_first
 from cellline.data.unlabelled import open_unlabelled
+from cellline.errors import UserError
 from cellline.host.device import Device, choose_device
 from cellline.host.files import render_csv
 from cellline.host.locking import one_writer
@@ -27,7 +29,6 @@ from cellline.submitting.blend import blend
 from cellline.submitting.inference import describe_models, open_model, predict_images
 from cellline.submitting.pooling import count_pooled, pool, thin
 from cellline.submitting.submission import DIGITS, join_names, write_submission
-from cellline.submitting.submit import check_finished
 
 # Between the classes of a set.
 BETWEEN = " | "
@@ -53,7 +54,8 @@ def predict(
     """
     folds = open_folds(config.folders, config.reading, for_training=not pooled)
     runs = open_runs(config, names, folds)
-    check_finished(runs, partial=False)
+    if missing := [run.command(fold) for run in runs for fold in run.missing]:
+        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
     images = open_unlabelled(place, folds.competition, config.folders.cache_dir)
     device = choose_device(config.machine)
     probs, described = zip(*(predict_new(run, images.pixels, device) for run in runs), strict=True)
