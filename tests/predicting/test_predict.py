@@ -27,7 +27,7 @@ CONFIG = Config(
 
 @pytest.fixture(scope="module")
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of three folds, and its test images unpacked as `new`."""
+    """A folder with a run of three folds, and its test images unpacked in `images_test`."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

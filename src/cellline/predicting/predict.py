@@ -24,7 +24,8 @@ from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples
 from cellline.runs.run import Run, open_runs
 from cellline.scoring.decisions import Correction, Decided, fit_correction
-from cellline.scoring.words import percent
+from cellline.scoring.recalls import mean_recall
+from cellline.scoring.words import percent, with_interval
 from cellline.submitting.blend import blend
 from cellline.submitting.inference import describe_models, open_model, predict_images
 from cellline.submitting.pooling import count_pooled, pool, thin
@@ -36,7 +37,7 @@ BETWEEN = " | "
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What out-of-fold predictions tell about new ones."""
+    """Calibration and sets for new predictions, learnt from out-of-fold ones."""
 
     correction: Correction
     """Calibrates the blend of the runs; see `calibrate`."""
@@ -156,14 +157,14 @@ def describe_predictions(
     judged, groups = known.judged, known.sets.groups
     worst = min(range(len(classes)), key=lambda label: judged.coverage[label].value)
     fewest = min(range(len(classes)), key=groups.__getitem__)
-    covered = np.mean([recall.value for recall in judged.coverage])
+    covered = mean_recall(judged.coverage)
     yield (
         f"sets hold {held.sum(axis=1).mean():.2f} classes on average. On held-out samples, sets "
         f"made from the other folds hold {judged.size:.2f}, and the true one in "
-        f"{percent(float(covered))} ({classes[worst]}, the lowest: "
-        f"{percent(judged.coverage[worst].value, judged.coverage[worst].interval)})"
+        f"{percent(covered.value)} ({classes[worst]}, the lowest: "
+        f"{with_interval(judged.coverage[worst])})"
     )
-    few = groups[fewest] < 1 / ERROR - 1
+    few = known.sets.thresholds[fewest] == 0
     yield (
         f"the class of the fewest groups is {classes[fewest]}: {groups[fewest]}"
         + (", too few to leave it out of any set" if few else "")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellline.scoring.recalls import Recall, score_recalls
+from cellline.submitting.pooling import count_members
 
 # Share of the sets that may lack the true class.
 ERROR = 0.05
@@ -19,7 +20,7 @@ ERROR = 0.05
 
 @dataclass(frozen=True)
 class Sets:
-    """What decides which classes are in a sample's set."""
+    """Thresholds that put classes into a sample's set."""
 
     thresholds: tuple[float, ...]
     """Lowest probability of each class that puts it into a set; 0 if it is always in."""
@@ -44,15 +45,15 @@ def fit_sets(prob: np.ndarray, labels: np.ndarray, group: np.ndarray, error: flo
     thresholds, counts = [], []
     for label in range(prob.shape[1]):
         of_class = labels == label
-        _, number, size = np.unique(group[of_class], return_inverse=True, return_counts=True)
+        n_groups = len(np.unique(group[of_class]))
         own = prob[of_class, label]
         order = np.argsort(own, kind="stable")
-        weight = (1 / size)[number][order]
+        weight = 1 / count_members(group[of_class])[order]
         # What is below each sample, and a new group that may be lower than all.
         below = 1 + np.cumsum(weight) - weight
-        allowed = own[order][below <= error * (len(size) + 1)]
+        allowed = own[order][below <= error * (n_groups + 1)]
         thresholds.append(float(allowed[-1]) if len(allowed) else 0.0)
-        counts.append(len(size))
+        counts.append(n_groups)
     return Sets(tuple(thresholds), tuple(counts))
 
 
@@ -73,8 +74,7 @@ def judge_sets(prob: np.ndarray, labels: np.ndarray, group: np.ndarray, fold: np
         own = fold == number
         held[own] = fit_sets(prob[~own], labels[~own], group[~own]).hold(prob[own])
     rows, n_classes = np.arange(len(labels)), prob.shape[1]
-    _, number, size = np.unique(group, return_inverse=True, return_counts=True)
-    weight = (1 / size)[number]
+    weight = 1 / count_members(group)
     # A recall is a share of right samples: right is here a set with the true class.
     found = np.where(held[rows, labels], labels, (labels + 1) % n_classes)
     coverage = score_recalls(labels, found, group, n_classes, weight)
