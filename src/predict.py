@@ -18,6 +18,9 @@ class PredictConfig(Config):
     """Runs to blend; by default --run alone."""
     pooled: bool = False
     """Decide samples of one picture together."""
+    claimed: Path | None = None
+    """Table of what the samples are claimed to be: id, label and, to judge them together, culture;
+    marks samples and cultures that don't look like it."""
     predictions_dir: Path = Path("predictions")
     """Folder for the table."""
 
@@ -25,12 +28,13 @@ class PredictConfig(Config):
 def main(config: PredictConfig) -> None:
     """Predict new images with every fold of every run; write a table with a row for each sample."""
     from cellline.errors import UserError
-    from cellline.predicting.predict import predict
+    from cellline.predicting.predict import NewImages, predict
 
     if config.images is None:
         raise UserError("which images? name a folder or archive: --images PATH")
     runs = config.runs or (config.run,)
-    predict(config, runs, config.images, config.predictions_dir, config.pooled)
+    new = NewImages(config.images, config.pooled, config.claimed)
+    predict(config, runs, new, config.predictions_dir)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from cellline.audit.dealing import Plan, make_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.errors import UserError
 from cellline.host.files import read_arrays, read_json
-from cellline.predicting.predict import BETWEEN, predict
+from cellline.predicting.predict import BETWEEN, NewImages, predict
+from cellline.predicting.sets import ERROR
 from cellline.scoring.decisions import Correction
 from cellline.submitting.submit import submit
 from cellline.training.run import train_run
@@ -55,7 +56,7 @@ def test_test_images_get_the_probabilities_that_submit_gave_them(
     here: Path, tmp_path: Path, drawn: Path
 ) -> None:
     submit(CONFIG, ["tiny"])
-    path = predict(CONFIG, ["tiny"], here / "images_test", tmp_path)
+    path = predict(CONFIG, ["tiny"], NewImages(here / "images_test"), tmp_path)
     rows, record = read(path), read_json(path.with_suffix(".json"))
     files = [read_arrays(here / f"oof/tiny/fold{k}/test.npz", "prob", "file_id") for k in range(3)]
     blended = np.mean([of["prob"] for of in files], axis=0)
@@ -70,7 +71,7 @@ def test_test_images_get_the_probabilities_that_submit_gave_them(
         held = [name for name, is_in in zip(classes, of >= thresholds, strict=True) if is_in]
         assert {row["label"], *held} == set(row["set"].split(BETWEEN))
     # An archive of the same images gives the same table.
-    again = predict(CONFIG, ["tiny"], drawn / "images_test.tar", tmp_path)
+    again = predict(CONFIG, ["tiny"], NewImages(drawn / "images_test.tar"), tmp_path)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -82,8 +83,11 @@ def test_samples_of_one_picture_are_decided_together_if_told_so(
     for path in list(new.iterdir()):
         with Image.open(path) as image:
             image.transpose(Image.Transpose.ROTATE_90).save(new / f"turned{path.name}")
-    alone = {row["id"]: row for row in read(predict(CONFIG, ["tiny"], new, tmp_path))}
-    pooled = {row["id"]: row for row in read(predict(CONFIG, ["tiny"], new, tmp_path, pooled=True))}
+    alone = {row["id"]: row for row in read(predict(CONFIG, ["tiny"], NewImages(new), tmp_path))}
+    pooled = {
+        row["id"]: row
+        for row in read(predict(CONFIG, ["tiny"], NewImages(new, pooled=True), tmp_path))
+    }
     assert "share a picture" in capsys.readouterr().out
     for sample, row in pooled.items():
         twin = pooled.get(f"turned{sample}", row)
@@ -96,7 +100,37 @@ def test_a_run_that_is_not_finished_is_refused(here: Path, tmp_path: Path) -> No
     moved.rename(tmp_path / "oof.npz")
     try:
         with pytest.raises(UserError, match="these folds are not trained"):
-            predict(CONFIG, ["tiny"], here / "images_test", tmp_path)
+            predict(CONFIG, ["tiny"], NewImages(here / "images_test"), tmp_path)
     finally:
         (tmp_path / "oof.npz").rename(moved)
     assert not list(tmp_path.glob("*.csv"))
+
+
+def test_claims_and_images_unlike_the_training_images_are_marked(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    shutil.copytree(here / "images_test", new)
+    noise = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
+    for channel, pixels in zip(("blue", "red", "yellow"), noise, strict=True):
+        Image.fromarray(pixels).save(new / f"noise_{channel}.png")
+    path = predict(CONFIG, ["tiny"], NewImages(new), tmp_path)
+    rows = read(path)
+    claims = tmp_path / "claims.csv"
+    with claims.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "claimed", "flask"))
+        writer.writerows((row["id"], rows[0]["label"], "7") for row in rows)
+    claimed = predict(CONFIG, ["tiny"], NewImages(new, claimed=claims), tmp_path)
+    for before, after in zip(rows, read(claimed), strict=True):
+        assert before.items() <= after.items()
+        assert after["claimed"] == rows[0]["label"]
+        for p_value, mark in (("likeness", "unlike"), ("likeness to claim", "doubtful")):
+            assert after[mark] == ("yes" if float(after[p_value]) <= ERROR else "")
+        outside = after["claimed"] not in after["set"].split(BETWEEN)
+        assert not outside or after["doubtful"] == "yes"
+    likeness = {row["id"]: float(row["likeness"]) for row in rows}
+    assert min(likeness, key=likeness.__getitem__) == "noise"
+    [culture] = read_json(claimed.with_suffix(".json"))["cultures"]
+    assert (culture["name"], culture["n_samples"]) == ("7", len(rows))
+    assert f"7 as {rows[0]['label']}, {len(rows)} samples" in capsys.readouterr().out

@@ -164,6 +164,14 @@ def replace_head(backbone: nn.Module, training: Training, n_classes: int) -> Non
     backbone.set_submodule(head, new_head)
 
 
+def remove_head(network: Classifier, name: str) -> None:
+    """Make a network return its features [batch, d], which its last layer would get."""
+    if name.startswith(TIMM):
+        cast("Any", network.backbone).reset_classifier(0)
+    else:
+        network.backbone.set_submodule(find_head(network.backbone, name)[-1], nn.Identity())
+
+
 def adapt_channels(backbone: nn.Module, training: Training, n_channels: int) -> nn.Module:
     """A network for `n_channels` with the weights of one for three colours, as timm adapts them.
 

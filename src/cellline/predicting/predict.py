@@ -1,6 +1,6 @@
 """From trained runs and new images to a table of classes, probabilities and prediction sets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,22 @@ import numpy as np
 from cellline.audit.copies import find_copies
 from cellline.audit.findings import read_findings
 from cellline.config import Config
-from cellline.data.cache import DecodedSplit, Images
+from cellline.data.cache import Images
 from cellline.data.problems import name_first
 from cellline.data.unlabelled import open_unlabelled
 from cellline.errors import UserError
 from cellline.host.device import Device, choose_device
 from cellline.host.files import render_csv
 from cellline.host.locking import one_writer
-from cellline.host.names import align, name_classes
 from cellline.host.progress import say
-from cellline.predicting.sets import ERROR, Judged, Sets, fit_sets, judge_sets
+from cellline.predicting.claims import Claims, judge_cultures, rank_claims, read_claims
+from cellline.predicting.sets import ERROR, Held, Judged, Sets, fit_sets, judge_sets
+from cellline.predicting.unlike import rank_images
+from cellline.predicting.words import describe_cultures, describe_likeness, describe_predictions
 from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples
 from cellline.runs.run import Run, open_runs
 from cellline.scoring.decisions import Correction, Decided, fit_correction
-from cellline.scoring.recalls import mean_recall
-from cellline.scoring.words import percent, with_interval
 from cellline.submitting.blend import blend
 from cellline.submitting.inference import describe_models, open_model, predict_images
 from cellline.submitting.pooling import count_pooled, pool, thin
@@ -33,6 +33,18 @@ from cellline.submitting.submission import DIGITS, join_names, write_submission
 
 # Between the classes of a set.
 BETWEEN = " | "
+
+
+@dataclass(frozen=True)
+class NewImages:
+    """New images, and how to decide them."""
+
+    place: Path
+    """Folder or archive."""
+    pooled: bool = False
+    """Decide samples of one picture, found as by `folds`, together."""
+    claimed: Path | None = None
+    """Table of claimed labels, see `read_claims`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,62 +55,87 @@ class Known:
     """Calibrates the blend of the runs; see `calibrate`."""
     sets: Sets
     judged: Judged
+    held: Held
 
 
-def predict(
-    config: Config, names: Sequence[str], place: Path, output: Path, pooled: bool = False
-) -> Path:
-    """Predict the images in `place` with some runs, write a table to `output`, return its path.
+def predict(config: Config, names: Sequence[str], new: NewImages, output: Path) -> Path:
+    """Predict new images with some runs, write a table to `output`, return its path.
 
-    `pooled`: samples of one picture, found as by `folds`, are decided together. Raises UserError if
-    a run is missing, of other data or not finished, and for images that can't be used.
+    Raises UserError if a run is missing, of other data or not finished, and for images or claims
+    that can't be used.
     """
-    folds = open_folds(config.folders, config.reading, for_training=not pooled)
+    related = new.pooled or new.claimed is not None
+    folds = open_folds(config.folders, config.reading, for_training=not related)
+    classes = folds.competition.classes
     runs = open_runs(config, names, folds)
     if missing := [run.command(fold) for run in runs for fold in run.missing]:
         raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
-    images = open_unlabelled(place, folds.competition, config.folders.cache_dir)
+    images = open_unlabelled(new.place, folds.competition, config.folders.cache_dir)
+    claims = read_claims(new.claimed, images.ids.tolist(), classes) if new.claimed else None
     device = choose_device(config.machine)
-    probs, described = zip(*(predict_new(run, images.pixels, device) for run in runs), strict=True)
+    predicted = [predict_new(run, images.pixels, device) for run in runs]
+    likeness = np.mean([of.likeness for of in predicted], axis=0)
     oof = common_samples([run.oof for run in runs])
-    prob, of_oof = np.stack(probs), np.stack([run.prob for run in oof])
+    prob, of_oof = np.stack([of.prob for of in predicted]), np.stack([run.prob for run in oof])
     lines: list[str] = []
-    if pooled:
+    if related:
         picture = find_pictures(images.pixels, folds, config.folders.cache_dir)
+        lines.append(f"{count_pooled(picture)} of {len(picture)} samples share a picture")
+    if new.pooled:
         own = thin(folds.picture[: len(folds.fold)], len(picture))[oof[0].rows]
         prob, of_oof = pool(prob, picture), pool(of_oof, own)
-        lines.append(f"{count_pooled(picture)} of {len(picture)} samples share a picture")
     known = learn(oof[0], blend(of_oof))
     decided = known.correction.apply(blend(prob))
-    held = known.sets.hold(decided.prob)
-    data = render_predictions(folds, images, decided, held)
+    in_set = known.sets.hold(decided.prob)
+    columns = list_columns(classes, decided, in_set, likeness)
     record: dict[str, Any] = {
-        "runs": described,
+        "runs": [of.described for of in predicted],
         "input_digest": folds.competition.digest,
         "images_digest": images.digest,
         "correction": asdict(known.correction),
         "sets": {"error": ERROR, **asdict(known.sets), **asdict(known.judged)},
-        "pooled": pooled,
+        "pooled": new.pooled,
         "precision": device.precision,
     }
-    name = join_names([place.resolve().stem, *(run.name for run in runs)])
+    lines += describe_predictions(classes, decided, in_set, known.sets, known.judged)
+    lines.append(describe_likeness(likeness))
+    if claims is not None:
+        ranks = rank_claims(claims, decided.prob, known.held)
+        cultures = list(judge_cultures(claims, decided.prob, ranks, picture, known.held))
+        columns |= list_claims(classes, claims, ranks)
+        record["cultures"] = [asdict(culture) for culture in cultures]
+        lines += describe_cultures(classes, cultures)
+    name = join_names([new.place.resolve().stem, *(run.name for run in runs)])
+    ids = {"id": images.ids.tolist()}
+    data = render_csv([*ids, *columns], zip(*ids.values(), *columns.values(), strict=True))
     path = write_submission(output, name, data, record)
-    lines += describe_predictions(folds, decided, held, known)
     for line in (*lines, f"wrote {path} ({len(images.ids)} rows)"):
         say(line)
     return path
 
 
-def predict_new(run: Run, images: Images, device: Device) -> tuple[np.ndarray, dict[str, Any]]:
-    """Probabilities [n, class] of images, the mean over a run's folds, and what made them."""
-    probs, models = [], {}
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """A run's predictions of new images, the means over its folds, and what made them."""
+
+    prob: np.ndarray
+    """float32 [n, class]"""
+    likeness: np.ndarray
+    """float64 [n], see `rank_images`"""
+    described: dict[str, Any]
+
+
+def predict_new(run: Run, images: Images, device: Device) -> Predicted:
+    """Predict images with every fold of a run."""
+    probs, likeness, models = [], [], {}
     for fold in run.finished:
         with one_writer(run.fold_folder(fold), "predicting new images"):
             opened = open_model(run, fold)
-        assert opened is not None  # it is finished
-        checkpoint, models[str(fold)] = opened
+            assert opened is not None  # it is finished
+            checkpoint, models[str(fold)] = opened
+            likeness.append(rank_images(run, checkpoint, images, device))
         probs.append(predict_images(checkpoint, images, device, f"{run.name}, fold {fold}"))
-    return blend(probs), describe_models(run, models)
+    return Predicted(blend(probs), np.mean(likeness, axis=0), describe_models(run, models))
 
 
 def find_pictures(images: Images, folds: Folds, scratch: Path) -> np.ndarray:
@@ -116,6 +153,7 @@ def learn(oof: OutOfFold, prob: np.ndarray) -> Known:
         correction,
         fit_sets(calibrated, oof.labels, oof.group),
         judge_sets(calibrated, oof.labels, oof.group, oof.fold),
+        Held(calibrated, oof.labels, oof.group),
     )
 
 
@@ -130,42 +168,32 @@ def calibrate(prob: np.ndarray, oof: OutOfFold) -> Correction:
     return replace(fitted, prior_share=fitted.prior_share - divided, power=0.0)
 
 
-def render_predictions(
-    folds: Folds, images: DecodedSplit, decided: Decided, held: np.ndarray
-) -> bytes:
-    """The CSV: a row for each sample in ascending order of ids."""
-    classes = np.array(folds.competition.classes, dtype=object)
-    header = ("id", "label", *(f"p({name})" for name in classes), "set")
-    rows = zip(
-        images.ids.tolist(),
-        classes[decided.predicted],
-        *(map(DIGITS.format, column) for column in decided.prob.T.tolist()),
-        (BETWEEN.join(classes[of]) for of in held),
-        strict=True,
-    )
-    return render_csv(header, rows)
+def list_columns(
+    classes: Sequence[str], decided: Decided, in_set: np.ndarray, likeness: np.ndarray
+) -> dict[str, Iterable[object]]:
+    """Columns of the table: names, and a value for each sample."""
+    named = np.array(classes, dtype=object)
+    prob = zip(classes, decided.prob.T.tolist(), strict=True)
+    return {
+        "label": named[decided.predicted],
+        **{f"p({name})": map(DIGITS.format, of_class) for name, of_class in prob},
+        "set": (BETWEEN.join(named[of]) for of in in_set),
+        "likeness": map("{:.4f}".format, likeness),
+        "unlike": mark(likeness),
+    }
 
 
-def describe_predictions(
-    folds: Folds, decided: Decided, held: np.ndarray, known: Known
-) -> Iterator[str]:
-    """Yield lines: how often each class was predicted, and what the sets promise."""
-    classes = name_classes(folds.competition.classes)
-    counts = np.bincount(decided.predicted, minlength=len(classes))
-    for name, count in zip(align(classes), counts.tolist(), strict=True):
-        yield f"{name} {count:7d} {count / max(1, len(held)):7.1%}"
-    judged, groups = known.judged, known.sets.groups
-    worst = min(range(len(classes)), key=lambda label: judged.coverage[label].value)
-    fewest = min(range(len(classes)), key=groups.__getitem__)
-    covered = mean_recall(judged.coverage)
-    yield (
-        f"sets hold {held.sum(axis=1).mean():.2f} classes on average. On held-out samples, sets "
-        f"made from the other folds hold {judged.size:.2f}, and the true one in "
-        f"{percent(covered.value)} ({classes[worst]}, the lowest: "
-        f"{with_interval(judged.coverage[worst])})"
-    )
-    few = known.sets.thresholds[fewest] == 0
-    yield (
-        f"the class of the fewest groups is {classes[fewest]}: {groups[fewest]}"
-        + (", too few to leave it out of any set" if few else "")
-    )
+def list_claims(
+    classes: Sequence[str], claims: Claims, ranks: np.ndarray
+) -> dict[str, Iterable[object]]:
+    """Columns of claimed labels."""
+    return {
+        "claimed": np.array(classes, dtype=object)[claims.labels],
+        "likeness to claim": map("{:.4f}".format, ranks),
+        "doubtful": mark(ranks),
+    }
+
+
+def mark(p_values: np.ndarray) -> list[str]:
+    """ "yes" for low p-values [n], else nothing."""
+    return ["yes" if is_low else "" for is_low in p_values <= ERROR]

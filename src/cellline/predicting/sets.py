@@ -18,6 +18,23 @@ from cellline.submitting.pooling import count_members
 ERROR = 0.05
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Held-out samples, which new ones are compared with."""
+
+    prob: np.ndarray
+    """float32 [n, class], calibrated"""
+    labels: np.ndarray
+    """int64 [n]"""
+    group: np.ndarray
+    """[n], see `Folds.group`"""
+
+    def of_class(self, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """A class's own probability, and the group, of each of its samples."""
+        own = self.labels == label
+        return self.prob[own, label], self.group[own]
+
+
 @dataclass(frozen=True)
 class Sets:
     """Thresholds that put classes into a sample's set."""
@@ -35,6 +52,18 @@ class Sets:
         held: np.ndarray = prob >= np.array(self.thresholds)
         held[np.arange(len(prob)), prob.argmax(axis=1)] = True
         return held
+
+
+def rank(values: np.ndarray, group: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Conformal p-values, float64 [m]: how many held-out groups have values as low as new ones [m].
+
+    A share of the groups [n] of `values` [n], each of which counts once, and of the new sample.
+    """
+    order = np.argsort(values)
+    weight = 1 / count_members(group)[order]
+    total = 1 + np.concatenate([[0.0], np.cumsum(weight)])
+    lowest: np.ndarray = total[np.searchsorted(values[order], new, side="right")] / total[-1]
+    return lowest
 
 
 def fit_sets(prob: np.ndarray, labels: np.ndarray, group: np.ndarray, error: float = ERROR) -> Sets:
