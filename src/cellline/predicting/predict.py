@@ -16,7 +16,6 @@ from cellline.data.unlabelled import open_unlabelled
 from cellline.errors import UserError
 from cellline.host.device import Device, choose_device
 from cellline.host.files import render_csv
-from cellline.host.locking import one_writer
 from cellline.host.names import align, name_classes
 from cellline.host.progress import say
 from cellline.predicting.sets import ERROR, Judged, Sets, fit_sets, judge_sets
@@ -30,6 +29,7 @@ from cellline.submitting.blend import blend
 from cellline.submitting.inference import describe_models, open_model, predict_images
 from cellline.submitting.pooling import count_pooled, pool, thin
 from cellline.submitting.submission import DIGITS, join_names, write_submission
+from cellline.training.checkpoint import Checkpoint
 
 # Between the classes of a set.
 BETWEEN = " | "
@@ -55,8 +55,7 @@ def predict(
     """
     folds = open_folds(config.folders, config.reading, for_training=not pooled)
     runs = open_runs(config, names, folds)
-    if missing := [run.command(fold) for run in runs for fold in run.missing]:
-        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
+    check_trained(runs)
     images = open_unlabelled(place, folds.competition, config.folders.cache_dir)
     device = choose_device(config.machine)
     probs, described = zip(*(predict_new(run, images.pixels, device) for run in runs), strict=True)
@@ -89,16 +88,31 @@ def predict(
     return path
 
 
+def check_trained(runs: Sequence[Run]) -> None:
+    """Raise UserError that gives the commands to train the folds that are not finished."""
+    if missing := [run.command(fold) for run in runs for fold in run.missing]:
+        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
+
+
 def predict_new(run: Run, images: Images, device: Device) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities [n, class] of images, the mean over a run's folds, and what made them."""
     probs, models = [], {}
-    for fold in run.finished:
-        with one_writer(run.fold_folder(fold), "predicting new images"):
-            opened = open_model(run, fold)
-        assert opened is not None  # it is finished
-        checkpoint, models[str(fold)] = opened
-        probs.append(predict_images(checkpoint, images, device, f"{run.name}, fold {fold}"))
+    for checkpoint, digest in open_finished(run):
+        models[str(checkpoint.fold)] = digest
+        title = f"{run.name}, fold {checkpoint.fold}"
+        probs.append(predict_images(checkpoint, images, device, title))
     return blend(probs), describe_models(run, models)
+
+
+def open_finished(run: Run) -> Iterator[tuple[Checkpoint, str]]:
+    """Yield each finished fold's checkpoint and its model's digest.
+
+    No lock is taken: nobody writes to a finished fold, and `open_model` compares digests.
+    """
+    for fold in run.finished:
+        opened = open_model(run, fold)
+        assert opened is not None  # it is finished
+        yield opened
 
 
 def find_pictures(images: Images, folds: Folds, scratch: Path) -> np.ndarray:
