@@ -18,9 +18,9 @@ def load_run(
 
     It needs the OOF folder that the run is in, not the competition's images. `device` is auto
     (CUDA, else Apple's MPS, else the CPU), or a torch device such as cuda:1; `precision` auto means
-    the fastest that the device computes in hardware. Nothing is printed or written. Raises
-    `cellline.errors.UserError` if the run is missing, damaged or not finished, or for a device that
-    can't be used.
+    the fastest that the device computes in hardware. Nothing is printed or written; on a CPU, the
+    process keeps freed memory from then on. Raises `cellline.errors.UserError` if the run is
+    missing, damaged or not finished, or for a device that can't be used.
     """
     # Here, so that importing cellline takes no time: this imports torch.
     from cellline.config import Machine
