@@ -14,7 +14,7 @@ class ReportConfig(Config):
 
     uses = ("folders", "run")
     storage: str | None = None
-    """The storage of the study, as given to `make tune`; by default the OOF folder's own."""
+    """The storage of the study, as given to `tune`; by default the OOF folder's own."""
     public_share: float = PUBLIC_SHARE
     """Share of the test samples that the public leaderboard scores."""
 

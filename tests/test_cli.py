@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +318,17 @@ def test_a_printed_command_gives_what_the_competition_does_not(
     assert "--lr 1.0" in command
     write_competition("")
     assert "--lr" not in make_command("train", given)
+
+
+def test_an_installed_program_prints_commands_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellline.cli.INSTALLED", True)
+    given = "--input-dir 'my input' --run a --fold 0 --epochs 3 --class-weights none"
+    config = parse("train", *shlex.split(given))
+    command = make_command("train", config, 2, begun=False)
+    words = shlex.split(command)
+    assert command.startswith("cellline train --input-dir 'my input' --run a --fold 0 --gpus 2 ")
+    assert parse("train", *words[2:]) == replace(config, gpus=2)
+    assert make_command("train", parse("train")) == "cellline train"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ ROOMS = (
     *("demo", "kaggle", "report", "predicting", "submitting", "tuning", "training"),
     *("model", "audit", "runs", "scoring", "data", "host"),
 )
-ROOT = {"__init__", "cli", "config", "errors", "seeding", "settings_file"}
+ROOT = {"__init__", "__main__", "cli", "config", "errors", "seeding", "settings_file"}
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:

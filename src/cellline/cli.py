@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass, replace
+from itertools import chain
 from pathlib import Path
 from shlex import join, quote
 from typing import Any, TypeVar, cast
@@ -31,6 +32,7 @@ from cellline.config import (
 )
 from cellline.errors import UserError, first_line
 from cellline.host.names import printable
+from cellline.host.sources import INSTALLED
 from cellline.host.streams import open_closed, silence
 from cellline.settings_file import AnySettings, OwnSettings, read_own
 
@@ -122,6 +124,7 @@ def parse_arguments(
         parsed = tyro.cli(
             type(usual),
             args=arguments,
+            prog=f"cellline {Path(sys.argv[0]).stem}" if INSTALLED else None,
             default=usual,
             description=inspect.getdoc(verb),
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
@@ -189,7 +192,7 @@ def end(status: int, message: str) -> None:
 
 
 def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool = True) -> str:
-    """The `make` command that runs a verb with these settings.
+    """The command that runs a verb with these settings: `make`, or `cellline` if pip installed it.
 
     It omits defaults, the settings of competition.toml, and the run's name if the command without
     it gives the same. If the run has begun, it also omits learning rate, batch size and class
@@ -197,21 +200,16 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
     """
     start = f"--weights={config.training.weights}"
     usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}", start])
-    words = [f"make {verb}"]
-    given = [name for name in ("VENV", "PYTHON") if name in os.environ]  # to make
-    words += [f"{name}={quote(os.environ[name])}" for name in given]
-    for name, path, usual_path in (
-        ("INPUT", config.folders.input_dir, usual.folders.input_dir),
-        ("OOF", config.folders.oof_dir, usual.folders.oof_dir),
-    ):
-        if path != usual_path:
-            words.append(f"{name}={quote(str(path))}")
-    if config.run_name != replace(usual, training=config.training).run_name:
-        words.append(f"RUN={config.run_name}")
-    if config.fold is not None:
-        words.append(f"FOLD={config.fold}")
-    if processes > 1:
-        words.append(f"GPUS={processes}")
+    input_dir, oof_dir = config.folders.input_dir, config.folders.oof_dir
+    unnamed = replace(usual, training=config.training).run_name
+    # Each with its variable in the Makefile; None if it need not be given.
+    named = [
+        ("INPUT", "--input-dir", input_dir if input_dir != usual.folders.input_dir else None),
+        ("OOF", "--oof-dir", oof_dir if oof_dir != usual.folders.oof_dir else None),
+        ("RUN", "--run", config.run_name if config.run_name != unnamed else None),
+        ("FOLD", "--fold", config.fold),
+        ("GPUS", "--gpus", processes if processes > 1 else None),
+    ]
     elsewhere = {"input_dir", "oof_dir", "submissions_dir", "run", "fold", "recipe"}
     elsewhere |= {each.name for each in fields(Reading)}  # folds.json has them
     if begun:
@@ -219,7 +217,15 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
         elsewhere |= {name for name in kept if getattr(usual.training, name) in (None, "auto")}
     if config.machine.fit_minutes is not None:
         elsewhere.add("epochs")  # chosen by it, or still to be
-    if changed := list_changes(config, usual, elsewhere):
+    changed = list_changes(config, usual, elsewhere)
+    if INSTALLED:
+        given = [(option, str(value)) for _, option, value in named if value is not None]
+        return join(["cellline", verb, *chain(*given), *changed])
+    words = [f"make {verb}"]
+    of_make = [name for name in ("VENV", "PYTHON") if name in os.environ]
+    words += [f"{name}={quote(os.environ[name])}" for name in of_make]
+    words += [f"{name}={quote(str(value))}" for name, _, value in named if value is not None]
+    if changed:
         joined = join(changed)
         # Double quotes read better, if they hold nothing special to the shell.
         plain = not set(joined) & set('"$`\\!')

@@ -4,12 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cellline.host.versions import SOURCES, code_version, package_versions
+from cellline.host.sources import VERBS
+from cellline.host.versions import code_version, package_versions
 
 
 def test_the_code_version_changes_with_any_source_and_with_nothing_else(tmp_path: Path) -> None:
     copy = tmp_path / "src"
-    shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(VERBS, copy, ignore=shutil.ignore_patterns("__pycache__"))
 
     def version() -> str:
         code = "from cellline.host.versions import code_version; print(code_version())"

@@ -46,6 +46,14 @@ def test_it_holds_the_notebook_and_the_code_as_git_sees_it() -> None:
     assert {"pyproject.toml", "README.md", "LICENSE", "weights/README.txt"} <= set(names)
 
 
+def test_an_installed_program_says_that_it_can_not_be_packed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cellline.kaggle.bundle.INSTALLED", True)
+    with pytest.raises(UserError, match="`kaggle` packs the program's checkout"):
+        build_bundle(Config(training=Training(weights="none")), Path("dist"), ())
+
+
 @pytest.mark.parametrize("python", KaggleConfig.pythons)
 def test_all_requirements_are_included_or_in_the_image(python: str) -> None:
     pins = [Requirement(line.split(" ")[0]) for line in list_pins(python)]

@@ -7,43 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_run import CONFIG
 
-from cellline.audit.dealing import Plan, make_folds
-from cellline.config import Config, Folders, Machine, Training
 from cellline.errors import UserError
 from cellline.host.files import read_arrays, read_json
 from cellline.predicting.predict import BETWEEN, NewImages, predict
 from cellline.predicting.sets import ERROR
 from cellline.scoring.decisions import Correction
 from cellline.submitting.submit import submit
-from cellline.training.run import train_run
-
-CONFIG = Config(
-    Folders(Path("input")),
-    Training(network="densenet_tiny", weights="none", epochs=1, batch_size=16),
-    Machine(device="cpu", precision="float32"),
-    run="tiny",
-)
-
-
-@pytest.fixture(scope="module")
-def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of three folds, and its test images unpacked in `images_test`."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        (folder / "input").symlink_to(drawn)
-        make_folds(CONFIG.folders, Plan(n_folds=3))
-        train_run(CONFIG)
-        shutil.unpack_archive(drawn / "images_test.tar", folder)
-    return folder
-
-
-@pytest.fixture
-def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same as the current folder."""
-    monkeypatch.chdir(trained)
-    return trained
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -4,9 +4,8 @@ import hashlib
 import importlib.metadata
 import platform
 from functools import cache
-from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parents[2]
+from cellline.host.sources import source_files
 
 PACKAGES = ["torch", "torchvision", "numpy", "pandas", "albumentations", "optuna"]
 PACKAGES += ["scikit-learn", "scipy", "matplotlib"]
@@ -16,9 +15,9 @@ PACKAGES += ["scikit-learn", "scipy", "matplotlib"]
 def code_version() -> str:
     """SHA-256 of the names and contents of all source files, in hexadecimal."""
     whole = hashlib.sha256()
-    for path in source_files():
+    for name, path in source_files().items():
         content = path.read_bytes()
-        whole.update(f"{path.relative_to(SOURCES)}\0{len(content)}\0".encode() + content)
+        whole.update(f"{name}\0{len(content)}\0".encode() + content)
     return whole.hexdigest()
 
 
@@ -26,17 +25,3 @@ def package_versions() -> dict[str, str]:
     """The version of Python, and of each package that a result depends on."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {"python": platform.python_version(), **versions}
-
-
-def source_files() -> list[Path]:
-    """Every file under `src`, sorted, except links and what Python or an editor left there."""
-    return sorted(
-        path
-        for path in SOURCES.rglob("*")
-        if path.is_file()
-        and not path.is_symlink()
-        and not any(
-            part == "__pycache__" or part.startswith(".")
-            for part in path.relative_to(SOURCES).parts
-        )
-    )

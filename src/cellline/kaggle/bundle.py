@@ -19,7 +19,7 @@ from cellline.config import Config, Training
 from cellline.errors import Caution, UserError
 from cellline.host.files import atomic, write_bytes
 from cellline.host.progress import say
-from cellline.host.versions import SOURCES, source_files
+from cellline.host.sources import INSTALLED, VERBS, source_files
 from cellline.model.network import build_backbone
 from cellline.model.weights import (
     KAGGLE_INPUT,
@@ -28,7 +28,7 @@ from cellline.model.weights import (
     find_weights,
 )
 
-ROOT = SOURCES.parent
+ROOT = VERBS.parent
 NAME = "cellline-kaggle"
 
 # Omitted, because they are large, and Colab's image (https://github.com/googlecolab/backend-info,
@@ -52,14 +52,19 @@ def build_bundle(config: Config, output: Path, pythons: Sequence[str]) -> Path:
 
     The notebook trains with the settings of `config`. Without ImageNet weights at hand it trains
     from scratch, and a warning says so before anything is packed. Raises UserError for an unknown
-    network, for a file of weights that doesn't fit it, and if the wheels can't be downloaded.
+    network, for a file of weights that doesn't fit it, if the wheels can't be downloaded, and where
+    pip has installed this program, which leaves out what the zip needs.
     """
+    if INSTALLED:
+        raise UserError(
+            "`kaggle` packs the program's checkout, which pip does not install: run it in one"
+        )
     weights, files = include_weights(config.training)
     script = (ROOT / "kaggle" / "notebook.py").read_text(encoding="utf-8")
     notebook = render_notebook(script, list_arguments(config, weights))
-    sources = [str(path.relative_to(ROOT)) for path in source_files()]
-    sources += ["LICENSE", "README.md", "pyproject.toml", "requirements.txt"]
-    members = {name: ROOT / name for name in sources}
+    members = {f"src/{name}": path for name, path in source_files().items()}
+    for name in ("LICENSE", "README.md", "pyproject.toml", "requirements.txt"):
+        members[name] = ROOT / name
     members["weights/README.txt"] = ROOT / "kaggle" / "weights.txt"
     members |= files
     path = output / f"{NAME}.zip"

@@ -1,6 +1,6 @@
 """From trained runs and new images to a table of classes, probabilities and prediction sets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from cellline.data.unlabelled import open_unlabelled
 from cellline.errors import UserError
 from cellline.host.device import Device, choose_device
 from cellline.host.files import render_csv
-from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.predicting.claims import Claims, judge_cultures, rank_claims, read_claims
 from cellline.predicting.sets import ERROR, Held, Judged, Sets, fit_sets, judge_sets
@@ -30,6 +29,7 @@ from cellline.submitting.blend import blend
 from cellline.submitting.inference import describe_models, open_model, predict_images
 from cellline.submitting.pooling import count_pooled, pool, thin
 from cellline.submitting.submission import DIGITS, join_names, write_submission
+from cellline.training.checkpoint import Checkpoint
 
 # Between the classes of a set.
 BETWEEN = " | "
@@ -68,8 +68,7 @@ def predict(config: Config, names: Sequence[str], new: NewImages, output: Path) 
     folds = open_folds(config.folders, config.reading, for_training=not related)
     classes = folds.competition.classes
     runs = open_runs(config, names, folds)
-    if missing := [run.command(fold) for run in runs for fold in run.missing]:
-        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
+    check_trained(runs)
     images = open_unlabelled(new.place, folds.competition, config.folders.cache_dir)
     claims = read_claims(new.claimed, images.ids.tolist(), classes) if new.claimed else None
     device = choose_device(config.machine)
@@ -114,6 +113,12 @@ def predict(config: Config, names: Sequence[str], new: NewImages, output: Path) 
     return path
 
 
+def check_trained(runs: Sequence[Run]) -> None:
+    """Raise UserError that gives the commands to train the folds that are not finished."""
+    if missing := [run.command(fold) for run in runs for fold in run.missing]:
+        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
+
+
 @dataclass(frozen=True, eq=False)
 class Predicted:
     """A run's predictions of new images, the means over its folds, and what made them."""
@@ -128,14 +133,23 @@ class Predicted:
 def predict_new(run: Run, images: Images, device: Device) -> Predicted:
     """Predict images with every fold of a run."""
     probs, likeness, models = [], [], {}
-    for fold in run.finished:
-        with one_writer(run.fold_folder(fold), "predicting new images"):
-            opened = open_model(run, fold)
-            assert opened is not None  # it is finished
-            checkpoint, models[str(fold)] = opened
-            likeness.append(rank_images(run, checkpoint, images, device))
-        probs.append(predict_images(checkpoint, images, device, f"{run.name}, fold {fold}"))
+    for checkpoint, digest in open_finished(run):
+        models[str(checkpoint.fold)] = digest
+        title = f"{run.name}, fold {checkpoint.fold}"
+        likeness.append(rank_images(run, checkpoint, images, device))
+        probs.append(predict_images(checkpoint, images, device, title))
     return Predicted(blend(probs), np.mean(likeness, axis=0), describe_models(run, models))
+
+
+def open_finished(run: Run) -> Iterator[tuple[Checkpoint, str]]:
+    """Yield each finished fold's checkpoint and its model's digest.
+
+    No lock is taken: nobody writes to a finished fold, and `open_model` compares digests.
+    """
+    for fold in run.finished:
+        opened = open_model(run, fold)
+        assert opened is not None  # it is finished
+        yield opened
 
 
 def find_pictures(images: Images, folds: Folds, scratch: Path) -> np.ndarray:

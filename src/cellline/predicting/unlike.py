@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from cellline.data.cache import Images
 from cellline.host.device import Device
+from cellline.host.locking import one_writer
 from cellline.host.progress import progress_bar
 from cellline.model.network import remove_head
 from cellline.model.views import PLAIN, Predictor
@@ -31,7 +32,7 @@ BLOCK = 32
 def rank_images(run: Run, checkpoint: Checkpoint, images: Images, device: Device) -> np.ndarray:
     """P-values, float64 [n], of new images [n] by the network of a fold.
 
-    The features of its held-out samples are kept in the fold's folder, whose only writer this is.
+    The features of its held-out samples are kept in the fold's folder.
     """
     fold, competition = checkpoint.fold, run.competition
     rows = run.folds.held_out_rows(fold)
@@ -44,8 +45,9 @@ def rank_images(run: Run, checkpoint: Checkpoint, images: Images, device: Device
     held = read_features(path, made_from)
     if held is None:
         title = f"{run.name}, fold {fold}, held-out samples"
-        held = measure_features(checkpoint, competition.train_images, rows, device, title)
-        write_features(path, held, {**run.provenance(fold), **made_from})
+        with one_writer(path.parent, "keeping features"):
+            held = measure_features(checkpoint, competition.train_images, rows, device, title)
+            write_features(path, held, {**run.provenance(fold), **made_from})
     title = f"{run.name}, fold {fold}, features"
     new = measure_features(checkpoint, images, np.arange(len(images)), device, title)
     return rank_features(new, held, run.folds.group[rows])

@@ -13,6 +13,7 @@ import numpy as np
 
 from cellline.config import Folders, Reading, describe_differences
 from cellline.data.competition import Competition, load_competition
+from cellline.data.ids import are_numbers, to_array
 from cellline.data.problems import name_first
 from cellline.errors import Caution, UserError
 from cellline.host.files import (
@@ -117,6 +118,8 @@ def record_input(competition: Competition) -> dict[str, Any]:
     return {
         "reading": reading,
         "scales": {channel: list(scale) for channel, scale in competition.scales.items()},
+        "image_shape": list(competition.train_images.shape[1:]),
+        "numeric_ids": are_numbers(competition.train_ids),
         "metric": competition.metric,
         "output": competition.output,
         "test_digest": competition.test_digest,
@@ -153,6 +156,15 @@ def write_folds(
 def is_as_written(path: Path, record: Mapping[str, Any]) -> bool:
     """Tell if folds.csv or pairs.csv is the one that folds.json describes."""
     return path.exists() and digest_file(path) == record.get(f"{path.stem}_digest")
+
+
+def check_written(oof_dir: Path, record: Mapping[str, Any]) -> None:
+    """Raise UserError unless folds.csv and pairs.csv are those that folds.json describes."""
+    path, pairs_path = oof_dir / FOLDS, oof_dir / PAIRS
+    if not (is_as_written(path, record) and is_as_written(pairs_path, record)):
+        raise UserError(
+            f"{path} and {pairs_path} are not as they were dealt: run `folds` to restore them"
+        )
 
 
 def list_pairs(
@@ -257,10 +269,7 @@ def read_folds(oof_dir: Path, competition: Competition, for_training: bool = Fal
             f"input ({competition.digest[:12]}); put the old input back, or deal new folds into "
             "another folder (--oof-dir)"
         )
-    if not (is_as_written(path, record) and is_as_written(pairs_path, record)):
-        raise UserError(
-            f"{path} and {pairs_path} are not as they were dealt: run `folds` to restore them"
-        )
+    check_written(oof_dir, record)
     pairs = NO_PAIRS
     if record["test_digest"] == competition.test_digest:
         pairs = read_pairs(pairs_path, competition)
@@ -271,6 +280,46 @@ def read_folds(oof_dir: Path, competition: Competition, for_training: bool = Fal
         )
     fold, group = read_deal(path, competition)
     return Folds(fold, group, pairs, competition, record["n_folds"], record["folds_digest"], record)
+
+
+def recall_folds(oof_dir: Path) -> Folds:
+    """The folds without their input: of the competition only what the OOF folder holds.
+
+    It has the training samples' ids and labels, but no image, test sample or pair. Raises UserError
+    for missing folds, and for those of an earlier version.
+    """
+    record = read_folds_record(oof_dir)
+    if "image_shape" not in record:
+        raise UserError(
+            f"{oof_dir / RECORD} was written by an earlier version, without the images' shape: run "
+            "`folds` again (trained folds stay valid)"
+        )
+    check_written(oof_dir, record)
+    path = oof_dir / FOLDS
+    rows, classes, numeric = parse_csv(path.read_bytes()), record["classes"], record["numeric_ids"]
+    label = {name: at for at, name in enumerate(classes)}
+    no_images = np.empty((0, *record["image_shape"]), np.uint8)
+    competition = Competition(
+        reading=read_reading(record),
+        metric=record["metric"],
+        output=record["output"],
+        template_columns=(),
+        classes=tuple(classes),
+        channels=tuple(record["channels"]),
+        train_ids=to_array(rows.iloc[:, 0].tolist(), numeric=numeric),
+        labels=np.array([label[name] for name in rows.iloc[:, 1]], dtype=np.int64),
+        test_ids=to_array([], numeric=numeric),
+        template=(),
+        train_images=no_images,
+        test_images=no_images,
+        digest=record["input_digest"],
+        test_digest="",
+        warnings=(),
+    )
+    fold, group = read_deal(path, competition)
+    return Folds(
+        fold, group, NO_PAIRS, competition, record["n_folds"], record["folds_digest"], record
+    )
 
 
 def read_deal(path: Path, competition: Competition) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,10 @@
 """Test-set predictions of a run, kept while model, test images and precision are unchanged."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from cellline.data.cache import Images
 from cellline.errors import UserError
@@ -51,6 +53,7 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] 
     """
     folder = run.fold_folder(fold)
     with one_writer(folder, "predicting the test set"):
+        put_previous_back(folder)
         opened = open_model(run, fold)
         if opened is None:
             return None
@@ -73,13 +76,12 @@ def predict_fold(run: Run, fold: int, device: Device) -> tuple[np.ndarray, str] 
 def open_model(run: Run, fold: int) -> tuple[Checkpoint, str] | None:
     """A fold's checkpoint and its model's digest; None if it has not trained for a step.
 
-    For the only process that writes to the fold's folder. Raises UserError as `predict_fold` does.
+    Nothing is written. Raises UserError as `predict_fold` does.
     """
-    folder = run.fold_folder(fold)
-    put_previous_back(folder)
-    checkpoint = read_checkpoint(folder / NEWEST)
+    newest = run.fold_folder(fold) / NEWEST
+    checkpoint = read_checkpoint(newest)
     there = {**checkpoint.config, "fold": checkpoint.fold}
-    check_belongs(folder / NEWEST, there, run.provenance(fold))
+    check_belongs(newest, there, run.provenance(fold))
     if checkpoint.resume is not None and not checkpoint.resume["n_averaged"]:
         return None
     model_digest = checkpoint.model_digest()
@@ -96,14 +98,33 @@ def predict_images(
     checkpoint: Checkpoint, images: Images, device: Device, title: str
 ) -> np.ndarray:
     """Probabilities float32 [n, class] of images [n], averaged over the views."""
-    network = device.place(restore_network(checkpoint, images.shape[1:]))
+    return place_network(checkpoint, images.shape[1:], device).predict(images, title)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A checkpoint's network on a device, and the views that it predicts."""
+
+    predictor: Predictor
+    views: tuple[int, ...]
+
+    def predict(self, images: Images, title: str, *, shown: bool = True) -> np.ndarray:
+        """Probabilities float32 [n, class] of images [n], averaged over the views."""
+        bar = progress_bar(title, len(images), "sample", shown=shown)
+        with explain_full_memory(), bar as advance:
+            rows = np.arange(len(images))
+            of_views = self.predictor.predict(images, rows, self.views, advance)
+        mean: np.ndarray = of_views.mean(axis=0)
+        return mean
+
+
+def place_network(checkpoint: Checkpoint, shape: tuple[int, int, int], device: Device) -> Placed:
+    """The network of a checkpoint on a device, for images of `shape` [channel, height, width]."""
     training = read_training(checkpoint.config)
+    with explain_full_memory():
+        network = device.place(restore_network(checkpoint, shape))
     predictor = Predictor(network, device, training.batch_size or 1)
-    views = choose_views(images.shape, training.symmetry)
-    with explain_full_memory(), progress_bar(title, len(images), "sample") as advance:
-        of_views = predictor.predict(images, np.arange(len(images)), views, advance)
-    mean: np.ndarray = of_views.mean(axis=0)
-    return mean
+    return Placed(predictor, choose_views(shape, training.symmetry))
 
 
 def restore_network(checkpoint: Checkpoint, shape: tuple[int, int, int]) -> Classifier:
@@ -113,7 +134,9 @@ def restore_network(checkpoint: Checkpoint, shape: tuple[int, int, int]) -> Clas
     """
     config = checkpoint.config
     training = read_training(config)
-    network = build_network(training, len(config["classes"]), shape, no_normalization(shape[0]))
+    # The first weights are random, and the caller's random numbers are to stay as they were.
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(training, len(config["classes"]), shape, no_normalization(shape[0]))
     network.load_state_dict(checkpoint.network)
     network.image_size = training.size_of(max(checkpoint.epoch - 1, 0))
     return network
