@@ -1,15 +1,17 @@
 """Images unlike those that a network was trained on, such as those of a class that it never saw.
 
-An image is as near as its features are to the 10th most similar of the samples that the network's
-fold held out, by the cosine of their angle (Sun et al. 2022, "Out-of-distribution detection with
-deep nearest neighbors", arXiv:2204.06507). Features are what the network's last layer gets, from
-one view. Held-out samples are measured against those of other groups. An image's p-value is the
-share of groups that are no nearer, the mean over the networks.
+An image's distance is that of its features, which the network's last layer gets, to the nearest
+class of the samples that the network's fold held out, less that to all of them together: the
+relative Mahalanobis distance (Ren et al. 2021, arXiv:2106.09022), in the features' first 32
+principal components. The distance of held-out samples is to those of other groups. A p-value is the
+share of groups that are as far away; that of an image is the mean over the networks, as in cross-
+conformal prediction (Vovk 2015, arXiv:1208.0806).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional
 
 from cellline.data.cache import Images
 from cellline.host.device import Device
@@ -24,9 +26,11 @@ from cellline.submitting.inference import restore_network
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import explain_full_memory
 
-NEIGHBOURS = 10
-# Rows of similarities at once: 128 MB with a million held-out samples.
-BLOCK = 32
+COMPONENTS = 32
+# Parts of the held-out samples, each measured against the others.
+PARTS = 5
+# Share of the mean variance that is added to each: it keeps distances finite in few samples.
+RIDGE = 0.02
 
 
 def rank_images(run: Run, checkpoint: Checkpoint, images: Images, device: Device) -> np.ndarray:
@@ -50,45 +54,82 @@ def rank_images(run: Run, checkpoint: Checkpoint, images: Images, device: Device
             write_features(path, held, {**run.provenance(fold), **made_from})
     title = f"{run.name}, fold {fold}, features"
     new = measure_features(checkpoint, images, np.arange(len(images)), device, title)
-    return rank_features(new, held, run.folds.group[rows])
+    return rank_features(new, held, competition.labels[rows], run.folds.group[rows])
 
 
 def measure_features(
     checkpoint: Checkpoint, images: Images, rows: np.ndarray, device: Device, title: str
 ) -> np.ndarray:
-    """Features of length 1, float32 [len(rows), d], of rows of images."""
+    """Features, float32 [len(rows), d], of rows of images, from one view."""
     network = restore_network(checkpoint, images.shape[1:])
     training = read_training(checkpoint.config)
     remove_head(network, training.network)
-    predictor = Predictor(device.place(network), device, training.batch_size or 1, normalize)
+    predictor = Predictor(device.place(network), device, training.batch_size or 1, flatten)
     with explain_full_memory(), progress_bar(title, len(rows), "sample") as advance:
         features: np.ndarray = predictor.predict(images, rows, PLAIN, advance)[0]
     return features
 
 
-def normalize(features: Tensor) -> Tensor:
-    """Features [n, d] scaled to length 1."""
-    return functional.normalize(features, dim=1)
+def flatten(features: Tensor) -> Tensor:
+    """Features [n, d] of any shape [n, ...]."""
+    return features.flatten(1)
 
 
-def rank_features(new: np.ndarray, held: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """P-values, float64 [m], of features [m, d] by held-out ones [n, d] of groups [n]."""
-    near = measure_nearness(held, held, group)
-    return rank(near, group, measure_nearness(new, held))
-
-
-def measure_nearness(
-    features: np.ndarray, held: np.ndarray, group: np.ndarray | None = None
+def rank_features(
+    new: np.ndarray, held: np.ndarray, labels: np.ndarray, group: np.ndarray
 ) -> np.ndarray:
-    """Cosine, float32 [m], of features [m, d] with the 10th most similar held-out ones [n, d].
+    """P-values, float64 [m], of features [m, d] by held-out ones [n, d] with labels and groups."""
+    _, number = np.unique(group, return_inverse=True)
+    part = number % PARTS
+    distance = np.empty(len(held))
+    for own in (part == one for one in np.unique(part)):
+        others = ~own if not own.all() else own
+        distance[own] = Clusters.fit(held[others], labels[others]).measure(held[own])
+    return rank(-distance, group, -Clusters.fit(held, labels).measure(new))
 
-    Given the groups [n] of both, those of a sample's own are left out.
-    """
-    count = min(NEIGHBOURS, len(held))
-    nearness = np.empty(len(features), np.float32)
-    for start in range(0, len(features), BLOCK):
-        cosines = features[start : start + BLOCK] @ held.T
-        if group is not None:
-            cosines[group[start : start + BLOCK, None] == group] = -1
-        nearness[start : start + BLOCK] = np.partition(cosines, -count)[:, -count]
-    return nearness
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Features of known classes, as normal distributions of one covariance."""
+
+    centre: np.ndarray
+    """float32 [d]: mean of all"""
+    axes: np.ndarray
+    """float32 [d, k]: principal components"""
+    means: np.ndarray
+    """[class, k]"""
+    within: np.ndarray
+    """[k, k]: inverse covariance within classes"""
+    whole: np.ndarray
+    """[k, k]: inverse covariance of all"""
+
+    @classmethod
+    def fit(cls, features: np.ndarray, labels: np.ndarray) -> "Clusters":
+        """Fit to features [n, d] with labels [n]."""
+        centre = features.mean(axis=0)
+        _, axes = np.linalg.eigh(np.cov(features - centre, rowvar=False, bias=True))
+        axes = axes[:, -COMPONENTS:]
+        z = (features - centre) @ axes
+        classes, index = np.unique(labels, return_inverse=True)
+        means = np.stack([z[index == label].mean(axis=0) for label in range(len(classes))])
+        return cls(centre, axes, means, invert(z - means[index]), invert(z))
+
+    def measure(self, features: np.ndarray) -> np.ndarray:
+        """Relative distance, [m], of features [m, d] to the nearest class."""
+        z = (features - self.centre) @ self.axes
+        near = np.min([form(z - mean, self.within) for mean in self.means], axis=0)
+        distance: np.ndarray = near - form(z, self.whole)
+        return distance
+
+
+def invert(z: np.ndarray) -> np.ndarray:
+    """Inverse covariance [k, k] of centred values [n, k]."""
+    covariance = z.T @ z / len(z)
+    n = len(covariance)
+    ridge = RIDGE * np.trace(covariance) / n + np.finfo(np.float32).tiny
+    return np.linalg.inv(covariance + ridge * np.eye(n))
+
+
+def form(z: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Quadratic forms [m] of vectors [m, k]."""
+    return np.einsum("mi,ij,mj->m", z, matrix, z, optimize=True)
