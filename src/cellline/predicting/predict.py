@@ -24,12 +24,14 @@ from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples
 from cellline.runs.run import Run, open_runs
 from cellline.scoring.decisions import Correction, Decided, fit_correction
+from cellline.scoring.metrics import Metric
 from cellline.scoring.recalls import mean_recall
 from cellline.scoring.words import percent, with_interval
 from cellline.submitting.blend import blend
 from cellline.submitting.inference import describe_models, open_model, predict_images
 from cellline.submitting.pooling import count_pooled, pool, thin
 from cellline.submitting.submission import DIGITS, join_names, write_submission
+from cellline.training.checkpoint import Checkpoint
 
 # Between the classes of a set.
 BETWEEN = " | "
@@ -54,9 +56,7 @@ def predict(
     a run is missing, of other data or not finished, and for images that can't be used.
     """
     folds = open_folds(config.folders, config.reading, for_training=not pooled)
-    runs = open_runs(config, names, folds)
-    if missing := [run.command(fold) for run in runs for fold in run.missing]:
-        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
+    runs = open_trained(config, names, folds)
     images = open_unlabelled(place, folds.competition, config.folders.cache_dir)
     device = choose_device(config.machine)
     probs, described = zip(*(predict_new(run, images.pixels, device) for run in runs), strict=True)
@@ -89,16 +89,33 @@ def predict(
     return path
 
 
+def open_trained(config: Config, names: Sequence[str], folds: Folds) -> list[Run]:
+    """The runs of these names; see `open_runs`. Raises UserError, too, if a fold is not trained."""
+    runs = open_runs(config, names, folds)
+    if missing := [run.command(fold) for run in runs for fold in run.missing]:
+        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
+    return runs
+
+
 def predict_new(run: Run, images: Images, device: Device) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities [n, class] of images, the mean over a run's folds, and what made them."""
     probs, models = [], {}
-    for fold in run.finished:
-        with one_writer(run.fold_folder(fold), "predicting new images"):
-            opened = open_model(run, fold)
-        assert opened is not None  # it is finished
-        checkpoint, models[str(fold)] = opened
+    for fold, checkpoint, digest in open_finished(run, "predicting new images"):
+        models[str(fold)] = digest
         probs.append(predict_images(checkpoint, images, device, f"{run.name}, fold {fold}"))
     return blend(probs), describe_models(run, models)
+
+
+def open_finished(run: Run, doing: str) -> Iterator[tuple[int, Checkpoint, str]]:
+    """Yield each finished fold with its checkpoint and its model's digest; `doing` names the work.
+
+    Raises UserError as `open_model` does.
+    """
+    for fold in run.finished:
+        with one_writer(run.fold_folder(fold), doing):
+            opened = open_model(run, fold)
+        assert opened is not None  # it is finished
+        yield fold, *opened
 
 
 def find_pictures(images: Images, folds: Folds, scratch: Path) -> np.ndarray:
@@ -110,7 +127,7 @@ def find_pictures(images: Images, folds: Folds, scratch: Path) -> np.ndarray:
 
 def learn(oof: OutOfFold, prob: np.ndarray) -> Known:
     """Fit calibration and sets to out-of-fold probabilities [n, class] of the samples of `oof`."""
-    correction = calibrate(prob, oof)
+    correction = calibrate(prob, oof.labels, oof.folds.metric)
     calibrated = correction.apply(prob).prob
     return Known(
         correction,
@@ -119,14 +136,14 @@ def learn(oof: OutOfFold, prob: np.ndarray) -> Known:
     )
 
 
-def calibrate(prob: np.ndarray, oof: OutOfFold) -> Correction:
-    """The correction after which probabilities are those that the metric counts by.
+def calibrate(prob: np.ndarray, labels: np.ndarray, metric: Metric) -> Correction:
+    """The correction after which probabilities [n, class] are those that the metric counts by.
 
     These are of equally frequent classes if every class counts the same, as in balanced accuracy,
     else of classes as frequent as in training. The label is the likeliest class by them.
     """
-    fitted = fit_correction(prob, oof.labels)
-    divided = 1.0 if oof.folds.metric.balanced else 0.0
+    fitted = fit_correction(prob, labels)
+    divided = 1.0 if metric.balanced else 0.0
     return replace(fitted, prior_share=fitted.prior_share - divided, power=0.0)
 
 
