@@ -41,7 +41,7 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript", "timm")
 
 # Training images that the files are tried on, a few at once: as many views of each are computed.
 TRIED, AT_ONCE = 32, 4
-# Largest difference from this program's probabilities. Rounding makes 3e-7.
+# Largest difference from this program's probabilities. Rounding makes 1e-6.
 TOLERANCE = 1e-4
 
 # What the pixels of the input mean, for the record.
@@ -152,7 +152,8 @@ def render_models(ensemble: Ensemble, shape: tuple[int, int, int]) -> dict[str, 
         )
         torch.export.save(program, archive)
     except Exception as error:  # whatever a network's own code, or torch's on it, raises
-        raise UserError(f"torch can't export this network: {first_line(error)}") from error
+        why = first_line(error.__cause__ or error)  # the converter's own says what to do next
+        raise UserError(f"torch can't export this network: {why}") from error
     assert converted is not None
     return {".onnx": converted.model_proto.SerializeToString(), ".pt2": archive.getvalue()}
 
