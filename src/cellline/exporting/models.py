@@ -96,7 +96,7 @@ def export_models(config: Config, names: Sequence[str], output: Path) -> Path:
     }
     path = write_recorded(output / join_names([run.name for run in runs]), files, record)
     say(
-        f"expect {samples.metric.title} {samples.metric.show(score)} of samples by themselves: OOF,"
+        f"expect {samples.metric.title} {samples.metric.show(score)} on samples by themselves: OOF,"
         f" {len(samples.labels)} training samples"
     )
     say(
