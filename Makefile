@@ -46,7 +46,7 @@ SEEDS_OPTION = $(if $(SEEDS),--seeds $(SEEDS))
 RECIPE_OPTION = $(if $(RECIPE),--recipe $(RECIPE))
 STORAGE_OPTION = $(if $(STORAGE),--storage "$$STORAGE")
 
-.PHONY: help setup folds train tune submit predict compare report demo kaggle test torture bench bench-growth lint format lock check-active
+.PHONY: help setup folds train tune submit predict export compare report demo kaggle test torture bench bench-growth lint format lock check-active
 
 # `make folds train submit` means one after the other, whatever -j says; only folds are independent.
 FOLD_JOBS = $(filter train-%,$(MAKECMDGOALS))
@@ -71,6 +71,8 @@ help:
 	@echo '  make train FOLD=0 GPUS=2   one fold, by two GPUs together'
 	@echo '  make submit    predict the test set, blend, write the CSV               RUNS="a b"'
 	@echo '  make predict   classes of new images, with probabilities; one CSV       IMAGES=folder'
+	@echo '  make export    one ONNX file that predicts without this program         RUNS="a b"'
+	@echo '                 or tables of probabilities, to stack elsewhere          ARGS=--tables'
 	@echo '  make compare   is run b better than run a? overall and by class         RUNS="a b"'
 	@echo '                 each by several seeds: a, a-seed1 and a-seed2           RUNS="a b" SEEDS=3'
 	@echo '  make report    one HTML page that shows a run'
@@ -115,6 +117,9 @@ submit: $(READY)
 
 predict: $(READY)
 	@$(PY) src/predict.py $(COMMON) $(if $(IMAGES),--images "$$IMAGES") $(RUNS_OPTION) $(ARGS)
+
+export: $(READY)
+	@$(PY) src/export.py $(COMMON) $(RUNS_OPTION) $(ARGS)
 
 compare: $(READY)
 	@$(PY) src/compare.py $(COMMON) $(RUNS_OPTION) $(SEEDS_OPTION) $(ARGS)

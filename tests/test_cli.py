@@ -17,7 +17,7 @@ from cellline.config import RECIPES, Config, flatten
 from cellline.errors import UserError
 from cellline.settings_file import KEYS
 
-VERBS = ("compare", "demo", "folds", "kaggle", "report", "submit", "train", "tune")
+VERBS = ("compare", "demo", "export", "folds", "kaggle", "report", "submit", "train", "tune")
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 
 VERB = """
@@ -219,6 +219,7 @@ def write_competition(text: str, folder: str = "input") -> None:
     [
         ("compare", {"oof_dir", "seeds"}, {"run", "device"}),
         ("demo", {"demo_dir", "seed", "device"}, {"input_dir", "weights"}),
+        ("export", {"runs", "tables", "exports_dir", "precision"}, {"dropout", "fold"}),
         (
             "folds",
             {"folds", "metric", "image_size", "seed", "recipe"},

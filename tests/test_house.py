@@ -12,8 +12,8 @@ LIBRARY = SOURCES / "cellline"
 
 # From top to bottom: a room imports only from those below it.
 ROOMS = (
-    *("demo", "kaggle", "report", "predicting", "submitting", "tuning", "training"),
-    *("model", "audit", "runs", "scoring", "data", "host"),
+    *("demo", "kaggle", "report", "exporting", "predicting", "submitting", "tuning"),
+    *("training", "model", "audit", "runs", "scoring", "data", "host"),
 )
 ROOT = {"__init__", "__main__", "cli", "config", "errors", "seeding", "settings_file"}
 

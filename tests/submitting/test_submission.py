@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import json
 import unicodedata
@@ -23,6 +24,7 @@ from cellline.submitting.submission import (
     read_submissions,
     render_submission,
     validate_submission,
+    write_recorded,
     write_submission,
 )
 
@@ -270,3 +272,17 @@ def test_no_byte_of_a_record_changes_unnoticed(competition: Competition, tmp_pat
         assert isinstance(error, UserError)
         assert str(error).startswith(f"{path} is damaged")
         assert "\x1b" not in str(error)
+
+
+def test_files_of_one_name_are_kept_together(tmp_path: Path) -> None:
+    made = [
+        write_recorded(tmp_path / "a.b", {".onnx": b"1", ".pt2": second}, {})
+        for second in (b"2", b"3", b"2")
+    ]
+    assert made[0] == made[2] != made[1]
+    record = json.loads(made[1].read_text())
+    assert record["pt2_digest"] == hashlib.sha256(b"3").hexdigest()
+    assert made[1].with_suffix(".pt2").read_bytes() == b"3"
+    made[0].with_suffix(".pt2").write_bytes(b"4")
+    with pytest.raises(UserError, match=r"\.pt2 has changed since it was written"):
+        write_recorded(tmp_path / "a.b", {".onnx": b"1", ".pt2": b"2"}, {})

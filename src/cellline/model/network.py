@@ -164,12 +164,20 @@ def replace_head(backbone: nn.Module, training: Training, n_classes: int) -> Non
     backbone.set_submodule(head, new_head)
 
 
-def remove_head(network: Classifier, name: str) -> None:
-    """Make a network return its features [batch, d], which its last layer would get."""
-    if name.startswith(TIMM):
-        cast("Any", network.backbone).reset_classifier(0)
-    else:
-        network.backbone.set_submodule(find_head(network.backbone, name)[-1], nn.Identity())
+@contextmanager
+def watch_head(network: Classifier, name: str) -> Iterator[list[Tensor]]:
+    """Yield a list that holds the features [batch, d], the last layer's input, of the last batch."""
+    features: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features[:] = [inputs[0].flatten(1)]
+
+    head = network.backbone.get_submodule(find_head(network.backbone, name)[-1])
+    handle = head.register_forward_pre_hook(keep)
+    try:
+        yield features
+    finally:
+        handle.remove()
 
 
 def adapt_channels(backbone: nn.Module, training: Training, n_channels: int) -> nn.Module:

@@ -19,14 +19,15 @@ from cellline.host.files import render_csv
 from cellline.host.progress import say
 from cellline.predicting.claims import Claims, judge_cultures, rank_claims, read_claims
 from cellline.predicting.sets import ERROR, Held, Judged, Sets, fit_sets, judge_sets
-from cellline.predicting.unlike import rank_images
+from cellline.predicting.unlike import observe, rank_new
 from cellline.predicting.words import describe_cultures, describe_likeness, describe_predictions
 from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples
 from cellline.runs.run import Run, open_runs
 from cellline.scoring.decisions import Correction, Decided, fit_correction
+from cellline.scoring.metrics import Metric
 from cellline.submitting.blend import blend
-from cellline.submitting.inference import describe_models, open_model, predict_images
+from cellline.submitting.inference import describe_models, open_model
 from cellline.submitting.pooling import count_pooled, pool, thin
 from cellline.submitting.submission import DIGITS, join_names, write_submission
 from cellline.training.checkpoint import Checkpoint
@@ -126,7 +127,7 @@ class Predicted:
     prob: np.ndarray
     """float32 [n, class]"""
     likeness: np.ndarray
-    """float64 [n], see `rank_images`"""
+    """float64 [n], see `rank_new`"""
     described: dict[str, Any]
 
 
@@ -136,8 +137,9 @@ def predict_new(run: Run, images: Images, device: Device) -> Predicted:
     for checkpoint, digest in open_finished(run):
         models[str(checkpoint.fold)] = digest
         title = f"{run.name}, fold {checkpoint.fold}"
-        likeness.append(rank_images(run, checkpoint, images, device))
-        probs.append(predict_images(checkpoint, images, device, title))
+        prob, features = observe(checkpoint, images, np.arange(len(images)), device, title)
+        probs.append(prob)
+        likeness.append(rank_new(run, checkpoint, features, device))
     return Predicted(blend(probs), np.mean(likeness, axis=0), describe_models(run, models))
 
 
@@ -161,7 +163,7 @@ def find_pictures(images: Images, folds: Folds, scratch: Path) -> np.ndarray:
 
 def learn(oof: OutOfFold, prob: np.ndarray) -> Known:
     """Fit calibration and sets to out-of-fold probabilities [n, class] of the samples of `oof`."""
-    correction = calibrate(prob, oof)
+    correction = calibrate(prob, oof.labels, oof.folds.metric)
     calibrated = correction.apply(prob).prob
     return Known(
         correction,
@@ -171,14 +173,14 @@ def learn(oof: OutOfFold, prob: np.ndarray) -> Known:
     )
 
 
-def calibrate(prob: np.ndarray, oof: OutOfFold) -> Correction:
-    """The correction after which probabilities are those that the metric counts by.
+def calibrate(prob: np.ndarray, labels: np.ndarray, metric: Metric) -> Correction:
+    """The correction after which probabilities [n, class] are those that the metric counts by.
 
     These are of equally frequent classes if every class counts the same, as in balanced accuracy,
     else of classes as frequent as in training. The label is the likeliest class by them.
     """
-    fitted = fit_correction(prob, oof.labels)
-    divided = 1.0 if oof.folds.metric.balanced else 0.0
+    fitted = fit_correction(prob, labels)
+    divided = 1.0 if metric.balanced else 0.0
     return replace(fitted, prior_share=fitted.prior_share - divided, power=0.0)
 
 

@@ -93,5 +93,5 @@ def open_trained(folder: str | PathLike[str], machine: Machine) -> TrainedRun:
     return TrainedRun(
         run,
         tuple(place_network(checkpoint, shape, device) for checkpoint, _ in open_finished(run)),
-        calibrate(run.oof.prob, run.oof),
+        calibrate(run.oof.prob, run.oof.labels, run.metric),
     )

@@ -8,24 +8,27 @@ share of groups that are as far away; that of an image is the mean over the netw
 conformal prediction (Vovk 2015, arXiv:1208.0806).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cellline.data.cache import Images
 from cellline.host.device import Device
 from cellline.host.locking import one_writer
 from cellline.host.progress import progress_bar
-from cellline.model.network import remove_head
-from cellline.model.views import PLAIN, Predictor
+from cellline.model.network import watch_head
+from cellline.model.views import PROBABILITIES
 from cellline.predicting.sets import rank
 from cellline.runs.predictions import read_features, write_features
-from cellline.runs.run import Run, read_training
-from cellline.submitting.inference import restore_network
+from cellline.runs.run import Run
+from cellline.submitting.inference import place_network
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import explain_full_memory
 
+# Samples at once, whose features of every view are in memory: 40 MB of DenseNet-161's.
+BLOCK = 512
 COMPONENTS = 32
 # Parts of the held-out samples, each measured against the others.
 PARTS = 5
@@ -33,8 +36,8 @@ PARTS = 5
 RIDGE = 0.02
 
 
-def rank_images(run: Run, checkpoint: Checkpoint, images: Images, device: Device) -> np.ndarray:
-    """P-values, float64 [n], of new images [n] by the network of a fold.
+def rank_new(run: Run, checkpoint: Checkpoint, features: np.ndarray, device: Device) -> np.ndarray:
+    """P-values, float64 [n], of new images by their features [n, d] in the network of a fold.
 
     The features of its held-out samples are kept in the fold's folder.
     """
@@ -50,29 +53,36 @@ def rank_images(run: Run, checkpoint: Checkpoint, images: Images, device: Device
     if held is None:
         title = f"{run.name}, fold {fold}, held-out samples"
         with one_writer(path.parent, "keeping features"):
-            held = measure_features(checkpoint, competition.train_images, rows, device, title)
+            _, held = observe(checkpoint, competition.train_images, rows, device, title)
             write_features(path, held, {**run.provenance(fold), **made_from})
-    title = f"{run.name}, fold {fold}, features"
-    new = measure_features(checkpoint, images, np.arange(len(images)), device, title)
-    return rank_features(new, held, competition.labels[rows], run.folds.group[rows])
+    return rank_features(features, held, competition.labels[rows], run.folds.group[rows])
 
 
-def measure_features(
+def observe(
     checkpoint: Checkpoint, images: Images, rows: np.ndarray, device: Device, title: str
-) -> np.ndarray:
-    """Features, float32 [len(rows), d], of rows of images, from one view."""
-    network = restore_network(checkpoint, images.shape[1:])
-    training = read_training(checkpoint.config)
-    remove_head(network, training.network)
-    predictor = Predictor(device.place(network), device, training.batch_size or 1, flatten)
-    with explain_full_memory(), progress_bar(title, len(rows), "sample") as advance:
-        features: np.ndarray = predictor.predict(images, rows, PLAIN, advance)[0]
-    return features
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities [n, class] and features [n, d], float32, of rows [n] of images.
 
+    Both are means over the views.
+    """
+    placed = place_network(checkpoint, images.shape[1:], device)
+    name, n_classes = checkpoint.config["settings"]["network"], len(checkpoint.config["classes"])
+    parts = []
+    with (
+        watch_head(placed.predictor.network, name) as features,
+        explain_full_memory(),
+        progress_bar(title, len(rows), "sample") as advance,
+    ):
 
-def flatten(features: Tensor) -> Tensor:
-    """Features [n, d] of any shape [n, ...]."""
-    return features.flatten(1)
+        def join(logits: Tensor) -> Tensor:
+            return torch.cat([PROBABILITIES(logits), features[0].float()], dim=1)
+
+        predictor = replace(placed.predictor, outputs=join)
+        for start in range(0, len(rows), BLOCK):
+            of_views = predictor.predict(images, rows[start : start + BLOCK], placed.views, advance)
+            parts.append(of_views.mean(axis=0))
+    both = np.concatenate(parts)
+    return both[:, :n_classes], both[:, n_classes:]
 
 
 def rank_features(
@@ -127,9 +137,11 @@ def invert(z: np.ndarray) -> np.ndarray:
     covariance = z.T @ z / len(z)
     n = len(covariance)
     ridge = RIDGE * np.trace(covariance) / n + np.finfo(np.float32).tiny
-    return np.linalg.inv(covariance + ridge * np.eye(n))
+    inverse: np.ndarray = np.linalg.inv(covariance + ridge * np.eye(n))
+    return inverse
 
 
 def form(z: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Quadratic forms [m] of vectors [m, k]."""
-    return np.einsum("mi,ij,mj->m", z, matrix, z, optimize=True)
+    forms: np.ndarray = np.einsum("mi,ij,mj->m", z, matrix, z, optimize=True)
+    return forms

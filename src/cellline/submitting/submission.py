@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -104,25 +104,38 @@ def value_columns(competition: Competition) -> list[str]:
 
 
 def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any]) -> Path:
-    """Write `<name>-<digest>.csv` and its record beside it; return the CSV's path.
+    """Write `<name>-<digest>.csv` and its record; see `write_recorded`."""
+    return write_recorded(folder / name, {".csv": data}, record).with_suffix(".csv")
 
-    The name includes the beginning of the CSV's digest, so no other submission is overwritten and
-    the same predictions give the same file. Raises UserError if a person has edited either.
+
+def write_recorded(stem: Path, files: Mapping[str, bytes], record: dict[str, Any]) -> Path:
+    """Write `<stem>-<digest><suffix>` for each suffix, and their record beside them.
+
+    Returns the record's path. The names include the beginning of the digest of what is in the
+    files, so no others are overwritten and the same content gives the same files. Raises UserError
+    if a person has edited one of them.
     """
-    digest = hashlib.sha256(data).hexdigest()
-    path = folder / f"{name}-{digest[:8]}.csv"
-    made_with = {"csv_digest": digest, "code": code_version(), "versions": package_versions()}
-    with one_writer(folder, "writing a submission", wait=10):
-        if path.exists() and digest_file(path) != digest:
-            raise UserError(
-                f"{path} has changed since it was written: rename or move it, and its .json, to "
-                "keep your changes, then give the same command again"
-            )
-        if path.with_suffix(".json").exists():
-            read_json(path.with_suffix(".json"))
-        # The record first, so that no CSV is ever without one.
-        write_json(path.with_suffix(".json"), {**record, **made_with})
-        write_bytes(path, data)
+    whole = hashlib.sha256()
+    for data in files.values():
+        whole.update(data)
+    path = stem.with_name(f"{stem.name}-{whole.hexdigest()[:8]}.json")
+    digests = {suffix: hashlib.sha256(data).hexdigest() for suffix, data in files.items()}
+    made_with = {f"{suffix[1:]}_digest": digest for suffix, digest in digests.items()}
+    with one_writer(stem.parent, f"writing {path.name}", wait=10):
+        for suffix, digest in digests.items():
+            file = path.with_suffix(suffix)
+            if file.exists() and digest_file(file) != digest:
+                raise UserError(
+                    f"{file} has changed since it was written: rename or move it, and its .json, "
+                    "to keep your changes, then give the same command again"
+                )
+        if path.exists():
+            read_json(path)
+        # The record first, so that no file is ever without one.
+        versions = {"code": code_version(), "versions": package_versions()}
+        write_json(path, {**record, **made_with, **versions})
+        for suffix, data in files.items():
+            write_bytes(path.with_suffix(suffix), data)
     return path
 
 

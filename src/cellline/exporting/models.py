@@ -1,0 +1,210 @@
+"""From trained runs to files that predict without this program, compared with it before they stay.
+
+A run's networks, their views and means, and the calibration become one ONNX file, one torch.export
+archive, and a record that says what goes in and what comes out.
+"""
+
+import importlib.metadata
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from cellline.config import Config, Machine
+from cellline.data.competition import Competition
+from cellline.errors import UserError, first_line
+from cellline.exporting.ensemble import Ensemble, Member
+from cellline.host.device import choose_device
+from cellline.host.progress import say
+from cellline.model.views import choose_views
+from cellline.predicting.predict import calibrate, check_trained, open_finished
+from cellline.runs.folds import open_folds
+from cellline.runs.run import open_runs, read_training
+from cellline.scoring.bootstrap import Estimate
+from cellline.scoring.decisions import Correction
+from cellline.submitting.blend import blend
+from cellline.submitting.decision import HeldOut, cross_fit, hold_out, plain_rule
+from cellline.submitting.inference import describe_models, predict_images, restore_network
+from cellline.submitting.submission import join_names, write_recorded
+
+INPUT, OUTPUT = "images", "probabilities"
+# The first with an antialiased Resize, which our networks begin with.
+OPSET = 18
+# Bytes of weights: protobuf holds 2 GiB, and the graph needs some of them.
+LARGEST_ONNX = (2 << 30) - (16 << 20)
+PACKAGES = ("onnx", "onnxruntime", "onnxscript", "timm")
+
+# Training images that the files are tried on, a few at once: as many views of each are computed.
+TRIED, AT_ONCE = 32, 4
+# Largest difference from this program's probabilities. Rounding makes 1e-6.
+TOLERANCE = 1e-4
+
+# What the pixels of the input mean, for the record.
+PIXELS = (
+    "0 to 255, as in files of 8 bits. Of files of 16 bits, 255 * (value - low) / (high - low), "
+    "rounded and clipped, with the channel's low and high in scales. Files of other sizes are "
+    "resized first, antialiased"
+)
+
+
+def export_models(config: Config, names: Sequence[str], output: Path) -> Path:
+    """Write the blend of some runs to `output`, return its record's path.
+
+    Raises UserError if a run is missing, of other data or not finished, or if torch can't export
+    its network.
+    """
+    folds = open_folds(config.folders, config.reading, for_training=True)
+    runs = open_runs(config, names, folds)
+    check_trained(runs)
+    competition, samples = folds.competition, hold_out([run.oof for run in runs])
+    images = competition.train_images
+    rows = np.linspace(0, len(images) - 1, min(TRIED, len(images))).astype(int)
+    tried, shape = images[rows], images.shape[1:]
+    device = choose_device(Machine(device="cpu", precision="float32"))
+    members, probs, described = [], [], []
+    for run in runs:
+        models: dict[str, str] = {}
+        for checkpoint, digest in open_finished(run):
+            models[str(checkpoint.fold)] = digest
+            views = choose_views(shape, read_training(checkpoint.config).symmetry)
+            members.append(Member(restore_network(checkpoint, shape), views))
+            probs.append(
+                predict_images(checkpoint, tried, device, f"{run.name}, fold {checkpoint.fold}")
+            )
+        described.append({**describe_models(run, models), "views": views})
+    correction = fit(samples)
+    files = render_models(Ensemble(members, correction), shape)
+    difference = compare(files, tried, correction.apply(blend(probs)).prob)
+    score = judge(samples)
+    record: dict[str, Any] = {
+        **describe_interface(competition),
+        "runs": described,
+        "correction": asdict(correction),
+        "oof": {
+            "of": "out-of-fold samples, each by itself, by its fold's network of every run; "
+            "calibrated on the other folds. Interval: 95 %, over groups",
+            "metric": samples.metric.name,
+            "score": score.value,
+            "interval": score.interval,
+            "samples": len(samples.labels),
+        },
+        "largest_difference": difference,
+        "input_digest": competition.digest,
+        "exported_with": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    path = write_recorded(output / join_names([run.name for run in runs]), files, record)
+    say(
+        f"expect {samples.metric.title} {samples.metric.show(score)} on samples by themselves: OOF,"
+        f" {len(samples.labels)} training samples"
+    )
+    say(
+        f"both files differ by {difference:.0e} at most from this program's probabilities of "
+        f"{len(tried)} training images"
+    )
+    for suffix, data in files.items():
+        say(f"wrote {path.with_suffix(suffix)} ({len(data) / 1e6:.1f} MB)")
+    return path
+
+
+def fit(samples: HeldOut) -> Correction:
+    """The calibration of the runs' mean, as `predict` has it."""
+    return calibrate(blend(samples.prob), samples.labels, samples.metric)
+
+
+def judge(samples: HeldOut) -> Estimate:
+    """Score the likeliest classes of samples by themselves, calibrated on the other folds."""
+    plain = plain_rule(len(samples.prob))
+    decided = cross_fit(lambda others: replace(plain, correction=fit(others)), samples)
+    return samples.metric.estimate(samples.labels, decided, samples.bootstrap)
+
+
+def render_models(ensemble: Ensemble, shape: tuple[int, int, int]) -> dict[str, bytes]:
+    """The ONNX file and the torch.export archive, by suffix, for images of `shape`.
+
+    Raises UserError if torch can't export the networks, or if they are too large.
+    """
+    size = sum(tensor.nbytes for tensor in ensemble.state_dict().values())
+    if size > LARGEST_ONNX:
+        raise UserError(
+            f"all folds' networks have {size / 1e9:.1f} GB of weights, and an ONNX file holds 2.1: "
+            "export fewer runs, or one of a smaller network"
+        )
+    # Two images: torch takes a batch of one for one that is never larger.
+    images = torch.zeros((2, *shape), dtype=torch.uint8)
+    archive = io.BytesIO()
+    try:
+        # With gradients, which none of the weights needs, our DenseNet computes as torchvision's.
+        # Its own way writes into parts of a tensor, for which ONNX would copy the whole.
+        with torch.enable_grad():
+            program = torch.export.export(
+                ensemble, (images,), dynamic_shapes=({0: torch.export.Dim("n")},)
+            )
+        converted = torch.onnx.export(
+            program,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            dynamic_shapes=({0: "n"},),
+            external_data=False,
+            verbose=False,
+        )
+        torch.export.save(program, archive)
+    except Exception as error:  # whatever a network's own code, or torch's on it, raises
+        why = first_line(error.__cause__ or error)  # the converter's own says what to do next
+        raise UserError(f"torch can't export this network: {why}") from error
+    assert converted is not None
+    return {".onnx": converted.model_proto.SerializeToString(), ".pt2": archive.getvalue()}
+
+
+def compare(files: Mapping[str, bytes], images: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference of both files' probabilities of images from those expected [n, class].
+
+    Raises RuntimeError as `check` does.
+    """
+    batches = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
+    session = onnxruntime.InferenceSession(files[".onnx"], providers=["CPUExecutionProvider"])
+    prob = [session.run([OUTPUT], {INPUT: batch})[0] for batch in batches]
+    of_onnx = check("ONNX file", np.concatenate(prob), expected)
+    network = torch.export.load(io.BytesIO(files[".pt2"])).module()
+    prob = [network(torch.from_numpy(batch)).numpy() for batch in batches]
+    return max(of_onnx, check("torch.export archive", np.concatenate(prob), expected))
+
+
+def check(what: str, prob: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference between probabilities [n, class] of a file and those expected.
+
+    Raises RuntimeError if it is more than rounding explains: a fault of ours, or of torch's.
+    """
+    difference = float(np.abs(prob - expected).max())
+    if not difference <= TOLERANCE:  # also if it is NaN
+        raise RuntimeError(f"the {what} differs by {difference:.1e} from this program's prediction")
+    return difference
+
+
+def describe_interface(competition: Competition) -> dict[str, Any]:
+    """The input and output of the files, for the record."""
+    reading = competition.reading
+    return {
+        "classes": competition.classes,
+        "channels": competition.channels,
+        "files": reading.channels,
+        "pixels": PIXELS,
+        "scales": {channel: scale._asdict() for channel, scale in competition.scales.items()},
+        "resize": reading.resize,
+        "opset": OPSET,
+        "input": {
+            "name": INPUT,
+            "dtype": "uint8",
+            "shape": ["n", *competition.train_images.shape[1:]],
+        },
+        "output": {
+            "name": OUTPUT,
+            "dtype": "float32",
+            "shape": ["n", len(competition.classes)],
+        },
+    }

@@ -1,0 +1,37 @@
+"""make export: trained runs as one ONNX file and one torch.export archive, or as tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellline.cli import run_verb
+from cellline.config import Config
+
+
+@dataclass(frozen=True)
+class ExportConfig(Config):
+    """Settings of `make export`."""
+
+    uses = ("folders", "run", "device", "precision")
+    runs: tuple[str, ...] = ()
+    """Runs to blend; by default --run alone."""
+    tables: bool = False
+    """Write tables of out-of-fold and test probabilities instead of models. Only they use --device
+    and --precision: models are traced on the CPU, in float32."""
+    exports_dir: Path = Path("exports")
+    """Folder for the files."""
+
+
+def main(config: ExportConfig) -> None:
+    """Write what runs predict with, all folds and views in one file that needs no program of ours.
+
+    With --tables, write what they predicted, for a model that is stacked on it.
+    """
+    from cellline.exporting.models import export_models
+    from cellline.exporting.tables import export_tables
+
+    export = export_tables if config.tables else export_models
+    export(config, config.runs or (config.run,), config.exports_dir)
+
+
+if __name__ == "__main__":
+    run_verb(main, ExportConfig)
