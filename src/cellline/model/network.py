@@ -166,7 +166,7 @@ def replace_head(backbone: nn.Module, training: Training, n_classes: int) -> Non
 
 @contextmanager
 def watch_head(network: Classifier, name: str) -> Iterator[list[Tensor]]:
-    """Yield a list that holds the features [batch, d], the last layer's input, of the last batch."""
+    """Yield a list of one: the last layer's input, features [batch, d], of the latest batch."""
     features: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
