@@ -1,7 +1,6 @@
 """The verb on a trained run: what it keeps, reruns after an interruption, and its pictures."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from cellline.errors import UserError
 from cellline.explaining import explain as room
 from cellline.explaining.explain import explain
 from cellline.host.stopping import Stopped
-from cellline.report.page import write_report
 from cellline.report.samples import list_shown
 from cellline.runs.explained import read_attributed
 from cellline.runs.folds import open_folds
@@ -23,7 +21,7 @@ from cellline.training.run import train_run
 
 CONFIG = Config(
     Folders(Path("input")),
-    Training(network="densenet_tiny", weights="none", epochs=1, batch_size=16),
+    Training(network="densenet_tiny", weights="none", epochs=1, batch_size=16, symmetry="none"),
     Machine(device="cpu", precision="float32"),
     run="tiny",
 )
@@ -114,23 +112,3 @@ def test_what_can_not_be_explained_is_said() -> None:
     with pytest.raises(UserError, match=r"train these folds first:\n  make train .*FOLD=2"):
         explain(CONFIG, (sample,), Path("explanations"))
     assert not kept()
-
-
-def test_the_report_shows_it_until_the_model_is_another() -> None:
-    def page() -> str:
-        return write_report(CONFIG).read_text(encoding="utf-8")
-
-    assert "make explain RUN=tiny" in page()
-    explain(CONFIG, (), Path("explanations"))
-    shown = page()
-    assert "Importance of each channel" in shown
-    assert "make explain" not in shown
-    assert "Where the network looked at sample " in shown
-    again = replace(CONFIG, training=replace(CONFIG.training, lr=2e-3), run="again")
-    train_run(again)
-    for fold in range(3):
-        for name in ("permuted.npz", "attributed.npz"):
-            shutil.copy(RUN / f"fold{fold}" / name, f"oof/again/fold{fold}")
-    other = write_report(again).read_text(encoding="utf-8")
-    assert "make explain RUN=again" in other
-    assert "Where the network looked at sample " not in other
