@@ -35,7 +35,7 @@ def train(folds: Folds, plain_training: Training, device: Device) -> Train:
         for fold in numbers:
             trainer = FoldTrainer(Task(own, fold, run.config.training, device))
             train_fold(trainer, run, Stop())
-        return run, Predictor(trainer.learner.model, device, 8)
+        return run, Predictor(trainer.learner.model, device, 32)
 
     return trained
 
@@ -50,7 +50,7 @@ def test_only_the_channel_that_tells_classes_apart_is_important(
     competition: Competition, train: Train, device: Device
 ) -> None:
     images = noise_of(competition)
-    images[:, 1] = competition.train_images[:, 1]
+    images[:, 1] += 90 * competition.labels[:, None, None].astype(np.uint8)
     run, _ = train(images, range(3))
     for fold in range(3):
         explain_fold(run, fold, [], device)
@@ -86,10 +86,11 @@ def test_a_network_that_goes_by_a_corner_has_looked_there(
 ) -> None:
     images = noise_of(competition)
     # Training turns the images: only attributions that are turned back are in this corner.
-    images[..., :6, 10:] = competition.train_images[..., :6, 10:]
+    images[..., :6, 10:] = 100 * competition.labels[:, None, None, None]
     run, _ = train(images, range(1))
     rows = run.folds.held_out_rows(0).tolist()
     explain_fold(run, 0, rows, device)
     strength = np.abs(np.stack(list(read_attributed(run, [0]).values())))
     shares = strength[..., :8, 8:].sum(axis=(1, 2, 3)) / strength.sum(axis=(1, 2, 3))
-    assert np.mean(shares) > 0.5
+    # A quarter of the pixels.
+    assert np.median(shares) > 0.5

@@ -55,8 +55,9 @@ def draw_picture(run: Run, row: int, attribution: np.ndarray) -> bytes:
     with matplotlib.rc_context(fname=STYLE):
         panels = 1 + len(channels)
         figure = Figure(figsize=(PANEL * panels, PANEL + TITLES), facecolor="white")
+        sample = run.competition.train_ids[row]
         figure.suptitle(
-            f"{run.competition.train_ids[row]}: {label}, predicted {predicted} ({sure})"
+            f"{sample}: {label}, predicted {predicted} ({sure}). Red: for it, blue: against it"
         )
         first, *others = figure.subplots(1, panels)
         first.imshow(colour(image, channels), cmap="gray", vmin=0, vmax=255)
@@ -69,7 +70,8 @@ def draw_picture(run: Run, row: int, attribution: np.ndarray) -> bytes:
             strict=True,
         ):
             axes.imshow(plane, cmap="gray")
-            axes.imshow(seen, cmap="bwr", vmin=-1, vmax=1, alpha=0.7 * np.abs(seen))
+            # The square leaves the channel visible where little counted.
+            axes.imshow(seen, cmap="bwr", vmin=-1, vmax=1, alpha=0.8 * seen**2)
             axes.set_title(f"{name}, {whole_percent(share)}")
         for axes in (first, *others):
             axes.set_axis_off()

@@ -18,8 +18,8 @@ from cellline.runs.run import Run
 from cellline.scoring.words import points
 
 # Pixels beside each other get attributions of both signs: smoothed, places show, not pixels. A
-# deviation of 1/40 of the side is 1.6 of 64 pixels.
-SMOOTHING = 1 / 40
+# deviation of 1/32 of the side is 2 of 64 pixels.
+SMOOTHING = 1 / 32
 # This share of the pixels reaches the brightest colour, so that a single one dims no picture.
 BRIGHTEST = 0.005
 
@@ -78,7 +78,7 @@ def share_channels(attribution: np.ndarray) -> np.ndarray:
 
 
 def smooth(attribution: np.ndarray) -> np.ndarray:
-    """Attributions [channel, height, width] smoothed and scaled to -1 to 1, for display."""
+    """Attributions [channel, height, width] smoothed and scaled to at most 1, for display."""
     # Imported here, because it takes time.
     from scipy.ndimage import gaussian_filter
 
@@ -92,7 +92,9 @@ def smooth(attribution: np.ndarray) -> np.ndarray:
 def add_attribution(tile: Tile, run: Run, attribution: np.ndarray) -> Tile:
     """A sample's tile with a second picture: where its network looked, and in which channel."""
     channels = run.competition.channels
-    strength = np.rint(255 * np.abs(smooth(attribution))).astype(np.uint8)
+    # Places that count for and against cancel if they are not made positive before. The square
+    # darkens what counts little: many places do.
+    strength = np.rint(255 * smooth(np.abs(attribution)) ** 2).astype(np.uint8)
     named = zip(map(name_channel, channels), share_channels(attribution), strict=True)
     shares = ", ".join(f"{name} {whole_percent(share)}" for name, share in named)
     return replace(tile, beside=encode(colour(strength, channels)), caption=(*tile.caption, shares))
