@@ -84,6 +84,13 @@ def test_attributions_are_beside_their_samples_until_the_model_is_another() -> N
     assert {beside for beside, _ in tiles(run)} == {""}
 
 
+def test_a_single_channel_is_compared_with_none() -> None:
+    run = make_run(make_folds(shape=(1, 12, 12)))
+    assert "make explain" in str(explanations_section(run).blocks)
+    write_attributed(run, 0, {0: np.ones((1, 12, 12), np.float32)})
+    assert not explanations_section(run).blocks
+
+
 def test_attributions_of_nothing_are_dark() -> None:
     nothing = np.zeros((2, 8, 8), np.float32)
     assert not share_channels(nothing).any()

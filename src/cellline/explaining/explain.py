@@ -130,6 +130,6 @@ def describe_importance(run: Run) -> Iterator[str]:
         yield "a single channel: none to compare it with"
         return
     head, *rows = tabulate_falls(run, permuted)
-    yield f"fall of {run.folds.metric.title} and recalls, in points, with a channel permuted:"
+    yield f"fall of {run.folds.metric.title}, and of recalls in points, with a channel permuted:"
     columns = [align(column) for column in zip(head, *rows, strict=True)]
     yield from ("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))

@@ -13,7 +13,7 @@ from cellline.report.figures import draw_intervals
 from cellline.report.scores import in_words
 from cellline.report.tiles import encode, whole_percent
 from cellline.report.words import name_folds
-from cellline.runs.explained import Permuted, read_all_permuted
+from cellline.runs.explained import Permuted, read_all_permuted, read_attributed
 from cellline.runs.run import Run
 from cellline.scoring.words import points
 
@@ -29,6 +29,8 @@ def explanations_section(run: Run) -> Section:
     title = "What the network goes by"
     permuted = read_all_permuted(run)
     if permuted is None:
+        if len(run.competition.channels) == 1 and read_attributed(run, run.finished):
+            return Section("explanations", title, [])  # there is no other to compare it with
         command = make_command("explain", run.config)
         text = f"Which channel decides, and where the network looked, is not known yet: {command}"
         return Section("explanations", title, [text])
@@ -48,7 +50,8 @@ def explanations_section(run: Run) -> Section:
     )
     head, *rows = tabulate_falls(run, permuted)
     note = (
-        f"The first row is {metric.title}, the others are recalls, in points. Intervals count "
+        f"The first row is {metric.title}, the others are recalls, in points. A class that odd "
+        "images fall into keeps its recall, however much it needs the channel. Intervals count "
         "groups of related pictures, and are paired; they leave out other permutations."
     )
     return Section("explanations", title, [figure, Table(note, head, rows)])
