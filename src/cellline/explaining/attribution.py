@@ -7,8 +7,9 @@ import torch
 
 from cellline.model.views import Predictor, see
 
-# Images between the baseline and the image, for each view. In eight views, MobileNetV2's sums were
-# 1 to 6 % off on two samples of the challenge, and with 16 steps up to 27 %.
+# Images between the baseline and the image, for each view. In eight views, MobileNetV2's sums are
+# 1.4 % off in the median of 49 samples of the challenge, and 3.3 % or less in 90 % of them. With 16
+# steps, one of two samples was up to 27 % off.
 STEPS = 32
 
 
@@ -27,9 +28,9 @@ def attribute(
     difference = torch.from_numpy(image).to(mean.device) - mean
     slope = torch.zeros_like(difference)
     for number, view in enumerate(views):
-        # Views take steps between each other's, as if each took all of them. Near the blank image
-        # all pixels of a layer pass a threshold at once, so steps are as small as their distance
-        # from it there (the square).
+        # Views take steps between each other's, as if each took all of them. The log probability
+        # swings most near the baseline, where all pixels of a layer cross a threshold at once: the
+        # square makes steps small there.
         step = torch.arange(STEPS, device=mean.device) + (number + 0.5) / len(views)
         root = step / STEPS
         for part in root.split(predictor.batch_size):

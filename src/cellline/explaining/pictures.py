@@ -18,7 +18,7 @@ from cellline.runs.run import Run
 from cellline.submitting.submission import join_names
 
 # Inches of a panel, and of the titles above it.
-PANEL, TITLES = 2.6, 0.8
+PANEL, TITLES = 2.6, 0.6
 
 
 def write_picture(run: Run, row: int, attribution: np.ndarray, folder: Path) -> Path:
@@ -57,7 +57,7 @@ def draw_picture(run: Run, row: int, attribution: np.ndarray) -> bytes:
         figure = Figure(figsize=(PANEL * panels, PANEL + TITLES), facecolor="white")
         sample = run.competition.train_ids[row]
         figure.suptitle(
-            f"{sample}: {label}, predicted {predicted} ({sure}). Red: for it, blue: against it"
+            f"{sample}: {label}, predicted {predicted} ({sure}). Red spots are for it, blue against"
         )
         first, *others = figure.subplots(1, panels)
         first.imshow(colour(image, channels), cmap="gray", vmin=0, vmax=255)
