@@ -64,7 +64,7 @@ def test_the_importance_of_each_channel_is_shown_until_the_model_is_another() ->
 
     make_stale(run)
     [text] = explanations_section(run).blocks
-    assert "make explain RUN=made" in str(text)
+    assert str(text).endswith(": make explain RUN=made")
 
 
 def test_attributions_are_beside_their_samples_until_the_model_is_another() -> None:
