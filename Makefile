@@ -33,8 +33,9 @@ override RUN := $(value RUN)
 override STORAGE := $(value STORAGE)
 override WEIGHTS := $(value WEIGHTS)
 override IMAGES := $(value IMAGES)
+override IDS := $(value IDS)
 override ARGS := $(value ARGS)
-export INPUT OOF SUBMISSIONS RUN STORAGE WEIGHTS IMAGES
+export INPUT OOF SUBMISSIONS RUN STORAGE WEIGHTS IMAGES IDS
 
 COMMON = --input-dir "$$INPUT" --oof-dir "$$OOF" --submissions-dir "$$SUBMISSIONS" $(RUN_OPTION) $(RECIPE_OPTION)
 RUN_OPTION = $(if $(RUN),--run "$$RUN")
@@ -46,7 +47,7 @@ SEEDS_OPTION = $(if $(SEEDS),--seeds $(SEEDS))
 RECIPE_OPTION = $(if $(RECIPE),--recipe $(RECIPE))
 STORAGE_OPTION = $(if $(STORAGE),--storage "$$STORAGE")
 
-.PHONY: help setup folds train tune submit predict export compare report demo kaggle test torture bench bench-growth lint format lock check-active
+.PHONY: help setup folds train tune submit predict export explain compare report demo kaggle test torture bench bench-growth lint format lock check-active
 
 # `make folds train submit` means one after the other, whatever -j says; only folds are independent.
 FOLD_JOBS = $(filter train-%,$(MAKECMDGOALS))
@@ -73,6 +74,7 @@ help:
 	@echo '  make predict   classes of new images, with probabilities; one CSV       IMAGES=folder'
 	@echo '  make export    one ONNX file that predicts without this program         RUNS="a b"'
 	@echo '                 or tables of probabilities, to stack elsewhere          ARGS=--tables'
+	@echo '  make explain   which channel decides, where the network looked          IDS="17 23"'
 	@echo '  make compare   is run b better than run a? overall and by class         RUNS="a b"'
 	@echo '                 each by several seeds: a, a-seed1 and a-seed2           RUNS="a b" SEEDS=3'
 	@echo '  make report    one HTML page that shows a run'
@@ -120,6 +122,10 @@ predict: $(READY)
 
 export: $(READY)
 	@$(PY) src/export.py $(COMMON) $(RUNS_OPTION) $(ARGS)
+
+# The shell splits IDS, and does nothing else to it.
+explain: $(READY)
+	@set -f; $(PY) src/explain.py $(COMMON) $(if $(IDS),--ids $$IDS) $(ARGS)
 
 compare: $(READY)
 	@$(PY) src/compare.py $(COMMON) $(RUNS_OPTION) $(SEEDS_OPTION) $(ARGS)

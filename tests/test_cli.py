@@ -17,7 +17,10 @@ from cellline.config import RECIPES, Config, flatten
 from cellline.errors import UserError
 from cellline.settings_file import KEYS
 
-VERBS = ("compare", "demo", "export", "folds", "kaggle", "report", "submit", "train", "tune")
+VERBS = (
+    *("compare", "demo", "explain", "export", "folds", "kaggle", "predict", "report"),
+    *("submit", "train", "tune"),
+)
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 
 VERB = """

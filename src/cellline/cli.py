@@ -196,10 +196,13 @@ def make_command(verb: str, config: Config, processes: int = 1, *, begun: bool =
 
     It omits defaults, the settings of competition.toml, and the run's name if the command without
     it gives the same. If the run has begun, it also omits learning rate, batch size and class
-    weights, which the run keeps unless they are given.
+    weights, which the run keeps unless they are given. Verbs other than `train` are given no
+    settings of training and machine.
     """
     start = f"--weights={config.training.weights}"
     usual = usual_settings(Config, [f"--input-dir={config.folders.input_dir}", start])
+    if verb != "train":  # the others take them from the run that is named
+        config = replace(config, training=usual.training, machine=usual.machine)
     input_dir, oof_dir = config.folders.input_dir, config.folders.oof_dir
     unnamed = replace(usual, training=config.training).run_name
     # Each with its variable in the Makefile; None if it need not be given.

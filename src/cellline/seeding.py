@@ -3,7 +3,7 @@
 import numpy as np
 
 # What a seed is for, so that no two uses share a stream.
-SHUFFLE, AUGMENT, DROPOUT, TUNING, CUTMIX = range(5)
+SHUFFLE, AUGMENT, DROPOUT, TUNING, CUTMIX, PERMUTATION = range(6)
 
 
 def derive_seed(*parts: int) -> int:

@@ -68,7 +68,7 @@ def test_any_number_of_classes_channels_and_pixels(
     linked = re.findall(r'href="#(\w+)"', contents)
     assert linked == re.findall(r'<section id="(\w+)"', page)
     # No tuning chose its settings, so no section says so.
-    assert len(set(linked)) == 8
+    assert len(set(linked)) == 9
     assert not re.search(r"Read this first|not trained yet", page)
 
 

@@ -51,10 +51,14 @@ class Figure:
 class Tile:
     """A picture of a sample."""
 
+    row: int
+    """The training sample's."""
     source: str
     """A data: address."""
     caption: Sequence[str]
     """Lines, the sample's id first."""
+    beside: str = ""
+    """That of a second picture: where the network looked."""
 
 
 @dataclass(frozen=True)

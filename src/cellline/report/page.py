@@ -13,6 +13,7 @@ from cellline.host.locking import one_writer
 from cellline.host.progress import say
 from cellline.report.auditing import audit_section, likeness_section
 from cellline.report.calibrating import calibration_section
+from cellline.report.explanations import explanations_section
 from cellline.report.learning import learning_section, tuning_section
 from cellline.report.provenance import settings_section
 from cellline.report.samples import samples_section
@@ -93,6 +94,7 @@ def compose(
         scores_section(run, expected, public_share),
         classes_section(run),
         learning_section(run),
+        explanations_section(run),
         samples_section(run),
         calibration_section(run),
         audit_section(run),

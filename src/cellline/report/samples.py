@@ -3,10 +3,12 @@
 import numpy as np
 
 from cellline.report.content import Block, Grid, Section
+from cellline.report.explanations import add_attributions
 from cellline.report.label_errors import LabelErrors, find_label_errors
 from cellline.report.scores import count_confusions, hardest_pairs
 from cellline.report.tiles import describe_colours, make_tile, whole_percent
 from cellline.report.words import count
+from cellline.runs.explained import read_attributed
 from cellline.runs.predictions import OutOfFold
 from cellline.runs.run import Run
 from cellline.scoring.words import percent, with_interval
@@ -14,22 +16,43 @@ from cellline.scoring.words import percent, with_interval
 # Pictures in a grid: at least two rows of a wide page, and a page below a megabyte.
 LABEL_ERRORS, CONFIDENT_ERRORS = 24, 16
 PAIRS, EXAMPLES = 4, 8
+ATTRIBUTED = (
+    " Beside a sample is where the network that held it out looked: the brighter, the more a place "
+    "counted, for or against the predicted class, in the colour of the channel that it counted in "
+    "(integrated gradients); and each channel's share of it."
+)
 
 
 def samples_section(run: Run) -> Section:
     """Pictures that are worth a look."""
     found = find_label_errors(run.oof.labels, run.oof.prob, run.oof.picture)
-    pictures: list[Block] = [*show_confident_errors(run), *show_pairs(run)]
+    attributions = read_attributed(run, run.finished)
+    grids = show_samples(run, found)
+    blocks: list[Block] = [add_attributions(grid, run, attributions) for grid in grids]
     cautions = []
     if found is not None:
         summary = describe_label_errors(found)
         if found.evidence:
-            pictures.insert(0, show_label_errors(run, found))
             cautions.append(summary)
-        pictures.insert(0, summary)
+        blocks.insert(0, summary)
     # A network that is never wrong, or too weak to judge labels, may leave nothing to show.
-    blocks = [describe_colours(run.competition.channels), *pictures] if pictures else []
+    if blocks:
+        beside = ATTRIBUTED if attributions else ""
+        blocks.insert(0, describe_colours(run.competition.channels) + beside)
     return Section("samples", "Samples worth a look", blocks, cautions)
+
+
+def list_shown(run: Run) -> np.ndarray:
+    """Rows of the samples that the section shows, int64 [n], ascending."""
+    found = find_label_errors(run.oof.labels, run.oof.prob, run.oof.picture)
+    rows = [tile.row for grid in show_samples(run, found) for tile in grid.tiles]
+    return np.unique(np.array(rows, np.int64))
+
+
+def show_samples(run: Run, found: LabelErrors | None) -> list[Grid]:
+    """Label errors, confident errors, and the pairs of classes that cost the most recall."""
+    label_errors = [show_label_errors(run, found)] if found is not None and found.evidence else []
+    return [*label_errors, *show_confident_errors(run), *show_pairs(run)]
 
 
 def describe_label_errors(found: LabelErrors) -> str:

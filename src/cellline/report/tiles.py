@@ -42,7 +42,7 @@ def make_tile(run: Run, row: int, *caption: str) -> Tile:
     """The picture of a training sample, by its row; the sample's id heads the caption."""
     sample = str(run.competition.train_ids[row])
     picture = colour(run.competition.train_images[row], run.competition.channels)
-    return Tile(encode(picture), (sample, *caption))
+    return Tile(row, encode(picture), (sample, *caption))
 
 
 def whole_percent(share: float) -> str:

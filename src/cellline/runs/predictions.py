@@ -116,7 +116,7 @@ def write_out_of_fold(path: Path, predictions: OutOfFold, provenance: dict[str, 
         label=predictions.labels,
         prob=predictions.prob,
         prob_plain=predictions.prob_plain,
-        provenance=_render(provenance),
+        provenance=render_provenance(provenance),
     )
 
 
@@ -132,7 +132,7 @@ def read_out_of_fold(
         check_belongs(path, read_provenance(path), wanted)
         rows = folds.held_out_rows(wanted["fold"])
         samples = {"file_id": competition.train_ids[rows], "label": competition.labels[rows]}
-        parts.append((rows, *_read_prob(path, competition, samples, "prob", "prob_plain")))
+        parts.append((rows, *read_prob(path, competition, samples, "prob", "prob_plain")))
     rows, prob, plain = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     order = np.argsort(rows)
     return OutOfFold(folds, rows[order], prob[order], plain[order])
@@ -140,7 +140,7 @@ def read_out_of_fold(
 
 def write_test(path: Path, ids: np.ndarray, prob: np.ndarray, provenance: dict[str, Any]) -> None:
     """Write a fold's `test.npz`: probabilities [m, class] of the test samples `ids` [m]."""
-    write_arrays(path, file_id=ids, prob=prob, provenance=_render(provenance))
+    write_arrays(path, file_id=ids, prob=prob, provenance=render_provenance(provenance))
 
 
 def read_test(path: Path, made_from: dict[str, Any], competition: Competition) -> np.ndarray | None:
@@ -148,9 +148,9 @@ def read_test(path: Path, made_from: dict[str, Any], competition: Competition) -
 
     Raises UserError when it is damaged.
     """
-    if not path.exists() or not made_from.items() <= read_provenance(path).items():
+    if not is_made_from(path, made_from):
         return None
-    [prob] = _read_prob(path, competition, {"file_id": competition.test_ids}, "prob")
+    [prob] = read_prob(path, competition, {"file_id": competition.test_ids}, "prob")
     return prob
 
 
@@ -182,6 +182,11 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return provenance
 
 
+def is_made_from(path: Path, made_from: Mapping[str, Any]) -> bool:
+    """Tell if a file is there and its provenance has these values; damage is a UserError."""
+    return path.exists() and made_from.items() <= read_provenance(path).items()
+
+
 def read_history(path: Path) -> list[dict[str, float]]:
     """Read the history that a fold's `oof.npz` recorded. Raises UserError when it is damaged."""
     history: Any = read_provenance(path).get("history")
@@ -194,7 +199,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
     return list(history)
 
 
-def _read_prob(
+def read_prob(
     path: Path, competition: Competition, samples: Mapping[str, np.ndarray], *names: str
 ) -> list[np.ndarray]:
     """Read the probabilities `names`, float32 [n, class]; `samples` is what else the file has.
@@ -230,5 +235,6 @@ def check_belongs(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any
         )
 
 
-def _render(provenance: dict[str, Any]) -> np.ndarray:
+def render_provenance(provenance: dict[str, Any]) -> np.ndarray:
+    """A file's provenance as an array of text, as `read_provenance` reads it."""
     return np.array(json.dumps(provenance, ensure_ascii=False))
