@@ -156,7 +156,7 @@ def read_test(path: Path, made_from: dict[str, Any], competition: Competition) -
 
 def write_features(path: Path, features: np.ndarray, provenance: dict[str, Any]) -> None:
     """Write a fold's `features.npz`: features [n, d] of its held-out samples."""
-    write_arrays(path, features=features, provenance=_render(provenance))
+    write_arrays(path, features=features, provenance=render_provenance(provenance))
 
 
 def read_features(path: Path, made_from: dict[str, Any]) -> np.ndarray | None:
@@ -164,9 +164,7 @@ def read_features(path: Path, made_from: dict[str, Any]) -> np.ndarray | None:
 
     Raises UserError when it is damaged.
     """
-    if not path.exists() or not made_from.items() <= read_provenance(path).items():
-        return None
-    return read_arrays(path, "features")["features"]
+    return read_arrays(path, "features")["features"] if is_made_from(path, made_from) else None
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
