@@ -19,7 +19,7 @@ from cellline.host.files import render_csv
 from cellline.host.progress import say
 from cellline.predicting.claims import Claims, judge_cultures, rank_claims, read_claims
 from cellline.predicting.sets import ERROR, Held, Judged, Sets, fit_sets, judge_sets
-from cellline.predicting.unlike import observe, rank_new
+from cellline.predicting.unlike import UNLIKE, observe, rank_new
 from cellline.predicting.words import describe_cultures, describe_likeness, describe_predictions
 from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples
@@ -195,7 +195,7 @@ def list_columns(
         **{f"p({name})": map(DIGITS.format, of_class) for name, of_class in prob},
         "set": (BETWEEN.join(named[of]) for of in in_set),
         "likeness": map("{:.4f}".format, likeness),
-        "unlike": mark(likeness),
+        "unlike": mark(likeness <= UNLIKE),
     }
 
 
@@ -206,10 +206,10 @@ def list_claims(
     return {
         "claimed": np.array(classes, dtype=object)[claims.labels],
         "likeness to claim": map("{:.4f}".format, ranks),
-        "doubtful": mark(ranks),
+        "doubtful": mark(ranks <= ERROR),
     }
 
 
-def mark(p_values: np.ndarray) -> list[str]:
-    """ "yes" for low p-values [n], else nothing."""
-    return ["yes" if is_low else "" for is_low in p_values <= ERROR]
+def mark(marked: np.ndarray) -> list[str]:
+    """Fields of a column that marks some samples, bool [n]."""
+    return ["yes" if of else "" for of in marked]

@@ -27,6 +27,9 @@ from cellline.submitting.inference import place_network
 from cellline.training.checkpoint import Checkpoint
 from cellline.training.memory import explain_full_memory
 
+# Largest p-value of an image that is marked. A mean of p-values is seldom low: of samples of known
+# classes, 5 % have one of 0.1 or less (docs/predicting.md).
+UNLIKE = 0.1
 # Samples at once, whose features of every view are in memory: 40 MB of DenseNet-161's.
 BLOCK = 512
 COMPONENTS = 32

@@ -6,7 +6,8 @@ import numpy as np
 
 from cellline.host.names import align, name_classes, shorten_name
 from cellline.predicting.claims import Culture
-from cellline.predicting.sets import ERROR, Judged, Sets
+from cellline.predicting.sets import Judged, Sets
+from cellline.predicting.unlike import UNLIKE
 from cellline.scoring.decisions import Decided
 from cellline.scoring.recalls import mean_recall
 from cellline.scoring.words import percent, with_interval
@@ -38,10 +39,10 @@ def describe_predictions(
 
 def describe_likeness(likeness: np.ndarray) -> str:
     """Say how many samples [n] are marked as unlike, and how many would be by chance."""
-    count = int(np.sum(likeness <= ERROR))
+    count = int(np.sum(likeness <= UNLIKE))
     return (
         f"{count} of {len(likeness)} samples ({percent(count / len(likeness))}) are unlike the "
-        f"training images; of samples like them, at most about {ERROR:.0%} are marked"
+        "training images; of samples of known classes, about 5 % are marked"
     )
 
 
