@@ -24,7 +24,7 @@ from cellline.exporting.ensemble import Ensemble
 from cellline.exporting.models import export_models, render_models
 from cellline.exporting.tables import export_tables
 from cellline.host.files import read_arrays, read_json
-from cellline.predicting.predict import predict
+from cellline.predicting.predict import NewImages, predict
 from cellline.scoring.decisions import Correction
 from cellline.training.run import train_run
 
@@ -77,7 +77,7 @@ def read_prob(rows: list[dict[str, str]]) -> np.ndarray:
 def test_the_example_gives_the_predictions_without_torch_or_this_program(
     here: Path, tmp_path: Path
 ) -> None:
-    rows = read(predict(CONFIG, list(RUNS), here / "images_test", tmp_path))
+    rows = read(predict(CONFIG, list(RUNS), NewImages(here / "images_test"), tmp_path))
     without = "import sys\nsys.modules.update(torch=None, cellline=None)\n"
     code = without + EXAMPLE + "print(json.dumps(probabilities.tolist()))\n"
     done = subprocess.run(

@@ -17,7 +17,7 @@ from small_run import CONFIG
 from cellline import load_run
 from cellline.errors import UserError
 from cellline.host.files import read_json, write_json
-from cellline.predicting.predict import predict
+from cellline.predicting.predict import NewImages, predict
 from cellline.predicting.trained import TrainedRun
 from cellline.runs.folds import open_folds
 from cellline.runs.run import open_run
@@ -51,7 +51,8 @@ def read_all(folder: Path) -> dict[Path, tuple[int, bytes]]:
 def test_probabilities_are_those_of_make_predict(
     here: Path, oof: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with predict(CONFIG, ["tiny"], here / "images_test", tmp_path).open(newline="") as file:
+    path = predict(CONFIG, ["tiny"], NewImages(here / "images_test"), tmp_path)
+    with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     score = open_run(CONFIG, open_folds(CONFIG.folders)).oof.score()
     capfd.readouterr()
@@ -61,7 +62,8 @@ def test_probabilities_are_those_of_make_predict(
     assert capfd.readouterr() == ("", "")
     assert read_all(oof) == before
     assert torch.equal(torch.get_rng_state(), generator)
-    assert list(rows[0])[2:-1] == [f"p({name})" for name in run.classes]
+    named = [name for name in rows[0] if name.startswith("p(")]
+    assert named == [f"p({name})" for name in run.classes]
     table = [[float(row[f"p({name})"]) for name in run.classes] for row in rows]
     np.testing.assert_allclose(prob, table, rtol=0, atol=1e-6)
     assert prob.dtype == np.float32
