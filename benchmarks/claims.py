@@ -42,7 +42,8 @@ def main(config: Config) -> None:
                     claims = Claims(np.full(len(rows), claim), np.full(len(rows), "culture"))
                     ranks = rank_claims(claims, prob[rows], held)
                     [culture] = judge_cultures(claims, prob[rows], ranks, picture[rows], held)
-                    refused[:, label, claim] += culture.marked, np.mean(ranks <= ERROR)
+                    refused[0, label, claim] += culture.marked
+                    refused[1, label, claim] += np.mean(ranks <= ERROR)
     n_draws = DRAWS * len(np.unique(oof.fold))
     for what, counts in zip(("cultures refused", "samples doubtful"), refused, strict=True):
         print(f"{what} in {n_draws} draws of {SIZE} samples; rows are the truth, columns the claim")

@@ -164,22 +164,6 @@ def replace_head(backbone: nn.Module, training: Training, n_classes: int) -> Non
     backbone.set_submodule(head, new_head)
 
 
-@contextmanager
-def watch_head(network: Classifier, name: str) -> Iterator[list[Tensor]]:
-    """Yield a list of one: the last layer's input, features [batch, d], of the latest batch."""
-    features: list[Tensor] = []
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        features[:] = [inputs[0].flatten(1)]
-
-    head = network.backbone.get_submodule(find_head(network.backbone, name)[-1])
-    handle = head.register_forward_pre_hook(keep)
-    try:
-        yield features
-    finally:
-        handle.remove()
-
-
 def adapt_channels(backbone: nn.Module, training: Training, n_channels: int) -> nn.Module:
     """A network for `n_channels` with the weights of one for three colours, as timm adapts them.
 

@@ -5,7 +5,6 @@ Callers average the probabilities of a sample's views.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from cellline.data.cache import Images
 from cellline.data.views import VIEWS
 from cellline.host.device import Device, gpu_is_full
 from cellline.model.network import Classifier
-
-# Of logits [n, class].
-PROBABILITIES = partial(torch.softmax, dim=1)
 
 PLAIN = (0,)
 # Left and right swapped.
@@ -51,8 +47,6 @@ class Predictor:
     device: Device
     batch_size: int
     """The batch size of its training, which sets how many images fit into memory."""
-    outputs: Callable[[Tensor], Tensor] = PROBABILITIES
-    """Function of the network's outputs, by default to probabilities."""
 
     @torch.inference_mode()
     def predict(
@@ -62,7 +56,7 @@ class Predictor:
         views: Sequence[int],
         after_batch: Callable[[int], object] = lambda n: None,
     ) -> np.ndarray:
-        """Outputs, by default probabilities, float32 [view, len(rows), class] of rows of images.
+        """Class probabilities float32 [view, len(rows), class] of `rows` of images, uint8.
 
         `after_batch` is called with the number of samples in each finished batch; an exception from
         it ends the prediction.
@@ -73,7 +67,7 @@ class Predictor:
         at_once = max(self.batch_size, min(EFFICIENT_BATCH, 4 * self.batch_size))
         n = max(1, at_once // len(views))
         # One tensor for all: small ones kept between the freed large ones would fragment memory.
-        outputs: Tensor | None = None
+        prob: Tensor | None = None
         done = 0
         while done < len(rows):
             batch = rows[done : done + n]
@@ -86,18 +80,18 @@ class Predictor:
                 # when the exception no longer holds memory.
                 n //= 2
                 continue
-            if outputs is None:
-                outputs = of_batch.new_empty((len(views), len(rows), of_batch.shape[-1]))
-            outputs[:, done : done + len(batch)] = of_batch
+            if prob is None:
+                prob = of_batch.new_empty((len(views), len(rows), of_batch.shape[-1]))
+            prob[:, done : done + len(batch)] = of_batch
             done += len(batch)
             after_batch(len(batch))
-        assert outputs is not None
-        return outputs.cpu().numpy()
+        assert prob is not None
+        return prob.cpu().numpy()
 
     def _predict_batch(self, images: np.ndarray, views: Sequence[int]) -> Tensor:
-        """Outputs float32 [view, n, class], on the device, of n images."""
+        """Class probabilities float32 [view, n, class], on the device, of n images."""
         batch = torch.from_numpy(images).to(self.device.device, non_blocking=True)
         with self.device.autocast():
             logits = self.network(torch.cat([see(batch, view) for view in views]))
-        outputs = self.outputs(logits.float())
-        return outputs.view(len(views), len(batch), -1)
+        prob = torch.softmax(logits.float(), dim=1)
+        return prob.view(len(views), len(batch), -1)

@@ -19,7 +19,7 @@ from cellline.host.files import render_csv
 from cellline.host.progress import say
 from cellline.predicting.claims import Claims, judge_cultures, rank_claims, read_claims
 from cellline.predicting.sets import ERROR, Held, Judged, Sets, fit_sets, judge_sets
-from cellline.predicting.unlike import UNLIKE, observe, rank_new
+from cellline.predicting.unlike import UNLIKE, rank_likeness
 from cellline.predicting.words import describe_cultures, describe_likeness, describe_predictions
 from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples
@@ -27,7 +27,7 @@ from cellline.runs.run import Run, open_runs
 from cellline.scoring.decisions import Correction, Decided, fit_correction
 from cellline.scoring.metrics import Metric
 from cellline.submitting.blend import blend
-from cellline.submitting.inference import describe_models, open_model
+from cellline.submitting.inference import describe_models, open_model, predict_images
 from cellline.submitting.pooling import count_pooled, pool, thin
 from cellline.submitting.submission import DIGITS, join_names, write_submission
 from cellline.training.checkpoint import Checkpoint
@@ -127,7 +127,7 @@ class Predicted:
     prob: np.ndarray
     """float32 [n, class]"""
     likeness: np.ndarray
-    """float64 [n], see `rank_new`"""
+    """float64 [n], see `rank_likeness`"""
     described: dict[str, Any]
 
 
@@ -137,9 +137,9 @@ def predict_new(run: Run, images: Images, device: Device) -> Predicted:
     for checkpoint, digest in open_finished(run):
         models[str(checkpoint.fold)] = digest
         title = f"{run.name}, fold {checkpoint.fold}"
-        prob, features = observe(checkpoint, images, np.arange(len(images)), device, title)
-        probs.append(prob)
-        likeness.append(rank_new(run, checkpoint, features, device))
+        probs.append(predict_images(checkpoint, images, device, title))
+        oof = run.out_of_fold([checkpoint.fold])
+        likeness.append(rank_likeness(probs[-1], Held(oof.prob, oof.labels, oof.group)))
     return Predicted(blend(probs), np.mean(likeness, axis=0), describe_models(run, models))
 
 

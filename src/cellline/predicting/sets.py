@@ -23,7 +23,7 @@ class Held:
     """Held-out samples, which new ones are compared with."""
 
     prob: np.ndarray
-    """float32 [n, class], calibrated"""
+    """float32 [n, class]"""
     labels: np.ndarray
     """int64 [n]"""
     group: np.ndarray

@@ -154,19 +154,6 @@ def read_test(path: Path, made_from: dict[str, Any], competition: Competition) -
     return prob
 
 
-def write_features(path: Path, features: np.ndarray, provenance: dict[str, Any]) -> None:
-    """Write a fold's `features.npz`: features [n, d] of its held-out samples."""
-    write_arrays(path, features=features, provenance=render_provenance(provenance))
-
-
-def read_features(path: Path, made_from: dict[str, Any]) -> np.ndarray | None:
-    """Features [n, d] from `features.npz`; None if it is absent or made from something else.
-
-    Raises UserError when it is damaged.
-    """
-    return read_arrays(path, "features")["features"] if is_made_from(path, made_from) else None
-
-
 def read_provenance(path: Path) -> dict[str, Any]:
     """Read what a file of predictions was made from. Raises UserError when it is damaged."""
     text = str(read_arrays(path, "provenance")["provenance"])
