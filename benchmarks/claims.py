@@ -42,7 +42,7 @@ def main(config: Config) -> None:
                     claims = Claims(np.full(len(rows), claim), np.full(len(rows), "culture"))
                     ranks = rank_claims(claims, prob[rows], held)
                     [culture] = judge_cultures(claims, prob[rows], ranks, picture[rows], held)
-                    refused[0, label, claim] += culture.marked
+                    refused[0, label, claim] += culture.refused
                     refused[1, label, claim] += np.mean(ranks <= ERROR)
     n_draws = DRAWS * len(np.unique(oof.fold))
     for what, counts in zip(("cultures refused", "samples doubtful"), refused, strict=True):

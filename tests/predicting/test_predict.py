@@ -13,7 +13,6 @@ from cellline.errors import UserError
 from cellline.host.files import read_arrays, read_json
 from cellline.predicting.predict import BETWEEN, NewImages, predict
 from cellline.predicting.sets import ERROR
-from cellline.predicting.unlike import UNLIKE
 from cellline.scoring.decisions import Correction
 from cellline.submitting.submit import submit
 
@@ -92,9 +91,10 @@ def test_claims_and_images_unlike_the_training_images_are_marked(
     for before, after in zip(rows, read(path), strict=True):
         assert before.items() <= after.items()
         assert after["claimed"] == claim
-        assert after["unlike"] == ("yes" if float(after["likeness"]) <= UNLIKE else "")
+        assert after["unlike"] == ("yes" if float(after["likeness"]) <= ERROR else "")
         assert after["doubtful"] == ("yes" if float(after["likeness to claim"]) <= ERROR else "")
         assert claim in after["set"].split(BETWEEN) or after["doubtful"] == "yes"
     [culture] = read_json(path.with_suffix(".json"))["cultures"]
     assert (culture["name"], culture["n_samples"]) == ("7", len(rows))
-    assert f"7 as {claim}, {len(rows)} samples" in capsys.readouterr().out
+    assert culture["claimed"] == claim
+    assert f"7 as {claim} (samples {len(rows)}, pictures" in capsys.readouterr().out

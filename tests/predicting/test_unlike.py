@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 from test_sets import draw
 
 from cellline.predicting.sets import ERROR, Held
-from cellline.predicting.unlike import rank_likeness
+from cellline.predicting.unlike import combine_ranks, rank_likeness
 
 
 @pytest.mark.parametrize("n_groups", [(60, 60, 60), (20, 60, 200)])
@@ -30,5 +31,17 @@ def test_samples_between_the_classes_are_marked() -> None:
 def test_few_held_out_groups_mark_nothing() -> None:
     between = np.full((1, 3), 1 / 3)
     assert rank_likeness(between, Held(*draw((5, 5, 5), 0))) > ERROR
-    # A class that a fold lacks says nothing.
-    assert rank_likeness(between, Held(*draw((60, 60, 0), 0))) == 1
+
+
+def test_a_class_that_a_fold_lacks_marks_nothing_and_hinders_nothing() -> None:
+    between = np.array([[0.05, 0.05, 0.9]])
+    assert rank_likeness(between, Held(*draw((60, 60, 0), 0))) <= ERROR
+
+
+def test_ranks_of_any_number_of_networks_are_combined_to_one() -> None:
+    generator = np.random.default_rng(0)
+    shared = generator.normal(size=100_000)
+    for n_networks in (1, 3, 10):
+        own = generator.normal(size=(n_networks, len(shared)))
+        ranks = ndtr((shared + own) / 2**0.5)
+        assert np.mean(combine_ranks([*ranks]) <= ERROR) == pytest.approx(ERROR, abs=0.003)

@@ -1,10 +1,9 @@
 """Claimed labels: samples, and whole cultures, that don't look like what they are claimed to be.
 
 A sample's p-value is the share of its claimed class's held-out groups that got as low a probability
-of that class. The mean of a culture's p-values is compared with that of draws of held-out samples
-of the class, from as many groups as the culture has pictures: crops of one picture say little more
-than one of them. Of the samples, and of the cultures, whose claim is right, at most 5 % are marked
-if they are as like the training samples as those are like each other.
+of that class. A culture's mean of them is compared with draws from the held-out groups and its own
+pictures together, which are alike if the claim is right. A draw takes as many groups as the culture
+has pictures: crops of one picture say little more than one of them.
 """
 
 from collections import Counter
@@ -14,23 +13,28 @@ from pathlib import Path
 
 import numpy as np
 
+from cellline.data.ids import parse_id
 from cellline.data.problems import Fault, Problems
-from cellline.data.tables import TableError, read_table
+from cellline.data.tables import MISSING, TableError, read_table
 from cellline.errors import UserError
+from cellline.host.files import digest_file
 from cellline.predicting.sets import ERROR, Held, rank
 
 # Draws of a culture; the lowest p-value is 1 in 2000.
 DRAWS = 1999
+UNMATCHED = "Ids must be written as in the files' names; spreadsheets drop leading zeros."
 
 
 @dataclass(frozen=True, eq=False)
 class Claims:
-    """What the samples are claimed to be."""
+    """Claimed label and culture of each sample."""
 
     labels: np.ndarray
     """int64 [n]"""
     culture: np.ndarray
     """text [n]: what was grown or taken together, such as a flask or a patient"""
+    digest: str = ""
+    """SHA-256 of the table."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,13 @@ class Culture:
     """The class with the highest mean probability."""
     n_samples: int
     n_pictures: int
-    n_marked: int
+    n_doubtful: int
     """Number of samples that don't look like the claimed class."""
     p_value: float
-    """Share of draws of the claimed class that look as little like it."""
+    """Share of draws that look as little like the claimed class."""
 
     @property
-    def marked(self) -> bool:
+    def refused(self) -> bool:
         """True if the culture as a whole doesn't look like the claimed class."""
         return self.p_value <= ERROR
 
@@ -65,16 +69,19 @@ def read_claims(path: Path, ids: Sequence[str], classes: Sequence[str]) -> Claim
         table = read_table(path, path.name)
     except TableError as error:
         raise UserError(f"{path}: {error}. {error.advice}".rstrip()) from error
-    if len(table.columns) < 2:
+    if not 2 <= len(table.columns) <= 3:
         raise UserError(f"{path}: expected two columns or three: id, claimed label, culture")
     number = {name: label for label, name in enumerate(classes)}
-    rows = {row[0]: row for row in table.rows}
-    labels = {row[1] for row in table.rows}
+    written = [(str(parse_id(row[0], numeric=False) or row[0]), row) for row in table.rows]
+    rows = dict(written)
+    empty = [one for one, row in written if any(field.lower() in MISSING for field in row)]
+    labels = {row[1] for row in table.rows if row[1].lower() not in MISSING}
     cultures = Counter(name for name, _ in {(row[-1], row[1]) for row in table.rows})
-    problems = Problems(path.parent)
+    problems = Problems(path.resolve().parent)
     for fault, which in (
-        (Fault("id", "in several rows"), [row[0] for row in table.rows if rows[row[0]] is not row]),
-        (Fault("sample", "without a row"), [one for one in ids if one not in rows]),
+        (Fault("id", "in several rows"), [one for one, row in written if rows[one] is not row]),
+        (Fault("id", "with an empty field"), empty),
+        (Fault("sample", "without a row", UNMATCHED), [one for one in ids if one not in rows]),
         (Fault("id", "without images"), sorted(rows.keys() - {*ids})),
         (
             Fault("label", "unknown to the run", f"It knows {', '.join(classes)}."),
@@ -85,7 +92,11 @@ def read_claims(path: Path, ids: Sequence[str], classes: Sequence[str]) -> Claim
         problems.count(path.name, fault, which)
     problems.check()
     own = [rows[one] for one in ids]
-    return Claims(np.array([number[row[1]] for row in own]), np.array([row[-1] for row in own]))
+    return Claims(
+        np.array([number[row[1]] for row in own]),
+        np.array([row[-1] for row in own]),
+        digest_file(path),
+    )
 
 
 def rank_claims(claims: Claims, prob: np.ndarray, held: Held) -> np.ndarray:
@@ -108,7 +119,9 @@ def judge_cultures(
         own = claims.culture == name
         label = int(claims.labels[own][0])
         values, group = held.of_class(label)
-        drawn = draw_means(rank(values, group, values), group, picture[own])
+        _, number = np.unique(group, return_inverse=True)
+        both = rank(values, group, np.concatenate([values, prob[own, label]]))
+        drawn = draw_means(both, np.concatenate([number, -1 - picture[own]]), picture[own])
         mean = ranks[own].mean()
         yield Culture(
             str(name),
@@ -116,7 +129,7 @@ def judge_cultures(
             likeliest=int(prob[own].mean(axis=0).argmax()),
             n_samples=int(own.sum()),
             n_pictures=len(np.unique(picture[own])),
-            n_marked=int(np.sum(ranks[own] <= ERROR)),
+            n_doubtful=int(np.sum(ranks[own] <= ERROR)),
             # Means of the same numbers may differ by rounding.
             p_value=float(1 + np.sum(drawn <= mean + 1e-12)) / (1 + DRAWS),
         )

@@ -19,7 +19,7 @@ from cellline.host.files import render_csv
 from cellline.host.progress import say
 from cellline.predicting.claims import Claims, judge_cultures, rank_claims, read_claims
 from cellline.predicting.sets import ERROR, Held, Judged, Sets, fit_sets, judge_sets
-from cellline.predicting.unlike import UNLIKE, rank_likeness
+from cellline.predicting.unlike import combine_ranks, rank_likeness
 from cellline.predicting.words import describe_cultures, describe_likeness, describe_predictions
 from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples
@@ -74,7 +74,7 @@ def predict(config: Config, names: Sequence[str], new: NewImages, output: Path) 
     claims = read_claims(new.claimed, images.ids.tolist(), classes) if new.claimed else None
     device = choose_device(config.machine)
     predicted = [predict_new(run, images.pixels, device) for run in runs]
-    likeness = np.mean([of.likeness for of in predicted], axis=0)
+    likeness = combine_ranks([ranks for of in predicted for ranks in of.ranks])
     oof = common_samples([run.oof for run in runs])
     prob, of_oof = np.stack([of.prob for of in predicted]), np.stack([run.prob for run in oof])
     lines: list[str] = []
@@ -103,7 +103,16 @@ def predict(config: Config, names: Sequence[str], new: NewImages, output: Path) 
         ranks = rank_claims(claims, decided.prob, known.held)
         cultures = list(judge_cultures(claims, decided.prob, ranks, picture, known.held))
         columns |= list_claims(classes, claims, ranks)
-        record["cultures"] = [asdict(culture) for culture in cultures]
+        record["claims_digest"] = claims.digest
+        record["cultures"] = [
+            {
+                **asdict(of),
+                "claimed": classes[of.claimed],
+                "likeliest": classes[of.likeliest],
+                "refused": of.refused,
+            }
+            for of in cultures
+        ]
         lines += describe_cultures(classes, cultures)
     name = join_names([new.place.resolve().stem, *(run.name for run in runs)])
     ids = {"id": images.ids.tolist()}
@@ -122,25 +131,25 @@ def check_trained(runs: Sequence[Run]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """A run's predictions of new images, the means over its folds, and what made them."""
+    """A run's predictions of new images, and what made them."""
 
     prob: np.ndarray
-    """float32 [n, class]"""
-    likeness: np.ndarray
-    """float64 [n], see `rank_likeness`"""
+    """float32 [n, class], the mean over the folds"""
+    ranks: Sequence[np.ndarray]
+    """float64 [n] for each fold, see `rank_likeness`"""
     described: dict[str, Any]
 
 
 def predict_new(run: Run, images: Images, device: Device) -> Predicted:
     """Predict images with every fold of a run."""
-    probs, likeness, models = [], [], {}
+    probs, ranks, models = [], [], {}
     for checkpoint, digest in open_finished(run):
         models[str(checkpoint.fold)] = digest
         title = f"{run.name}, fold {checkpoint.fold}"
         probs.append(predict_images(checkpoint, images, device, title))
         oof = run.out_of_fold([checkpoint.fold])
-        likeness.append(rank_likeness(probs[-1], Held(oof.prob, oof.labels, oof.group)))
-    return Predicted(blend(probs), np.mean(likeness, axis=0), describe_models(run, models))
+        ranks.append(rank_likeness(probs[-1], Held(oof.prob, oof.labels, oof.group)))
+    return Predicted(blend(probs), ranks, describe_models(run, models))
 
 
 def open_finished(run: Run) -> Iterator[tuple[Checkpoint, str]]:
@@ -195,7 +204,7 @@ def list_columns(
         **{f"p({name})": map(DIGITS.format, of_class) for name, of_class in prob},
         "set": (BETWEEN.join(named[of]) for of in in_set),
         "likeness": map("{:.4f}".format, likeness),
-        "unlike": mark(likeness <= UNLIKE),
+        "unlike": mark(likeness <= ERROR),
     }
 
 

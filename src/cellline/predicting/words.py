@@ -1,4 +1,4 @@
-"""What is printed about new images."""
+"""Lines printed about new images."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,8 +6,7 @@ import numpy as np
 
 from cellline.host.names import align, name_classes, shorten_name
 from cellline.predicting.claims import Culture
-from cellline.predicting.sets import Judged, Sets
-from cellline.predicting.unlike import UNLIKE
+from cellline.predicting.sets import ERROR, Judged, Sets
 from cellline.scoring.decisions import Decided
 from cellline.scoring.recalls import mean_recall
 from cellline.scoring.words import percent, with_interval
@@ -39,7 +38,7 @@ def describe_predictions(
 
 def describe_likeness(likeness: np.ndarray) -> str:
     """Say how many samples [n] are marked as unlike, and how many would be by chance."""
-    count = int(np.sum(likeness <= UNLIKE))
+    count = int(np.sum(likeness <= ERROR))
     return (
         f"{count} of {len(likeness)} samples ({percent(count / len(likeness))}) are unlike the "
         "training images; of samples of known classes, about 5 % are marked"
@@ -51,10 +50,10 @@ def describe_cultures(named: Sequence[str], cultures: Sequence[Culture]) -> Iter
     classes = name_classes(named)
     for of in cultures:
         own, claimed = shorten_name(of.name), classes[of.claimed]
+        verdict = "refused" if of.refused else "kept"
+        what = claimed if of.name == named[of.claimed] else f"{own} as {claimed}"
+        other = "" if of.likeliest == of.claimed else f"; most like {classes[of.likeliest]}"
         yield (
-            ("claim refused: " if of.marked else "claim kept: ")
-            + (claimed if of.name == named[of.claimed] else f"{own} as {claimed}")
-            + f", {of.n_samples} samples of {of.n_pictures} pictures, {of.n_marked} doubtful; "
-            f"p = {of.p_value:.4f}"
-            + ("" if of.likeliest == of.claimed else f"; most like {classes[of.likeliest]}")
+            f"claim {verdict}: {what} (samples {of.n_samples}, pictures {of.n_pictures}, "
+            f"doubtful {of.n_doubtful}), p = {of.p_value:.4f}{other}"
         )
