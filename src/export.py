@@ -26,11 +26,15 @@ def main(config: ExportConfig) -> None:
 
     With --tables, write what they predicted, for a model that is stacked on it.
     """
-    from cellline.exporting.models import export_models
-    from cellline.exporting.tables import export_tables
+    runs = config.runs or (config.run,)
+    if config.tables:
+        from cellline.exporting.tables import export_tables
 
-    export = export_tables if config.tables else export_models
-    export(config, config.runs or (config.run,), config.exports_dir)
+        export_tables(config, runs, config.exports_dir)
+    else:  # imports onnxruntime
+        from cellline.exporting.models import export_models
+
+        export_models(config, runs, config.exports_dir)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ def test_it_lists_its_verbs(installed: Path) -> None:
 def test_an_unknown_verb_is_refused_in_a_line(installed: Path, verb: str) -> None:
     done = cellline(installed, verb, "--help")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: there is no verb {verb!r}, but compare, demo, explain, ")
+    assert done.stderr.startswith(
+        f"error: unknown verb {verb!r}; the verbs are compare, demo, explain, "
+    )
     assert done.stderr.count("\n") == 1
 
 

@@ -23,7 +23,7 @@ def main() -> None:
         del sys.argv[0]
         runpy.run_path(str(VERBS / f"{verb}.py"), run_name="__main__")
     else:
-        print(f"error: there is no verb {verb!r}, but {', '.join(verbs)}", file=sys.stderr)
+        print(f"error: unknown verb {verb!r}; the verbs are {', '.join(verbs)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -16,7 +16,7 @@ STEPS = 32
 def attribute(
     predictor: Predictor, image: np.ndarray, label: int, views: Sequence[int]
 ) -> np.ndarray:
-    """What each pixel of an image uint8 [channel, height, width] added to a class, float32.
+    """Contribution of each pixel of an image uint8 [channel, height, width] to a class, float32.
 
     That is to its log probability, averaged over the views, on the way from the mean of the fold's
     training images, which is zero to the network, to the image: the attributions sum to the

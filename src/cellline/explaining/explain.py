@@ -1,4 +1,4 @@
-"""What a run's networks go by: the importance of each channel, and where they looked."""
+"""The importance of each channel to a run's networks, and where they looked."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from cellline.host.locking import one_writer
 from cellline.host.names import align
 from cellline.host.progress import progress_bar, say
 from cellline.model.views import Predictor, choose_views
-from cellline.report.explanations import tabulate_falls
+from cellline.report.explanations import name_harm, tabulate_falls
 from cellline.report.page import open_finished
 from cellline.report.samples import list_shown
 from cellline.runs.explained import (
@@ -130,6 +130,10 @@ def describe_importance(run: Run) -> Iterator[str]:
         yield "a single channel: none to compare it with"
         return
     head, *rows = tabulate_falls(run, permuted)
-    yield f"fall of {run.folds.metric.title}, and of recalls in points, with a channel permuted:"
+    metric = run.folds.metric
+    yield (
+        f"{name_harm(metric)} of {metric.title}, and fall of recalls in points, with a channel "
+        "permuted:"
+    )
     columns = [align(column) for column in zip(head, *rows, strict=True)]
     yield from ("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))

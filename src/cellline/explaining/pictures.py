@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,9 @@ def draw_picture(run: Run, row: int, attribution: np.ndarray) -> bytes:
     at = int(np.searchsorted(run.oof.rows, row))
     label, predicted = (run.class_names[of[at]] for of in (run.oof.labels, run.oof.predicted))
     sure = whole_percent(run.oof.prob[at].max())
-    with matplotlib.rc_context(fname=STYLE):
+    with matplotlib.rc_context(fname=STYLE), warnings.catch_warnings():
+        # Of ids and classes in other scripts; it draws boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         panels = 1 + len(channels)
         figure = Figure(figsize=(PANEL * panels, PANEL + TITLES), facecolor="white")
         sample = run.competition.train_ids[row]

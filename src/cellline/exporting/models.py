@@ -21,15 +21,14 @@ from cellline.errors import UserError, first_line
 from cellline.exporting.ensemble import Ensemble, Member
 from cellline.host.device import choose_device
 from cellline.host.progress import say
-from cellline.model.views import choose_views
-from cellline.predicting.predict import calibrate, check_trained, open_finished
+from cellline.predicting.predict import calibrate, check_trained, open_models
 from cellline.runs.folds import open_folds
-from cellline.runs.run import open_runs, read_training
+from cellline.runs.run import open_runs
 from cellline.scoring.bootstrap import Estimate
 from cellline.scoring.decisions import Correction
 from cellline.submitting.blend import blend
 from cellline.submitting.decision import HeldOut, cross_fit, hold_out, plain_rule
-from cellline.submitting.inference import describe_models, predict_images, restore_network
+from cellline.submitting.inference import describe_models, place_network
 from cellline.submitting.submission import join_names, write_recorded
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -69,18 +68,16 @@ def export_models(config: Config, names: Sequence[str], output: Path) -> Path:
     members, probs, described = [], [], []
     for run in runs:
         models: dict[str, str] = {}
-        for checkpoint, digest in open_finished(run):
+        for checkpoint, digest in open_models(run):
             models[str(checkpoint.fold)] = digest
-            views = choose_views(shape, read_training(checkpoint.config).symmetry)
-            members.append(Member(restore_network(checkpoint, shape), views))
-            probs.append(
-                predict_images(checkpoint, tried, device, f"{run.name}, fold {checkpoint.fold}")
-            )
-        described.append({**describe_models(run, models), "views": views})
-    correction = fit(samples)
+            placed = place_network(checkpoint, shape, device)
+            members.append(Member(placed.predictor.network, placed.views))
+            probs.append(placed.predict(tried, f"{run.name}, fold {checkpoint.fold}"))
+        described.append({**describe_models(run, models), "views": placed.views})
+    correction = fit_calibration(samples)
     files = render_models(Ensemble(members, correction), shape)
     difference = compare(files, tried, correction.apply(blend(probs)).prob)
-    score = judge(samples)
+    score = score_alone(samples)
     record: dict[str, Any] = {
         **describe_interface(competition),
         "runs": described,
@@ -111,15 +108,15 @@ def export_models(config: Config, names: Sequence[str], output: Path) -> Path:
     return path
 
 
-def fit(samples: HeldOut) -> Correction:
-    """The calibration of the runs' mean, as `predict` has it."""
+def fit_calibration(samples: HeldOut) -> Correction:
+    """The calibration of the runs' mean, as `predict` fits it."""
     return calibrate(blend(samples.prob), samples.labels, samples.metric)
 
 
-def judge(samples: HeldOut) -> Estimate:
+def score_alone(samples: HeldOut) -> Estimate:
     """Score the likeliest classes of samples by themselves, calibrated on the other folds."""
     plain = plain_rule(len(samples.prob))
-    decided = cross_fit(lambda others: replace(plain, correction=fit(others)), samples)
+    decided = cross_fit(lambda others: replace(plain, correction=fit_calibration(others)), samples)
     return samples.metric.estimate(samples.labels, decided, samples.bootstrap)
 
 

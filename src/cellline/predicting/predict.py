@@ -143,7 +143,7 @@ class Predicted:
 def predict_new(run: Run, images: Images, device: Device) -> Predicted:
     """Predict images with every fold of a run."""
     probs, ranks, models = [], [], {}
-    for checkpoint, digest in open_finished(run):
+    for checkpoint, digest in open_models(run):
         models[str(checkpoint.fold)] = digest
         title = f"{run.name}, fold {checkpoint.fold}"
         probs.append(predict_images(checkpoint, images, device, title))
@@ -152,7 +152,7 @@ def predict_new(run: Run, images: Images, device: Device) -> Predicted:
     return Predicted(blend(probs), ranks, describe_models(run, models))
 
 
-def open_finished(run: Run) -> Iterator[tuple[Checkpoint, str]]:
+def open_models(run: Run) -> Iterator[tuple[Checkpoint, str]]:
     """Yield each finished fold's checkpoint and its model's digest.
 
     No lock is taken: nobody writes to a finished fold, and `open_model` compares digests.

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellline.config import Config, Folders, Machine
 from cellline.host.device import choose_device
-from cellline.predicting.predict import calibrate, check_trained, open_finished
+from cellline.predicting.predict import calibrate, check_trained, open_models
 from cellline.runs.folds import recall_folds
 from cellline.runs.run import Run, open_run
 from cellline.scoring.bootstrap import Estimate
@@ -92,6 +92,6 @@ def open_trained(folder: str | PathLike[str], machine: Machine) -> TrainedRun:
     shape = run.competition.train_images.shape[1:]
     return TrainedRun(
         run,
-        tuple(place_network(checkpoint, shape, device) for checkpoint, _ in open_finished(run)),
+        tuple(place_network(checkpoint, shape, device) for checkpoint, _ in open_models(run)),
         calibrate(run.oof.prob, run.oof.labels, run.metric),
     )

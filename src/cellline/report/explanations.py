@@ -1,4 +1,4 @@
-"""What the networks go by: the importance of each channel, and where they looked."""
+"""The report's section on the importance of each channel, and where the networks looked."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +15,7 @@ from cellline.report.tiles import encode, whole_percent
 from cellline.report.words import name_folds
 from cellline.runs.explained import Permuted, read_all_permuted, read_attributed
 from cellline.runs.run import Run
+from cellline.scoring.metrics import Metric
 from cellline.scoring.words import points
 
 # Pixels beside each other get attributions of both signs: smoothed, places show, not pixels. A
@@ -26,7 +27,7 @@ BRIGHTEST = 0.005
 
 def explanations_section(run: Run) -> Section:
     """The importance of each channel; without it, how to get it."""
-    title = "What the network goes by"
+    title = "What the network relies on"
     permuted = read_all_permuted(run)
     if permuted is None:
         if len(run.competition.channels) == 1 and read_attributed(run, run.finished):
@@ -40,12 +41,14 @@ def explanations_section(run: Run) -> Section:
     unit, factor = (", points", 100) if metric.is_share else ("", 1)
     figure = Figure(
         "Importance of each channel",
-        f"The fall of {metric.title} if a channel is permuted: each held-out sample of "
-        f"{name_folds(sorted(set(permuted.oof.fold.tolist())))} gets it from another, and keeps "
+        f"The {name_harm(metric)} of {metric.title} if a channel is permuted: each held-out sample "
+        f"of {name_folds(sorted(set(permuted.oof.fold.tolist())))} gets it from another, and keeps "
         "its other channels (one view, each sample decided by itself). An interval that includes 0 "
-        "shows no use of the channel. Channels that tell the same can replace each other, so falls "
-        "do not add up.",
-        draw_intervals("channels", falls, f"fall of {metric.title}{unit}", 0, factor),
+        "shows no use of the channel. Channels that carry the same information can replace each "
+        "other, so falls do not add up.",
+        draw_intervals(
+            "channels", falls, f"{name_harm(metric)} of {metric.title}{unit}", 0, factor
+        ),
         in_words(falls, metric.show_gain),
     )
     head, *rows = tabulate_falls(run, permuted)
@@ -55,6 +58,11 @@ def explanations_section(run: Run) -> Section:
         "groups of related pictures, and are paired; they leave out other permutations."
     )
     return Section("explanations", title, [figure, Table(note, head, rows)])
+
+
+def name_harm(metric: Metric) -> str:
+    """Word for a change of the metric to the worse."""
+    return "fall" if metric.higher_is_better else "rise"
 
 
 def tabulate_falls(run: Run, permuted: Permuted) -> list[Sequence[str]]:

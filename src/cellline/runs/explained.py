@@ -1,4 +1,4 @@
-"""What explains a run's networks, on disk: predictions without a channel, and attributions.
+"""Files that explain a run's networks: predictions with permuted channels, and attributions.
 
 Each fold has its own files, `permuted.npz` and `attributed.npz`. Those of another model or of other
 data count as absent.
@@ -54,7 +54,7 @@ def write_permuted(run: Run, fold: int, prob: np.ndarray) -> None:
 
 
 def read_permuted(run: Run, fold: int) -> np.ndarray | None:
-    """What `write_permuted` kept; None if there is nothing of the present model.
+    """Read what `write_permuted` kept; None if there is nothing of the present model.
 
     Raises UserError when it is damaged.
     """
@@ -84,7 +84,7 @@ def write_attributed(run: Run, fold: int, attributions: Mapping[int, np.ndarray]
 
 
 def read_attributed(run: Run, folds: Iterable[int]) -> dict[int, np.ndarray]:
-    """What `write_attributed` kept of some folds' present models, by row.
+    """Read the attributions of some folds' present models, by row.
 
     Raises UserError when it is damaged.
     """
