@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cellline.host.progress import progress_bar
+from tqdm import tqdm
+
+from cellline.host.progress import progress_bar, say
+from cellline.host.stopping import Stopped
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 
@@ -98,3 +101,14 @@ def test_a_line_a_minute(
         "fold 0: step 160 of 200 (80 %), about 2 min left",
         "fold 0: step 180 of 200 (90 %), about 1 min left",
     ]
+
+
+def test_a_signal_while_a_line_waits_to_be_printed_ends_as_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> None:
+        raise Stopped(15)
+
+    monkeypatch.setattr(tqdm.get_lock(), "acquire", interrupted)
+    with pytest.raises(Stopped):
+        say("a line")

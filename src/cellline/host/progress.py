@@ -63,7 +63,9 @@ def say(line: str) -> None:
     leaves files. A verb that leaves none must print().
     """
     try:
-        tqdm.write(render(line), file=sys.stdout)
+        # tqdm's own locking fails where a signal ends the wait for the lock: it releases it anyway.
+        with tqdm.get_lock():
+            tqdm.write(render(line), file=sys.stdout, nolock=True)
         sys.stdout.flush()
     except OSError as error:
         silence(sys.stdout)
