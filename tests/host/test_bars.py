@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
 from tqdm import tqdm
 
 from cellline.host.progress import progress_bar, say

@@ -6,6 +6,7 @@ archive, and a record that says what goes in and what comes out.
 
 import importlib.metadata
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -150,7 +151,10 @@ def render_models(ensemble: Ensemble, shape: tuple[int, int, int]) -> dict[str, 
             external_data=False,
             verbose=False,
         )
-        torch.export.save(program, archive)
+        with warnings.catch_warnings():
+            # Of a buffer that is a view of another; all of them are on the CPU.
+            warnings.filterwarnings("ignore", message="No complete tensor found")
+            torch.export.save(program, archive)
     except Exception as error:  # whatever a network's own code, or torch's on it, raises
         why = first_line(error.__cause__ or error)  # the converter's own says what to do next
         raise UserError(f"torch can't export this network: {why}") from error
