@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_run import train_small
 
-from cellline.audit.dealing import Plan, make_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.errors import UserError
 from cellline.explaining import explain as room
@@ -17,7 +17,6 @@ from cellline.report.samples import list_shown
 from cellline.runs.explained import read_attributed
 from cellline.runs.folds import open_folds
 from cellline.runs.run import open_run
-from cellline.training.run import train_run
 
 CONFIG = Config(
     Folders(Path("input")),
@@ -32,11 +31,7 @@ RUN = Path("oof/tiny")
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of three folds."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        (folder / "input").symlink_to(drawn)
-        make_folds(CONFIG.folders, Plan(n_folds=3))
-        train_run(CONFIG)
+    train_small(folder, drawn, 3, CONFIG)
     return folder
 
 

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_run import train_small
 from torch import Tensor, nn
 
-from cellline.audit.dealing import Plan, make_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.errors import UserError
 from cellline.exporting import models
@@ -26,7 +25,6 @@ from cellline.exporting.tables import export_tables
 from cellline.host.files import read_arrays, read_json
 from cellline.predicting.predict import NewImages, predict
 from cellline.scoring.decisions import Correction
-from cellline.training.run import train_run
 
 CONFIG = Config(
     Folders(Path("input")),
@@ -45,13 +43,10 @@ EXAMPLE, IN_TORCH = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two runs of two folds, exported, and its test images in `images_test`."""
     folder = tmp_path_factory.mktemp("trained")
+    runs = [replace(CONFIG, run=name, training=training) for name, training in RUNS.items()]
+    train_small(folder, drawn, 2, *runs)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        (folder / "input").symlink_to(drawn)
-        make_folds(CONFIG.folders, Plan(n_folds=2))
-        for name, training in RUNS.items():
-            train_run(replace(CONFIG, run=name, training=training))
-        shutil.unpack_archive(drawn / "images_test.tar", folder)
         export_models(CONFIG, list(RUNS), Path("exports"))
     return folder
 

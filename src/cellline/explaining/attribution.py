@@ -1,4 +1,4 @@
-"""Where a network looked: integrated gradients (Sundararajan, Taly and Yan 2017)."""
+"""Attributions of pixels by integrated gradients (Sundararajan, Taly and Yan 2017)."""
 
 from collections.abc import Sequence
 

@@ -9,14 +9,13 @@ import numpy as np
 
 from cellline.data.colours import colour
 from cellline.data.images import name_channel
-from cellline.errors import UserError
-from cellline.host.files import digest_file, write_bytes
+from cellline.host.files import write_bytes
 from cellline.host.locking import one_writer
 from cellline.report.explanations import share_channels, smooth
 from cellline.report.svg import STYLE
 from cellline.report.tiles import whole_percent
 from cellline.runs.run import Run
-from cellline.submitting.submission import join_names
+from cellline.submitting.submission import check_unedited, join_names
 
 # Inches of a panel, and of the titles above it.
 PANEL, TITLES = 2.6, 0.6
@@ -34,11 +33,7 @@ def write_picture(run: Run, row: int, attribution: np.ndarray, folder: Path) -> 
     plain = "".join(one if one.isalnum() or one in "._-" else "_" for one in sample)
     path = folder / f"{join_names([run.name, plain])}-{digest[:8]}.png"
     with one_writer(folder, "writing pictures", wait=10):
-        if path.exists() and digest_file(path) != digest:
-            raise UserError(
-                f"{path} has changed since it was written: rename or move it to keep your changes, "
-                "then give the same command again"
-            )
+        check_unedited(path, digest)
         write_bytes(path, data)
     return path
 

@@ -22,9 +22,9 @@ from cellline.errors import UserError, first_line
 from cellline.exporting.ensemble import Ensemble, Member
 from cellline.host.device import choose_device
 from cellline.host.progress import say
-from cellline.predicting.predict import calibrate, check_trained, open_models
+from cellline.predicting.predict import calibrate, open_models
 from cellline.runs.folds import open_folds
-from cellline.runs.run import open_runs
+from cellline.runs.run import check_trained, open_runs
 from cellline.scoring.bootstrap import Estimate
 from cellline.scoring.decisions import Correction
 from cellline.submitting.blend import blend

@@ -1,6 +1,6 @@
 """Out-of-fold and test probabilities as tables, for a model that is stacked on them elsewhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,18 @@ import numpy as np
 
 from cellline.config import Config
 from cellline.host.device import choose_device
-from cellline.host.files import render_csv
 from cellline.host.progress import say
-from cellline.predicting.predict import check_trained
 from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples, read_provenance
-from cellline.runs.run import Run, open_runs
+from cellline.runs.run import Run, check_trained, open_runs
 from cellline.submitting.blend import blend
 from cellline.submitting.inference import describe_models, predict_run
-from cellline.submitting.submission import DIGITS, join_names, write_submission
+from cellline.submitting.submission import (
+    join_names,
+    list_probabilities,
+    render_columns,
+    write_submission,
+)
 
 
 def export_tables(config: Config, names: Sequence[str], output: Path) -> list[Path]:
@@ -62,19 +65,10 @@ def render_oof(oof: OutOfFold, prob: np.ndarray) -> bytes:
     classes = oof.folds.competition.classes
     labels = [classes[label] for label in oof.labels.tolist()]
     columns = {"id": oof.ids.tolist(), "fold": oof.fold.tolist(), "label": labels}
-    return render_probabilities(columns, classes, prob)
+    return render_columns({**columns, **list_probabilities(classes, prob)})
 
 
 def render_test(folds: Folds, prob: np.ndarray) -> bytes:
     """The CSV of test samples: id and probabilities [m, class]."""
     columns = {"id": folds.competition.test_ids.tolist()}
-    return render_probabilities(columns, folds.competition.classes, prob)
-
-
-def render_probabilities(
-    columns: dict[str, list[Any]], classes: Iterable[str], prob: np.ndarray
-) -> bytes:
-    """A CSV of some columns and, for each class, its probabilities [n, class]."""
-    of_class = {f"p({name})": column for name, column in zip(classes, prob.T.tolist(), strict=True)}
-    cells = {**columns, **{name: map(DIGITS.format, of) for name, of in of_class.items()}}
-    return render_csv(list(cells), zip(*cells.values(), strict=True))
+    return render_columns({**columns, **list_probabilities(folds.competition.classes, prob)})

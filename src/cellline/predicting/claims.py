@@ -120,7 +120,7 @@ def judge_cultures(
         label = int(claims.labels[own][0])
         values, group = held.of_class(label)
         _, number = np.unique(group, return_inverse=True)
-        both = rank(values, group, np.concatenate([values, prob[own, label]]))
+        both = np.concatenate([rank(values, group, values), ranks[own]])
         drawn = draw_means(both, np.concatenate([number, -1 - picture[own]]), picture[own])
         mean = ranks[own].mean()
         yield Culture(

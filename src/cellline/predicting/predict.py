@@ -11,11 +11,8 @@ from cellline.audit.copies import find_copies
 from cellline.audit.findings import read_findings
 from cellline.config import Config
 from cellline.data.cache import Images
-from cellline.data.problems import name_first
 from cellline.data.unlabelled import open_unlabelled
-from cellline.errors import UserError
 from cellline.host.device import Device, choose_device
-from cellline.host.files import render_csv
 from cellline.host.progress import say
 from cellline.predicting.claims import Claims, judge_cultures, rank_claims, read_claims
 from cellline.predicting.sets import ERROR, Held, Judged, Sets, fit_sets, judge_sets
@@ -23,13 +20,18 @@ from cellline.predicting.unlike import combine_ranks, rank_likeness
 from cellline.predicting.words import describe_cultures, describe_likeness, describe_predictions
 from cellline.runs.folds import Folds, open_folds
 from cellline.runs.predictions import OutOfFold, common_samples
-from cellline.runs.run import Run, open_runs
+from cellline.runs.run import Run, check_trained, open_runs
 from cellline.scoring.decisions import Correction, Decided, fit_correction
 from cellline.scoring.metrics import Metric
 from cellline.submitting.blend import blend
 from cellline.submitting.inference import describe_models, open_model, predict_images
 from cellline.submitting.pooling import count_pooled, pool, thin
-from cellline.submitting.submission import DIGITS, join_names, write_submission
+from cellline.submitting.submission import (
+    join_names,
+    list_probabilities,
+    render_columns,
+    write_submission,
+)
 from cellline.training.checkpoint import Checkpoint
 
 # Between the classes of a set.
@@ -115,18 +117,11 @@ def predict(config: Config, names: Sequence[str], new: NewImages, output: Path) 
         ]
         lines += describe_cultures(classes, cultures)
     name = join_names([new.place.resolve().stem, *(run.name for run in runs)])
-    ids = {"id": images.ids.tolist()}
-    data = render_csv([*ids, *columns], zip(*ids.values(), *columns.values(), strict=True))
+    data = render_columns({"id": images.ids.tolist(), **columns})
     path = write_submission(output, name, data, record)
     for line in (*lines, f"wrote {path} ({len(images.ids)} rows)"):
         say(line)
     return path
-
-
-def check_trained(runs: Sequence[Run]) -> None:
-    """Raise UserError that gives the commands to train the folds that are not finished."""
-    if missing := [run.command(fold) for run in runs for fold in run.missing]:
-        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  "))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +142,7 @@ def predict_new(run: Run, images: Images, device: Device) -> Predicted:
         models[str(checkpoint.fold)] = digest
         title = f"{run.name}, fold {checkpoint.fold}"
         probs.append(predict_images(checkpoint, images, device, title))
-        oof = run.out_of_fold([checkpoint.fold])
+        oof = run.oof.at(run.oof.fold == checkpoint.fold)
         ranks.append(rank_likeness(probs[-1], Held(oof.prob, oof.labels, oof.group)))
     return Predicted(blend(probs), ranks, describe_models(run, models))
 
@@ -198,10 +193,9 @@ def list_columns(
 ) -> dict[str, Iterable[object]]:
     """Columns of the table: names, and a value for each sample."""
     named = np.array(classes, dtype=object)
-    prob = zip(classes, decided.prob.T.tolist(), strict=True)
     return {
         "label": named[decided.predicted],
-        **{f"p({name})": map(DIGITS.format, of_class) for name, of_class in prob},
+        **list_probabilities(classes, decided.prob),
         "set": (BETWEEN.join(named[of]) for of in in_set),
         "likeness": map("{:.4f}".format, likeness),
         "unlike": mark(likeness <= ERROR),

@@ -9,9 +9,9 @@ import numpy as np
 
 from cellline.config import Config, Folders, Machine
 from cellline.host.device import choose_device
-from cellline.predicting.predict import calibrate, check_trained, open_models
+from cellline.predicting.predict import calibrate, open_models
 from cellline.runs.folds import recall_folds
-from cellline.runs.run import Run, open_run
+from cellline.runs.run import Run, check_trained, open_run
 from cellline.scoring.bootstrap import Estimate
 from cellline.scoring.decisions import Correction
 from cellline.submitting.blend import blend

@@ -289,6 +289,12 @@ def open_runs(config: Config, names: Sequence[str], folds: Folds) -> list[Run]:
     return [open_run(replace(config, run=name), folds) for name in dict.fromkeys(names)]
 
 
+def check_trained(runs: Sequence[Run], advice: str = "") -> None:
+    """Raise UserError that gives the commands to train the folds that are not finished."""
+    if missing := [run.command(fold) for run in runs for fold in run.missing]:
+        raise UserError("these folds are not trained:\n  " + name_first(missing, "\n  ") + advice)
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The content of a run's config.json; None if the run has not begun."""
     path = folder / "config.json"

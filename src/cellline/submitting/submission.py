@@ -103,6 +103,17 @@ def value_columns(competition: Competition) -> list[str]:
     return [name for name in competition.template_columns if name != id_column]
 
 
+def list_probabilities(classes: Sequence[str], prob: np.ndarray) -> dict[str, Iterable[str]]:
+    """A column `p(...)` of probabilities [n, class] for each class, with nine digits."""
+    of_classes = zip(classes, prob.T.tolist(), strict=True)
+    return {f"p({name})": map(DIGITS.format, of_class) for name, of_class in of_classes}
+
+
+def render_columns(columns: Mapping[str, Iterable[object]]) -> bytes:
+    """The CSV of these columns, all of one length."""
+    return render_csv(list(columns), zip(*columns.values(), strict=True))
+
+
 def write_submission(folder: Path, name: str, data: bytes, record: dict[str, Any]) -> Path:
     """Write `<name>-<digest>.csv` and its record; see `write_recorded`."""
     return write_recorded(folder / name, {".csv": data}, record).with_suffix(".csv")
@@ -124,11 +135,7 @@ def write_recorded(stem: Path, files: Mapping[str, bytes], record: dict[str, Any
     with one_writer(stem.parent, f"writing {path.name}", wait=10):
         for suffix, digest in digests.items():
             file = path.with_suffix(suffix)
-            if file.exists() and digest_file(file) != digest:
-                raise UserError(
-                    f"{file} has changed since it was written: rename or move it, and its .json, "
-                    "to keep your changes, then give the same command again"
-                )
+            check_unedited(file, digest, ", and its .json,")
         if path.exists():
             read_json(path)
         # The record first, so that no file is ever without one.
@@ -137,6 +144,18 @@ def write_recorded(stem: Path, files: Mapping[str, bytes], record: dict[str, Any
         for suffix, data in files.items():
             write_bytes(path.with_suffix(suffix), data)
     return path
+
+
+def check_unedited(path: Path, digest: str, beside: str = "") -> None:
+    """Raise UserError if a person has edited a file that is about to be written with this digest.
+
+    `beside` names what belongs to it.
+    """
+    if path.exists() and digest_file(path) != digest:
+        raise UserError(
+            f"{path} has changed since it was written: rename or move it{beside} to keep your "
+            "changes, then give the same command again"
+        )
 
 
 def read_submissions(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:

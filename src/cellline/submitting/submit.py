@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from cellline.config import Config
-from cellline.data.problems import name_first
 from cellline.errors import Caution, UserError
 from cellline.host.device import choose_device
 from cellline.host.progress import say
 from cellline.runs.folds import describe_choice, open_folds
-from cellline.runs.run import Run, open_runs
+from cellline.runs.run import Run, check_trained, open_runs
 from cellline.submitting.decision import expect, fit_rule, hold_out, plain_rule
 from cellline.submitting.inference import predict_run
 from cellline.submitting.pooling import count_pooled
@@ -102,11 +101,9 @@ def submit(config: Config, names: Sequence[str], partial: bool = False) -> Path:
 
 def check_finished(runs: Sequence[Run], partial: bool) -> None:
     """Raise UserError if the runs have too few finished folds to decide from."""
-    missing = [run.command(fold) for run in runs for fold in run.missing]
-    if missing and not partial:
-        raise UserError(
-            "these folds are not trained:\n  " + name_first(missing, "\n  ") + "\n"
-            "Train them, or blend those that are: the same command with --partial"
+    if not partial:
+        check_trained(
+            runs, "\nTrain them, or blend those that are: the same command with --partial"
         )
     untrained = [run.name for run in runs if not run.begun and not run.finished]
     if untrained:
