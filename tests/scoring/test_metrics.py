@@ -153,7 +153,7 @@ def simulate(
 
 
 # Its draws take a second, once.
-BOOTSTRAP = Bootstrap(np.arange(1500))
+BOOTSTRAP = Bootstrap(np.arange(6000))
 PRIOR = [0.55, 0.2, 0.12, 0.08, 0.05]
 
 
@@ -163,8 +163,8 @@ def test_a_decision_is_never_worse_than_the_likeliest_class_beyond_noise(
     name: MetricName, lean: float, sharpness: float
 ) -> None:
     metric = METRICS[name]
-    labels, prob = simulate(3000, PRIOR, 0, lean=lean, sharpness=sharpness)
-    held_out = np.arange(3000) < 1500
+    labels, prob = simulate(12000, PRIOR, 0, lean=lean, sharpness=sharpness)
+    held_out = np.arange(12000) < 6000
     fitted = metric.fit(prob[~held_out], labels[~held_out])
     pair = (likeliest(prob[held_out]), fitted.apply(prob[held_out]))
     gain = metric.gain(labels[held_out], pair, BOOTSTRAP)

@@ -24,6 +24,7 @@ from cellline.host.files import read_json, write_json
 from cellline.runs.folds import NO_PAIRS, Dealt, open_folds, write_folds
 from cellline.runs.predictions import OutOfFold, write_out_of_fold, write_test
 from cellline.runs.run import new_run
+from cellline.scoring.decisions import Correction
 from cellline.scoring.recalls import balanced_accuracy
 from cellline.submitting.submit import submit
 from cellline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -200,7 +201,7 @@ def test_where_nothing_helps_it_is_the_plain_blend(submitted: Submitting) -> Non
     assert record["rule"]["correction"] is None
     assert [trial["used"] for trial in record["rule"]["trials"]] == [False, False]
     assert "greedy selection: not used" in printed
-    assert "correction: not used" in printed
+    assert "class biases: not used" in printed
 
 
 @pytest.mark.usefixtures("here")
@@ -235,7 +236,7 @@ def test_what_leans_to_frequent_classes_is_corrected(submitted: Submitting) -> N
     assert prior.sum() == pytest.approx(1)
     prob = of_test("leaning")
     calibrated = np.log(prob) / correction["temperature"]
-    calibrated += correction["prior_share"] * np.log(prior)
+    calibrated += correction["prior_share"] * np.log(prior) + correction["bias"]
     np.testing.assert_array_equal(predicted, (calibrated - np.log(prior)).argmax(axis=1))
     assert not np.array_equal(predicted, prob.argmax(axis=1))
     [trial] = record["rule"]["trials"]
@@ -253,10 +254,13 @@ def test_what_leans_to_frequent_classes_is_corrected(submitted: Submitting) -> N
 @pytest.mark.usefixtures("here")
 def test_log_loss_is_calibrated_and_named(submitted: Submitting) -> None:
     ask_for_probabilities()
-    draw_run("sure", 2, sharpness=4)
+    draw_run("sure", 2, sharpness=5)
     _, record, printed = submitted("sure")
     [trial] = record["rule"]["trials"]
-    assert (trial["part"], trial["used"]) == ("calibration by temperature and prior", True)
+    assert (trial["part"], trial["used"]) == (
+        "calibration by temperature, prior and class biases",
+        True,
+    )
     assert record["rule"]["correction"]["temperature"] > 2
     oof = record["oof"]
     assert oof["metric"] == "log_loss"
@@ -264,7 +268,7 @@ def test_log_loss_is_calibrated_and_named(submitted: Submitting) -> None:
     assert oof["plain_score"] == pytest.approx(log_loss(labels, held_out), rel=1e-5)
     assert oof["interval"][0] < oof["score"] < oof["plain_score"]
     assert f"expect log loss {oof['score']:.3f} [" in printed
-    assert f"prior: used, {trial['gain']['value']:+.3f} (temp" in printed
+    assert f"biases: used, {trial['gain']['value']:+.3f} (temp" in printed
     assert "BAC" not in printed
 
 
@@ -300,10 +304,11 @@ def test_copies_that_labels_contradict_are_not_pooled(submitted: Submitting) -> 
     deal_copies(of_test=3, mixed=True)
     draw_run("a", 1.5)
     predicted, record, printed = submitted("a")
-    np.testing.assert_array_equal(predicted, of_test("a").argmax(axis=1))
-    assert [trial["part"] for trial in record["rule"]["trials"]] == [
-        "temperature and prior correction"
-    ]
+    [trial] = record["rule"]["trials"]
+    assert (trial["part"], trial["used"]) == ("temperature, prior and class biases", True)
+    # Each sample by itself.
+    expected = Correction(**record["rule"]["correction"]).apply(of_test("a"))
+    np.testing.assert_array_equal(predicted, expected.predicted)
     assert "pooled" not in printed.partition("predicted")[2]
 
 

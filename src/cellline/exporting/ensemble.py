@@ -35,7 +35,8 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
         self.temperature = correction.temperature
         log_prior = torch.tensor(correction.prior, dtype=torch.float64).log()
-        self.register_buffer("offset", (correction.prior_share * log_prior).float())
+        offset = correction.prior_share * log_prior + torch.tensor(correction.bias)
+        self.register_buffer("offset", offset.float())
         self.eval().requires_grad_(requires_grad=False)
 
     def forward(self, images: Tensor) -> Tensor:

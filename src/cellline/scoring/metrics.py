@@ -6,7 +6,7 @@ kappa, which takes a class's index for its rank.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -58,7 +58,7 @@ class Metric:
     """True if printed in percent, and differences in points."""
     balanced: bool = False
     """True if training should count all classes equally, however frequent they are."""
-    decision: str = "temperature and prior correction"
+    decision: str = "temperature, prior and class biases"
     """Name of what `fit` fits."""
     fewest_classes: int = 2
     """Number of classes from which it can change the score."""
@@ -259,7 +259,7 @@ def macro_f1_of(sums: np.ndarray) -> np.ndarray:
 def fit_power(prob: np.ndarray, labels: np.ndarray) -> Correction:
     """The correction, and the power of the prior that has the best macro F1 on these rows."""
     fitted = fit_correction(prob, labels, 0)
-    options = [Correction(fitted.temperature, fitted.prior_share, fitted.prior, t) for t in POWERS]
+    options = [replace(fitted, power=power) for power in POWERS]
     scores = [METRICS["macro_f1"].score(labels, option.apply(prob)) for option in options]
     return options[int(np.argmax(scores))]
 
@@ -353,7 +353,7 @@ METRICS: Mapping[MetricName, Metric] = {
             measure=by_sums(tally_decided, macro_f1_of),
             fit=fit_power,
             balanced=True,
-            decision="temperature, and the prior divided out in part",
+            decision="temperature, class biases, and the prior divided out in part",
         ),
         Metric(
             name="log_loss",
@@ -362,14 +362,14 @@ METRICS: Mapping[MetricName, Metric] = {
             fit=partial(fit_correction, power=0),
             higher_is_better=False,
             is_share=False,
-            decision="calibration by temperature and prior",
+            decision="calibration by temperature, prior and class biases",
         ),
         Metric(
             name="roc_auc",
             title="ROC AUC",
             measure=measure_auc,
             fit=partial(fit_correction, power=0),
-            decision="calibration by temperature and prior",
+            decision="calibration by temperature, prior and class biases",
             fewest_classes=3,  # with two it leaves the samples in their order
         ),
         # Its thresholds undo what frequent classes do to the expected class, weights would not.
@@ -386,7 +386,7 @@ METRICS: Mapping[MetricName, Metric] = {
             title="MAP@5",
             measure=by_mean(reciprocal_rank),
             fit=partial(fit_correction, power=0),
-            decision="calibration by temperature and prior",
+            decision="calibration by temperature, prior and class biases",
         ),
     )
 }

@@ -62,9 +62,10 @@ def explain(trial: PartTrial, metric: Metric) -> str:
     used, than = ("used", "more") if trial.used else ("not used", "not more")
     chosen = "; this gain decided its use, so it is a little too high" if trial.used else ""
     error = f"{100 * trial.gain.error:.2f}" if metric.is_share else f"{trial.gain.error:.4f}"
+    needed = f"two standard errors (2 x {error})" if trial.part.burden else f"0 (error {error})"
     return (
         f"{used}: on folds that it was not fitted on, its gain in {metric.title} is "
-        f"{metric.show_gain(trial.gain)}, {than} than two standard errors (2 x {error}){chosen}"
+        f"{metric.show_gain(trial.gain)}, {than} than {needed}{chosen}"
     )
 
 
