@@ -5,18 +5,22 @@ from pathlib import Path
 
 from cellline.cli import run_verb
 from cellline.config import Config
+from cellline.errors import UserError
 
 
 @dataclass(frozen=True)
 class ExportConfig(Config):
     """Settings of `make export`."""
 
-    uses = ("folders", "run", "device", "precision")
+    uses = ("folders", "run", "device", "precision", "max_minutes")
     runs: tuple[str, ...] = ()
     """Runs to blend; by default --run alone."""
     tables: bool = False
-    """Write tables of out-of-fold and test probabilities instead of models. Only they use --device
-    and --precision: models are traced on the CPU, in float32."""
+    """Write tables of out-of-fold and test probabilities instead of models."""
+    distill: int = 0
+    """Epochs in which one network learns to predict as all of them do on average, to be written in
+    their place; 0 writes them all. Only this and tables use --device and --precision: models are
+    traced on the CPU, in float32."""
     exports_dir: Path = Path("exports")
     """Folder for the files."""
 
@@ -27,6 +31,8 @@ def main(config: ExportConfig) -> None:
     With --tables, write what they predicted, for a model that is stacked on it.
     """
     runs = config.runs or (config.run,)
+    if config.tables and config.distill:
+        raise UserError("--tables and --distill: name one of them")
     if config.tables:
         from cellline.exporting.tables import export_tables
 
@@ -34,7 +40,7 @@ def main(config: ExportConfig) -> None:
     else:  # imports onnxruntime
         from cellline.exporting.models import export_models
 
-        export_models(config, runs, config.exports_dir)
+        export_models(config, runs, config.exports_dir, config.distill)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from small_run import train_small
+from stop_at import StopAt
 from torch import Tensor, nn
 
 from cellline.config import Config, Folders, Machine, Training
 from cellline.errors import UserError
-from cellline.exporting import models
+from cellline.exporting import distilling, models
 from cellline.exporting.ensemble import Ensemble
 from cellline.exporting.models import export_models, render_models
 from cellline.exporting.tables import export_tables
 from cellline.host.files import read_arrays, read_json
+from cellline.host.stopping import Stopped
 from cellline.predicting.predict import NewImages, predict
+from cellline.runs.folds import open_folds
 from cellline.scoring.decisions import Correction
 
 CONFIG = Config(
@@ -127,6 +132,44 @@ def test_files_that_predict_something_else_are_a_fault_and_do_not_stay(
     assert not (tmp_path / "exports").exists()
 
 
+def test_one_network_that_learned_from_all_takes_their_place(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_all = export_models(CONFIG, ["large"], tmp_path / "all")
+    alone = export_models(CONFIG, ["large"], tmp_path / "once", distill=20)
+    about, printed = read_json(alone), capsys.readouterr().out
+    # One network, not two, and nearer to their mean than the first of them, where it began.
+    sizes = [path.with_suffix(".onnx").stat().st_size for path in (alone, of_all)]
+    assert sizes[0] < 0.7 * sizes[1]
+    names: dict[str, Any] = {}
+    exec(EXAMPLE, names)
+    mean, own = (
+        onnxruntime.InferenceSession(path.with_suffix(".onnx")).run(
+            None, {"images": names["images"]}
+        )[0]
+        for path in (of_all, alone)
+    )
+    first = read_arrays(Path("oof/large/fold0/test.npz"), "prob")["prob"]
+    first = Correction(**about["correction"]).apply(first).prob
+    assert np.abs(own - mean).mean() < 0.8 * np.abs(first - mean).mean()
+    unrelated = open_folds(CONFIG.folders).picture[90:] >= 90
+    same = np.mean((own.argmax(axis=1) == mean.argmax(axis=1))[unrelated])
+    assert f"gives {same:.1%} of {sum(unrelated)} test samples" in printed
+    # Stopped within an epoch and at its end, it ends with the same bits.
+    for folder in Path("oof/large").glob("distilled-*"):
+        shutil.rmtree(folder)
+    for steps in (2, 2, 4):
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            patch.setattr(distilling, "Stop", lambda _, steps=steps: StopAt(steps))
+            export_models(CONFIG, ["large"], tmp_path / "parts", distill=20)
+    resumed = export_models(CONFIG, ["large"], tmp_path / "parts", distill=20)
+    assert read_json(resumed)["distilled"] == about["distilled"]
+    assert "epoch 20 of 20" in capsys.readouterr().out
+    # Once it has learned, it need not again.
+    export_models(CONFIG, ["large"], tmp_path / "again", distill=20)
+    assert "epoch 20 of 20" not in capsys.readouterr().out
+
+
 class Branching(nn.Module):
     """A network that decides by its images what to compute."""
 
@@ -138,7 +181,7 @@ class Branching(nn.Module):
 def test_a_network_that_torch_can_not_export_is_refused_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ensemble = Ensemble([Branching()], Correction(1.0, 0.0, (0.5, 0.5)))  # type: ignore[list-item]
+    ensemble = Ensemble([Branching()], Correction(1.0, 0.0, (0.5, 0.5), (0.0, 0.0)))  # type: ignore[list-item]
     with pytest.raises(UserError, match=r"^torch can't export this network: .+$") as refused:
         render_models(ensemble, (3, 8, 8))
     assert "\n" not in str(refused.value)

@@ -19,9 +19,11 @@ import torch
 from cellline.config import Config, Machine
 from cellline.data.competition import Competition
 from cellline.errors import UserError, first_line
+from cellline.exporting.distilling import TITLE, count_agreement, distill_runs
 from cellline.exporting.ensemble import Ensemble, Member
 from cellline.host.device import choose_device
 from cellline.host.progress import say
+from cellline.model.views import choose_views
 from cellline.predicting.predict import calibrate, open_models
 from cellline.runs.folds import open_folds
 from cellline.runs.run import check_trained, open_runs
@@ -31,6 +33,7 @@ from cellline.submitting.blend import blend
 from cellline.submitting.decision import HeldOut, cross_fit, hold_out, plain_rule
 from cellline.submitting.inference import describe_models, place_network
 from cellline.submitting.submission import join_names, write_recorded
+from cellline.training.checkpoint import Checkpoint
 
 INPUT, OUTPUT = "images", "probabilities"
 # The first with an antialiased Resize, which our networks begin with.
@@ -52,13 +55,14 @@ PIXELS = (
 )
 
 
-def export_models(config: Config, names: Sequence[str], output: Path) -> Path:
+def export_models(config: Config, names: Sequence[str], output: Path, distill: int = 0) -> Path:
     """Write the blend of some runs to `output`, return its record's path.
 
-    Raises UserError if a run is missing, of other data or not finished, or if torch can't export
-    its network.
+    With `distill`, one network that has learned from them all takes their place, trained for so
+    many epochs. Raises UserError if a run is missing, of other data or not finished, or if torch
+    can't export its network; Stopped if distilling was stopped.
     """
-    folds = open_folds(config.folders, config.reading, for_training=True)
+    folds = open_folds(config.folders, config.reading, for_training=not distill)
     runs = open_runs(config, names, folds)
     check_trained(runs)
     competition, samples = folds.competition, hold_out([run.oof for run in runs])
@@ -66,26 +70,47 @@ def export_models(config: Config, names: Sequence[str], output: Path) -> Path:
     rows = np.linspace(0, len(images) - 1, min(TRIED, len(images))).astype(int)
     tried, shape = images[rows], images.shape[1:]
     device = choose_device(Machine(device="cpu", precision="float32"))
-    members, probs, described = [], [], []
+    members: list[Member] = []
+    probs: list[np.ndarray] = []
+
+    def add(checkpoint: Checkpoint, title: str) -> None:
+        placed = place_network(checkpoint, shape, device)
+        members.append(Member(placed.predictor.network, placed.views))
+        probs.append(placed.predict(tried, title))
+
+    described, teachers = [], []
     for run in runs:
         models: dict[str, str] = {}
         for checkpoint, digest in open_models(run):
             models[str(checkpoint.fold)] = digest
-            placed = place_network(checkpoint, shape, device)
-            members.append(Member(placed.predictor.network, placed.views))
-            probs.append(placed.predict(tried, f"{run.name}, fold {checkpoint.fold}"))
-        described.append({**describe_models(run, models), "views": placed.views})
-    correction = fit_calibration(samples)
+            if distill:
+                teachers.append(checkpoint)
+            else:
+                add(checkpoint, f"{run.name}, fold {checkpoint.fold}")
+        views = choose_views(shape, run.config.training.symmetry)
+        described.append({**describe_models(run, models), "views": views})
+    name, correction = join_names([run.name for run in runs]), fit_calibration(samples)
+    record: dict[str, Any] = {"runs": described}
+    of = "out-of-fold samples, each by itself, by its fold's network of every run"
+    if distill:
+        student = distill_runs(config, runs, teachers, distill)
+        add(student, TITLE)
+        name, of = f"{name}-distilled", f"not of this network but its teachers: {of}"
+        agreement = count_agreement(config, runs, student, correction)
+        record["distilled"] = {
+            "settings": student.config["settings"],
+            "model": student.model_digest(),
+            "precision": student.precision,
+            **agreement,
+        }
     files = render_models(Ensemble(members, correction), shape)
     difference = compare(files, tried, correction.apply(blend(probs)).prob)
     score = score_alone(samples)
-    record: dict[str, Any] = {
+    record |= {
         **describe_interface(competition),
-        "runs": described,
         "correction": asdict(correction),
         "oof": {
-            "of": "out-of-fold samples, each by itself, by its fold's network of every run; "
-            "calibrated on the other folds. Interval: 95 %, over groups",
+            "of": f"{of}; calibrated on the other folds. Interval: 95 %, over groups",
             "metric": samples.metric.name,
             "score": score.value,
             "interval": score.interval,
@@ -95,11 +120,17 @@ def export_models(config: Config, names: Sequence[str], output: Path) -> Path:
         "input_digest": competition.digest,
         "exported_with": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    path = write_recorded(output / join_names([run.name for run in runs]), files, record)
+    path = write_recorded(output / name, files, record)
+    expected = "its teachers have" if distill else "expect"
     say(
-        f"expect {samples.metric.title} {samples.metric.show(score)} on samples by themselves: OOF,"
-        f" {len(samples.labels)} training samples"
+        f"{expected} {samples.metric.title} {samples.metric.show(score)} on samples by themselves: "
+        f"OOF, {len(samples.labels)} training samples"
     )
+    if distill and agreement:
+        say(
+            f"it gives {agreement['same_class']:.1%} of {agreement['test_samples']} test samples "
+            "the class that its teachers give on average"
+        )
     say(
         f"both files differ by {difference:.0e} at most from this program's probabilities of "
         f"{len(tried)} training images"

@@ -2,7 +2,8 @@
 
 `oof/<run>/` holds `config.json`, `tuned.json` if settings came from a tuning, `fitted.json` if they
 were chosen to fit a time, and for each fold `fold<k>/` with checkpoints, `history.csv`,
-`clock.json`, `oof.npz` and `test.npz`.
+`clock.json`, `oof.npz` and `test.npz`. Networks that were distilled from it are in
+`distilled-<digest>/`.
 """
 
 from collections.abc import Sequence

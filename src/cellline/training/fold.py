@@ -81,17 +81,22 @@ def resume(trainer: FoldTrainer, run: Run) -> None:
     )
     if checkpoint is None:
         return
+    describe_resumed(checkpoint, f"fold {fold}", trainer.task.device.precision)
+    trainer.load(checkpoint)
+
+
+def describe_resumed(checkpoint: Checkpoint, what: str, precision: str) -> None:
+    """Say so if another version of this program, or another precision, has trained so far."""
     if checkpoint.code != code_version():
         say(
             Caution(
-                f"fold {fold} was trained by another version of this program "
+                f"{what} was trained by another version of this program "
                 f"({checkpoint.code[:12]}) than the one that resumes it ({code_version()[:12]}): "
                 "the result may differ from that of either version alone"
             )
         )
-    if checkpoint.precision not in ("", precision := trainer.task.device.precision):
-        say(f"fold {fold} was trained in {checkpoint.precision} so far and resumes in {precision}")
-    trainer.load(checkpoint)
+    if checkpoint.precision not in ("", precision):
+        say(f"{what} was trained in {checkpoint.precision} so far and resumes in {precision}")
 
 
 class Keeper:

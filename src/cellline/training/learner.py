@@ -103,6 +103,8 @@ class Learner:
         images, labels = batch.images, batch.labels
         if self.mixes(batch.step):
             images, labels = self.cutmix(images, labels)
+        if self.task.teacher is not None:
+            labels = self.task.teacher(images)
         with self.task.device.autocast():
             logits = self.parallel(images)
         # A mean over the part's samples becomes its share of the batch's mean.

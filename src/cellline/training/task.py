@@ -1,9 +1,11 @@
 """The training of one fold: its data, its settings, and where it is computed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from cellline.config import Training
 from cellline.data.competition import Competition
@@ -12,6 +14,9 @@ from cellline.host.device import Device
 from cellline.model.weights import Start
 from cellline.runs.folds import Folds
 from cellline.training.ranks import Ranks
+
+# Labels of images, as shares [n, class].
+Teacher = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +34,8 @@ class Task:
     ranks: Ranks = field(default_factory=Ranks)
     start: Start = field(default_factory=Start)
     """The weights that the network starts from."""
+    teacher: Teacher | None = None
+    """Gives the labels of images in place of the competition."""
 
     def __post_init__(self) -> None:
         n_ranks, n_held_out = self.ranks.size, len(self.held_out)
