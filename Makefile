@@ -74,7 +74,7 @@ help:
 	@echo '  make predict   classes of new images, with probabilities; one CSV       IMAGES=folder'
 	@echo '  make export    one ONNX file that predicts without this program         RUNS="a b"'
 	@echo '                 or tables of probabilities, to stack elsewhere          ARGS=--tables'
-	@echo '                 or one network that learned from all folds              ARGS="--distill 6"'
+	@echo '                 or one network that learned from all folds              ARGS="--distill 2"'
 	@echo '  make explain   which channel decides, where the network looked          IDS="17 23"'
 	@echo '  make compare   is run b better than run a? overall and by class         RUNS="a b"'
 	@echo '                 each by several seeds: a, a-seed1 and a-seed2           RUNS="a b" SEEDS=3'

@@ -33,6 +33,8 @@ from cellline.training.task import Task, Teacher
 # Number of the fold that holds nothing out.
 NO_FOLD = -1
 TITLE = "one network of all"
+# Of the run's learning rate, as the student begins where a teacher ended.
+RATE = 0.2
 
 
 def distill_runs(
@@ -48,11 +50,14 @@ def distill_runs(
         raise UserError(f"--distill {epochs}: must be at least 1")
     if len({run.config.training.symmetry for run in runs}) > 1:
         raise UserError("--distill: these runs have different symmetries; name runs with the same")
+    usual = first.config.training
+    assert usual.lr is not None
     training = replace(
-        # Weighted, the loss would be smallest elsewhere than at the teachers' probabilities.
-        first.config.training,
+        usual,
         epochs=epochs,
         start_share=0.0,
+        lr=RATE * usual.lr,
+        # Weighted, the loss would be smallest elsewhere than at the teachers' probabilities.
         class_weights="none",
     )
     record = {
