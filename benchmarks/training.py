@@ -22,7 +22,7 @@ from cellline.model.network import Classifier, build_network
 from cellline.model.normalization import measure_normalization
 from cellline.runs.folds import Folds
 from cellline.runs.run import new_run
-from cellline.training.fold import Keeper
+from cellline.training.fold import Keeper, save_fold
 from cellline.training.optimizing import build_optimizers
 from cellline.training.progress import synchronize
 from cellline.training.task import Task
@@ -89,7 +89,9 @@ class OurEpochs:
         self.device = case.device
         self.trainer = FoldTrainer(Task(folds, 0, case.training, case.device))
         config = Config(Folders(oof_dir=folder), case.training)
-        self.keeper = Keeper(self.trainer, new_run(config, folds), Stop())
+        run = new_run(config, folds)
+        self.keeper = Keeper(lambda: save_fold(self.trainer, run), Stop(), self.trainer.task.ranks)
+        self.keeper.begin(save=True)
         self.training_seconds: list[float] = []
         """A call: until the last step was done, without the scoring of the held-out rows."""
         self.saving_seconds: list[float] = []

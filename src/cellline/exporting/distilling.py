@@ -1,7 +1,6 @@
 """One network that predicts as the mean of many does: distillation (Hinton et al. 2015)."""
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from cellline.submitting.blend import blend
 from cellline.submitting.inference import place_network, predict_images, predict_run
 from cellline.training.batches import LoadingError, TrainingBatches
 from cellline.training.checkpoint import Checkpoint, read_newest, write_checkpoint
-from cellline.training.fold import SAVE_SECONDS, describe_resumed
+from cellline.training.fold import Keeper, describe_resumed
 from cellline.training.learner import Learner
 from cellline.training.progress import Progress
 from cellline.training.task import Task, Teacher
@@ -38,9 +37,9 @@ RATE = 0.2
 
 
 def distill_runs(
-    config: Config, runs: Sequence[Run], teachers: Sequence[Checkpoint], epochs: int
+    config: Config, runs: Sequence[Run], teachers: Sequence[tuple[Checkpoint, str]], epochs: int
 ) -> Checkpoint:
-    """Distill all networks of some runs, `teachers`, into one like the first run's.
+    """Distill all networks of some runs, `teachers` with their digests, into one like the first's.
 
     It learns from the training images, varied as in the first run, and is kept in that run's
     folder. Raises UserError if the runs have different symmetries; Stopped.
@@ -63,11 +62,12 @@ def distill_runs(
     record = {
         **first.record,
         "settings": asdict(training),
-        "teachers": [teacher.model_digest() for teacher in teachers],
+        "teachers": [digest for _, digest in teachers],
     }
     folder = first.folder / f"distilled-{digest_text(json.dumps(record))[:8]}"
     task = Task(first.folds, NO_FOLD, training, choose_device(config.machine))
-    return distill(task, teachers, record, folder, Stop(config.machine.max_minutes))
+    stop = Stop(config.machine.max_minutes)
+    return distill(task, [teacher for teacher, _ in teachers], record, folder, stop)
 
 
 def count_agreement(
@@ -81,7 +81,7 @@ def count_agreement(
     competition, picture = runs[0].competition, runs[0].folds.picture
     n_train = len(competition.train_ids)
     unrelated = picture[n_train:] >= n_train
-    rows = np.flatnonzero(unrelated if unrelated.any() else picture[n_train:] >= 0)
+    rows = np.flatnonzero(unrelated if unrelated.any() else np.ones_like(unrelated))
     if not len(rows):
         return {}
     device = choose_device(config.machine)
@@ -111,7 +111,7 @@ def distill(
             return checkpoint
         task = replace(task, teacher=join_teachers(teachers, task))
         learner, batches, progress = Learner(task), TrainingBatches(task), Progress(TITLE, task)
-        done, saved = 0, 0.0
+        done = 0
         if checkpoint is None or checkpoint.resume is None:
             learner.network.load_state_dict(teachers[0].network)
         else:
@@ -119,10 +119,10 @@ def distill(
             learner.load(checkpoint)
             done = checkpoint.resume["done"]
 
-        def save() -> Checkpoint:
-            nonlocal saved
+        def save() -> None:
+            nonlocal checkpoint
             state = None if done == task.n_steps else {**learner.state(), "done": done}
-            newest = Checkpoint(
+            checkpoint = Checkpoint(
                 record,
                 NO_FOLD,
                 code_version(),
@@ -132,11 +132,10 @@ def distill(
                 state,
                 task.device.precision,
             )
-            write_checkpoint(folder, newest)
-            saved = time.monotonic()
-            return newest
+            write_checkpoint(folder, checkpoint)
 
-        checkpoint = save()  # a disk that is too small is found now
+        keeper = Keeper(save, stop, task.ranks)
+        keeper.begin(save=True)
         while done < task.n_steps:
             epoch, first = divmod(done, task.steps)
             learner.begin_epoch(epoch)
@@ -144,15 +143,14 @@ def distill(
                 for batch in progress.batches(batches.epoch(epoch, first), epoch, first):
                     loss, _ = learner.step(batch)
                     done += 1
-                    if time.monotonic() - saved > SAVE_SECONDS:
-                        save()
-                    stop.check()
+                    keeper.pause()
             except (Stopped, LoadingError):
-                save()
+                keeper.save()
                 raise
             learner.check_finite(loss)
-            checkpoint = save()
+            keeper.save()
             say(f"{TITLE}: epoch {epoch + 1} of {task.training.epochs} is saved")
+        assert checkpoint is not None  # it was saved at least once
         return checkpoint
 
 

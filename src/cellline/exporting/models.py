@@ -84,7 +84,7 @@ def export_models(config: Config, names: Sequence[str], output: Path, distill: i
         for checkpoint, digest in open_models(run):
             models[str(checkpoint.fold)] = digest
             if distill:
-                teachers.append(checkpoint)
+                teachers.append((checkpoint, digest))
             else:
                 add(checkpoint, f"{run.name}, fold {checkpoint.fold}")
         views = choose_views(shape, run.config.training.symmetry)

@@ -1,6 +1,7 @@
 """Training a fold to its end, from wherever it stopped, and saving it on the way."""
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 
 from cellline.errors import Caution
@@ -13,6 +14,7 @@ from cellline.runs.predictions import OutOfFold, write_out_of_fold
 from cellline.runs.run import Run
 from cellline.training.batches import LoadingError
 from cellline.training.checkpoint import Checkpoint, digest_values, read_newest, write_checkpoint
+from cellline.training.ranks import Ranks
 from cellline.training.trainer import FoldTrainer
 
 # A power cut loses at most this much training. DenseNet-161's checkpoint of 330 MB takes seconds.
@@ -33,7 +35,10 @@ def train_fold(trainer: FoldTrainer, run: Run, stop: Stop) -> OutOfFold:
     lock = one_writer(run.fold_folder(fold), f"training fold {fold}") if first else nullcontext()
     with lock, stop.on_signals():
         resume(trainer, run)
-        keeper = Keeper(trainer, run, stop)
+        keeper = Keeper(lambda: save_fold(trainer, run), stop, trainer.task.ranks)
+        # The first save finds a disk that is too small now, not after an hour. Under a time limit,
+        # it also tells how long saving takes.
+        keeper.begin(save=not trainer.history or stop.deadline is not None)
         while not trainer.finished:
             try:
                 record = trainer.train_epoch(keeper.pause)
@@ -100,46 +105,52 @@ def describe_resumed(checkpoint: Checkpoint, what: str, precision: str) -> None:
 
 
 class Keeper:
-    """Saves a fold in training, now and then and on demand."""
+    """Saves a training, now and then and on demand."""
 
-    def __init__(self, trainer: FoldTrainer, run: Run, stop: Stop) -> None:
-        """Write a first checkpoint if training has not begun. Raises Stopped if the time is up."""
-        self.trainer = trainer
-        self.run = run
+    def __init__(self, write: Callable[[], object], stop: Stop, ranks: Ranks) -> None:
+        """`write` writes all that there is to save; every rank calls it."""
+        self.write = write
         self.stop = stop
+        self.ranks = ranks
         self.saved = time.monotonic()
-        # The first save finds a disk that is too small now, not after an hour. Under a time limit,
-        # it also tells how long saving takes.
-        stop.check()
-        if not trainer.history or stop.deadline is not None:
+
+    def begin(self, *, save: bool) -> None:
+        """Save for the first time, if told so. Raises Stopped if the time is up."""
+        self.stop.check()
+        if save:
             self.save()
-        stop.check()
+        self.stop.check()
 
     def pause(self) -> None:
         """Save if the last time is long ago; raise Stopped if it is time to end."""
         overdue = time.monotonic() - self.saved > SAVE_SECONDS
-        if self.trainer.task.ranks.largest(overdue):
+        if self.ranks.largest(overdue):
             self.save()
         self.stop.check()
 
     def save(self) -> None:
-        """Write history.csv and the checkpoint."""
-        trainer, fold = self.trainer, self.trainer.task.fold
-        checkpoint = Checkpoint(
-            self.run.record,
-            fold,
-            code_version(),
-            len(trainer.history),
-            trainer.learner.model.state_dict(),
-            trainer.history,
-            None if trainer.finished else trainer.state(),
-            trainer.task.device.precision,
-        )
-        if trainer.task.ranks.first:
-            folder, history = self.run.fold_folder(fold), trainer.history
-            # The checkpoint last: an epoch with nothing but its history is trained again.
-            if history:
-                rows = [tuple(row.values()) for row in history]
-                write_csv(folder / "history.csv", tuple(history[0]), rows)
-            write_checkpoint(folder, checkpoint)
+        """Save now."""
+        self.write()
         self.saved = time.monotonic()
+
+
+def save_fold(trainer: FoldTrainer, run: Run) -> None:
+    """Write history.csv and the checkpoint of a fold, on rank 0."""
+    fold = trainer.task.fold
+    checkpoint = Checkpoint(
+        run.record,
+        fold,
+        code_version(),
+        len(trainer.history),
+        trainer.learner.model.state_dict(),
+        trainer.history,
+        None if trainer.finished else trainer.state(),
+        trainer.task.device.precision,
+    )
+    if trainer.task.ranks.first:
+        folder, history = run.fold_folder(fold), trainer.history
+        # The checkpoint last: an epoch with nothing but its history is trained again.
+        if history:
+            rows = [tuple(row.values()) for row in history]
+            write_csv(folder / "history.csv", tuple(history[0]), rows)
+        write_checkpoint(folder, checkpoint)
