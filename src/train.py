@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from cellline.cli import run_verb
 from cellline.config import Config
-from cellline.errors import UserError
 from cellline.training.launching import end_with_parent, launch, launched
 
 
@@ -19,8 +18,6 @@ class TrainConfig(Config):
 
 def main(config: TrainConfig) -> None:
     """Train one fold (--fold) or every fold in turn, and predict the samples that it held out."""
-    if config.gpus < 1:
-        raise UserError(f"--gpus {config.gpus}: must be at least 1")
     if launched():
         end_with_parent()
     elif config.gpus > 1:

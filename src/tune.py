@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 
 from cellline.cli import run_verb
-from cellline.config import Config, Training, check_settings
+from cellline.config import Config, Training
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ def main(config: TuneConfig) -> None:
 
     # A trial is a short training: --epochs is for `make train`.
     config = replace(config, training=replace(config.training, epochs=config.tune_epochs))
-    check_settings(config)
     tune_run(config, config.trials, config.storage)
 
 

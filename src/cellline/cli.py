@@ -243,6 +243,5 @@ def list_changes(config: Config, usual: Config, omitted: Collection[str]) -> lis
     for name, value in flatten(asdict(config)).items():
         if name not in omitted and value != defaults.get(name, value):
             words.append(f"--{name.replace('_', '-')}")
-            if value is not True:
-                words += map(str, value if isinstance(value, tuple) else [value])
+            words += map(str, value if isinstance(value, tuple) else [value])
     return words

@@ -242,14 +242,18 @@ class Config:
         return name + f"{SEED}{self.training.seed}" * (self.training.seed != 0)
 
 
+# Of all verbs' settings.
 _BELOW_ONE = (
     *("dropout", "drop_path", "warmup", "start_share", "scale", "translate", "gain", "offset"),
+    "public_share",
 )
-_POSITIVE = ("lr", "averaging", "fit_minutes", "max_minutes")
+_POSITIVE = ("lr", "averaging", "fit_minutes", "max_minutes", "public_share")
 _AT_LEAST = {
-    **dict.fromkeys(("epochs", "image_size", "start_size"), 1),
+    "folds": 2,
     "batch_size": 2,  # batch normalization can't average over a single sample
-    **dict.fromkeys(("seed", "weight_decay", "rotate", "workers"), 0),
+    **dict.fromkeys(("epochs", "demo_epochs", "tune_epochs", "image_size", "start_size"), 1),
+    **dict.fromkeys(("trials", "seeds", "gpus"), 1),
+    **dict.fromkeys(("seed", "weight_decay", "rotate", "workers", "distill"), 0),
 }
 # scikit-learn takes no more than 32 bits.
 LARGEST_SEED = 2**32 - 1

@@ -60,6 +60,15 @@ KINDS = {"a": "x", "b": "y", "c": "x", "d": "y"}
 # Layouts of the same six samples: the files, and what Reading must say.
 SAME: dict[str, tuple[Files, dict[str, object]]] = {
     "usual": (USUAL, {"labels": "train.csv", "train_images": "train", "test_images": "test"}),
+    "tabs": (
+        {
+            "train.tsv": TABLE.replace(",", "\t"),
+            "sample_submission.csv": TEST,
+            **TRAIN_IMAGES,
+            **TEST_IMAGES,
+        },
+        {"labels": "train.tsv"},
+    ),
     "one folder": (
         {
             "train.csv": TABLE,
@@ -462,6 +471,8 @@ def test_images_without_a_row_may_be_omitted() -> None:
     files = {**USUAL, "train/z.jpg": image(9)}
     assert "give --extra-images omit" in refused(files)
     assert brightness(load(files, extra_images="omit")) == [0, 1, 2, 3, 4, 5]
+    # The images are decoded now, but the setting is not kept.
+    assert "give --extra-images omit" in refused(files)
 
 
 def test_images_that_are_not_used_are_named() -> None:

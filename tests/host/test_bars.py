@@ -26,6 +26,7 @@ from cellline.host import progress
 
 progress.LINE_SECONDS = 0
 with progress.progress_bar("fold 0, epoch 3/20", 5, "step", shown={shown}) as advance:
+    advance(0)
     advance(2)
     sys.stdin.readline()
     advance(2)

@@ -141,7 +141,7 @@ def test_mistakes_are_named(tmp_path: Path, drawn: Path) -> None:
     assert f"{needed} under {tmp_path / 'input'}: none" in done.stderr
     shutil.copytree(drawn, tmp_path / "input" / "one")
     done = attempt(tmp_path, "\nFOLDS = ['--folds', '1']")
-    assert "error: --folds 1: at least 2 are needed" in done.stdout
+    assert "error: --folds 1: must be at least 2" in done.stdout
     assert done.returncode == 1
     assert "CalledProcessError" in done.stderr
     shutil.copytree(drawn, tmp_path / "input" / "other")
@@ -149,7 +149,7 @@ def test_mistakes_are_named(tmp_path: Path, drawn: Path) -> None:
     assert needed in done.stderr
     assert all(str(tmp_path / "input" / name) in done.stderr for name in ("one", "other"))
     chosen = f"\nDATA = {str(tmp_path / 'input' / 'other')!r}\nFOLDS = ['--folds', '1']"
-    assert "error: --folds 1: at least 2 are needed" in attempt(tmp_path, chosen).stdout
+    assert "error: --folds 1: must be at least 2" in attempt(tmp_path, chosen).stdout
 
 
 @pytest.mark.parametrize("place", ["cats", "datasets/me/cats"])

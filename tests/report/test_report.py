@@ -23,6 +23,7 @@ from sklearn.metrics import (
 from cellline.audit.dealing import Plan, make_folds
 from cellline.config import Config, Folders, Machine, Training
 from cellline.errors import UserError
+from cellline.exporting.tables import export_tables
 from cellline.host.files import read_json
 from cellline.host.names import name_classes
 from cellline.report.calibrating import show_submissions
@@ -30,7 +31,8 @@ from cellline.report.page import open_finished, write_report
 from cellline.runs.folds import open_folds, write_folds
 from cellline.runs.predictions import write_out_of_fold
 from cellline.runs.run import new_run
-from cellline.scoring.words import percent
+from cellline.scoring.bootstrap import Estimate
+from cellline.scoring.words import percent, with_interval
 from cellline.submitting.submit import submit
 from cellline.training.run import train_run
 from cellline.tuning.tune import tune_run
@@ -184,7 +186,7 @@ def test_tuning_and_submissions_are_told(config: Config, page: Path) -> None:
 
     [path] = config.folders.submissions_dir.glob("*.csv")
     record = read_json(path.with_suffix(".json"))
-    score = percent(record["oof"]["score"], record["oof"]["interval"])
+    score = with_interval(Estimate(**record["oof"]["scores"]["like_test"]))
     assert f"{path.name}, OOF BAC {score}, weights: tiny 1.00." in shown.text
     assert record["rule"]["trials"][0]["why"] in shown.text
 
@@ -203,6 +205,8 @@ def test_a_submission_that_was_changed_is_warned_of(copied: Config) -> None:
     Path("submissions/scores-20261130.csv").unlink()
     # Without its CSV, a record is of nothing that could have been submitted.
     path.unlink()
+    # Nor are tables submissions.
+    export_tables(copied, ["tiny"], Path("submissions"))
     assert show_submissions(run) == ([], [])
 
 

@@ -48,7 +48,7 @@ def test_settings_that_changed_since_the_folds_were_dealt_are_reported(
     folders.input_dir.mkdir()
     for path in drawn.iterdir():
         (folders.input_dir / path.name).symlink_to(path)
-    competition = load_competition(folders.input_dir, folders.cache_dir, Reading())
+    competition = load_competition(folders.input_dir, folders.cache_dir, Reading(template=""))
     record = {
         "n_folds": 2,
         "input_digest": competition.digest,
@@ -64,11 +64,12 @@ def test_settings_that_changed_since_the_folds_were_dealt_are_reported(
     assert capsys.readouterr().out == ""
     # The same arguments fit all verbs, as long as they are those that the folds were dealt with.
     channels = competition.reading.channels
-    open_folds(folders, Reading(channels=channels, train_images="images_train.tar/"))
+    open_folds(folders, Reading(channels=channels, train_images="images_train.tar/", template=""))
     with pytest.raises(UserError, match=r"--metric accuracy: the folds were dealt with balanced_"):
         open_folds(folders, Reading(metric="accuracy"))
-    settings.write_text("resize = 'crop'\nepochs = 3")
-    assert open_folds(folders).competition.reading.resize == "squash"
+    settings.write_text("resize = 'crop'\ngroup_column = 'plate'")
+    asked = Reading(resize="crop", group_column=("plate",))
+    assert open_folds(folders, asked).competition.reading.resize == "squash"
     assert "resize was squash and is crop now; run `folds`" in capsys.readouterr().out
 
 

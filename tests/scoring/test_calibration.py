@@ -3,8 +3,9 @@ import pytest
 from test_decisions import draw
 
 from cellline.scoring.bootstrap import Bootstrap
-from cellline.scoring.calibration import binned, calibration_error, error_by_chance, log_loss_gain
-from cellline.scoring.decisions import fit_correction
+from cellline.scoring.calibration import binned, calibration_error, error_by_chance
+from cellline.scoring.decisions import fit_correction, likeliest
+from cellline.scoring.metrics import METRICS
 
 
 def test_reliability_by_hand() -> None:
@@ -43,7 +44,7 @@ def test_correction_brings_the_calibration_error_down() -> None:
     before = calibration_error(labels, prob, bootstrap)
     corrected = fit_correction(prob, labels).apply(prob).prob
     after = calibration_error(labels, corrected, bootstrap)
-    assert log_loss_gain(labels, prob, corrected, bootstrap).low > 0
-    assert log_loss_gain(labels, true, true, bootstrap).interval == (0, 0)
+    both = likeliest(prob), likeliest(corrected)
+    assert METRICS["log_loss"].gain(labels, both, bootstrap).low > 0
     assert after.high < before.low
     assert after.value == pytest.approx(calibration_error(labels, true, bootstrap).value, abs=0.015)

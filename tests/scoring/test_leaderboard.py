@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from cellline.config import MetricName
-from cellline.errors import UserError
 from cellline.scoring.decisions import Decided, likeliest
 from cellline.scoring.leaderboard import SimulatedTests, simulate_leaderboard
 from cellline.scoring.metrics import METRICS
@@ -84,10 +83,3 @@ def test_the_better_run_by_the_metric_is_ahead(name: MetricName, n_classes: int)
     board = simulate_leaderboard(metric, labels, [weak, strong], few)
     assert 0 < board.ahead_public < 0.9
     assert np.isfinite([of.interval for of in (*board.public, *board.private)]).all()
-
-
-@pytest.mark.parametrize("share", [0, 1, 30])
-def test_a_share_that_leaves_a_part_empty_is_refused(share: float) -> None:
-    labels = np.arange(6) % 3
-    with pytest.raises(UserError, match=f"--public-share {share}: must be more than 0 and less"):
-        SimulatedTests(labels, np.ones(len(labels)), share)

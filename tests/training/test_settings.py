@@ -135,6 +135,7 @@ def test_class_weights_follow_the_metric_unless_given_or_recorded(
         (64, 64, (64, 64), ""),
         (96, 64, (64, 64), ", images of 64x64 pixels resized to 64x64, then 96x96"),
         (32, None, (64, 64), ", images of 64x64 pixels resized to 32x32"),
+        (None, 64, (96, 96), ", images of 96x96 pixels resized to 64x64, then 96x96"),
         (64, None, (48, 64), ", images of 64x48 pixels resized to 64x64"),
     ],
 )

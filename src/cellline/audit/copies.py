@@ -8,8 +8,8 @@ import numpy as np
 
 from cellline.audit.overlaps import Rows, find_overlaps
 from cellline.data.cache import Images
+from cellline.data.groups import connect
 from cellline.data.views import VIEWS, take_view
-from cellline.runs.folds import connect
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,12 @@ def find_exact(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     first: dict[bytes, int] = {}
     edges: list[tuple[int, int]] = []
     for row in repeated.tolist():
-        views = (take_view(rows[row], view) for view in VIEWS)
+        image = rows[row]
+        views = (take_view(image, view) for view in VIEWS)
         digest = min(
             hashlib.blake2b(view.tobytes(), digest_size=16).digest()
             for view in views
-            if view.shape == rows[row].shape
+            if view.shape == image.shape
         )
         known = first.setdefault(digest, row)
         if known != row:

@@ -62,8 +62,6 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
     Raises UserError for bad input, and if folds that runs or a tuning depend on would change. A new
     test set leaves such folds as they are, and only renews the audit.
     """
-    if plan.n_folds < 2:
-        raise UserError(f"--folds {plan.n_folds}: at least 2 are needed")
     reading = keep_metric(folders.oof_dir, plan.reading)
     competition = load_competition(folders.input_dir, folders.cache_dir, reading, plan.image_size)
     for line in describe_input(competition):
@@ -75,9 +73,8 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
 
 def keep_metric(oof_dir: Path, reading: Reading) -> Reading:
     """The settings, with the recorded metric if none is given and runs were scored by it."""
-    recorded = read_folds_record(oof_dir) if (oof_dir / RECORD).exists() else {}
-    if reading.metric is None and find_dependents(oof_dir) and "metric" in recorded:
-        return replace(reading, metric=recorded["metric"])
+    if reading.metric is None and find_dependents(oof_dir) and (oof_dir / RECORD).exists():
+        return replace(reading, metric=read_folds_record(oof_dir)["metric"])
     return reading
 
 

@@ -10,8 +10,9 @@ from cellline.audit.copies import Copies, find_copies
 from cellline.audit.overlaps import STRICTEST
 from cellline.audit.splitting import count_groups, list_classes
 from cellline.data.competition import Competition
+from cellline.data.groups import connect
 from cellline.data.ids import Id
-from cellline.runs.folds import Pairs, connect
+from cellline.runs.folds import Pairs
 
 # Share of false pairs from which the overlaps are not believed. On cell-lines it is 0; on digits
 # enlarged to 64 pixels 39 %.

@@ -13,7 +13,7 @@ from cellline.audit.splitting import count_groups, find_missing
 from cellline.data.competition import Competition
 from cellline.data.ids import Id, parse_number
 from cellline.data.images import name_channel
-from cellline.data.problems import NAMED, name_first
+from cellline.data.problems import name_first
 from cellline.errors import Caution
 from cellline.host.names import align, name_classes
 from cellline.runs.folds import Folds
@@ -269,11 +269,9 @@ def describe_shift(shift: Shift | None) -> list[str]:
     if shift is None:
         return ["there are too few groups to tell if the test set looks like the training set"]
     auc = f"AUC {shift.auc.value:.2f} [{shift.auc.low:.2f}, {shift.auc.high:.2f}]"
-    named = ", ".join(
-        f"{name} ({shift.differences[name].value:+.2f} SD)" for name in shift.differing[:NAMED]
+    named = name_first(
+        [f"{name} ({shift.differences[name].value:+.2f} SD)" for name in shift.differing]
     )
-    if len(shift.differing) > NAMED:
-        named += f" and {len(shift.differing) - NAMED} more"
     if not shift.shifted:
         return [f"training and test samples can't be told apart: {auc}, by image statistics alone"]
     most = f"most in {named}" if named else "in how statistics combine, though in no single mean"
@@ -286,6 +284,20 @@ def describe_shift(shift: Shift | None) -> list[str]:
 
 def describe_folds(folds: Folds) -> list[str]:
     """A table of classes by folds, one line each, and a Caution for what they can't measure."""
+    lines = tabulate_folds(folds)
+    if folds.n_folds < (asked := folds.record["folds"]):
+        lines.append(
+            Caution(
+                f"{folds.n_folds} folds were dealt, not {asked}: there are only {folds.n_folds} "
+                "groups of training samples (samples of one picture, or with one value in "
+                "--group-column)"
+            )
+        )
+    return [*lines, *describe_absent(folds), *describe_unequal(folds)]
+
+
+def tabulate_folds(folds: Folds) -> list[str]:
+    """Samples of each class in each fold, samples and groups in all; of many classes the ends."""
     competition = folds.competition
     heads = [*(f"fold {k}" for k in folds.numbers), "samples", "groups"]
     margin, *names = align(["", *name_classes(competition.classes)])
@@ -301,48 +313,52 @@ def describe_folds(folds: Folds) -> list[str]:
         counts = np.bincount(folds.fold[competition.labels == index], minlength=folds.n_folds)
         cells = [*counts, of_class[index], groups[index]]
         lines.append(names[index] + "".join(f"{cell:9d}" for cell in cells))
-    if folds.n_folds < (asked := folds.record["folds"]):
-        lines.append(
-            Caution(
-                f"{folds.n_folds} folds were dealt, not {asked}: there are only {folds.n_folds} "
-                "groups of training samples (samples of one picture, or with one value in "
-                "--group-column)"
-            )
-        )
-    plain = name_classes(competition.classes)
+    return lines
+
+
+def describe_absent(folds: Folds) -> list[Caution]:
+    """A Caution for classes of too few groups, and one for others that folds lack."""
+    competition = folds.competition
+    groups = count_groups(competition.labels, folds.group)
+    names = name_classes(competition.classes)
+    cautions = []
     small = groups < folds.n_folds
     if small.any():
-        few = [f"{plain[label]} has {groups[label]}" for label in np.flatnonzero(small)]
+        few = [f"{names[label]} has {groups[label]}" for label in np.flatnonzero(small)]
         alone = "; a class with one is never both learned and scored" * bool(groups.min() == 1)
-        lines.append(
+        cautions.append(
             Caution(
                 f"classes with fewer groups than the {folds.n_folds} folds ({len(few)}): "
                 f"{name_first(few)}; a fold without a class can't score its recall{alone}"
             )
         )
     missing = [
-        f"{plain[label]} in fold {number}"
+        f"{names[label]} in fold {number}"
         for label, number in find_missing(competition.labels, folds.fold, folds.n_folds)
         if not small[label]
     ]
     if missing:
         own = competition.own_fold is not None
         advice = "" if own else "; with fewer folds (--folds), each may have all classes"
-        lines.append(
+        cautions.append(
             Caution(
                 f"some folds have no sample of a class ({len(missing)}): {name_first(missing)}"
                 f"{advice}"
             )
         )
+    return cautions
+
+
+def describe_unequal(folds: Folds) -> list[Caution]:
+    """A Caution if folds differ much in size."""
     sizes = np.bincount(folds.fold, minlength=folds.n_folds)
-    if sizes.max() > UNEQUAL * sizes.min():
-        largest = np.unique(folds.group, return_counts=True)[1].max()
-        columns = f" (by copies, overlaps and {name_columns(folds)})" * bool(name_columns(folds))
-        lines.append(
-            Caution(
-                f"folds are unequal: they have {sizes.min()} to {sizes.max()} samples, and the "
-                f"largest group{columns} has {largest}; scores of single folds differ for that "
-                "reason alone"
-            )
+    if sizes.max() <= UNEQUAL * sizes.min():
+        return []
+    largest = np.unique(folds.group, return_counts=True)[1].max()
+    columns = f" (by copies, overlaps and {name_columns(folds)})" * bool(name_columns(folds))
+    return [
+        Caution(
+            f"folds are unequal: they have {sizes.min()} to {sizes.max()} samples, and the largest "
+            f"group{columns} has {largest}; scores of single folds differ for that reason alone"
         )
-    return lines
+    ]

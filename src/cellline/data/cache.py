@@ -143,7 +143,9 @@ def open_images(
 
 def _find_key(readers: Sequence[SplitReader], form: Form) -> str:
     """Return what changes when a file of the images or a setting does, without reading them."""
-    names = [[one.split, one.name, one.names.numeric, one.ids] for one in readers]
+    names = [
+        [one.split, one.name, one.names.numeric, one.names.omit_extra, one.ids] for one in readers
+    ]
     settings: list[Any] = [form.files, form.side, form.resize]
     if form.final:
         settings += [form.size, form.channels, form.scales]

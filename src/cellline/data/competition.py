@@ -111,22 +111,12 @@ def load_competition(
         raise AssertionError  # or there was a problem
     classes = sort_classes(layout, problems)
     reading = find_asked(layout, classes, problems)
-    parts = [("train", reading.train_images, layout.train)]
-    if layout.test is not None:
-        parts.append(("test", reading.test_images, layout.test))
-    written = [text for _, _, rows in parts for text in rows.ids.values()]
-    readers = [
-        SplitReader(split, input_dir / place, rows, name_images(reading, rows, written), problems)
-        for split, place, rows in parts
-        if place is not None
-    ]
+    readers = find_readers(input_dir, layout, reading, problems)
     if layout.folds:
         without = Fault("sample", f"without a fold in {reading.folds_column}")
         problems.count(layout.train.name, without, layout.train.ids.keys() - layout.folds.keys())
     form = Form(reading.channels or ("",), image_size, reading.resize)
     images = open_images(cache_dir, readers, problems, form)
-    for reader in readers:
-        reader.match(images[reader.split].ids.tolist())
     problems.check()
     train = images["train"]
     given = [layout.train.labels[sample] for sample in train.ids.tolist()]
@@ -163,6 +153,21 @@ def load_competition(
         own_train_group=group_samples(layout.groups, {"train": train.ids.tolist()}),
         own_fold=number_folds(layout.folds, train.ids.tolist()),
     )
+
+
+def find_readers(
+    input_dir: Path, layout: Layout, reading: Reading, problems: Problems
+) -> list[SplitReader]:
+    """Readers of the images of the training part and, if there is one, of the test part."""
+    parts = [("train", reading.train_images, layout.train)]
+    if layout.test is not None:
+        parts.append(("test", reading.test_images, layout.test))
+    written = [text for _, _, rows in parts for text in rows.ids.values()]
+    return [
+        SplitReader(split, input_dir / place, rows, name_images(reading, rows, written), problems)
+        for split, place, rows in parts
+        if place is not None
+    ]
 
 
 def name_images(reading: Reading, rows: Rows, written: Sequence[str]) -> ImageNames:

@@ -99,8 +99,8 @@ def members(place: Path, *, whole: bool = False) -> Iterator[Member]:
     """Yield the files of a folder, archive (tar, tar.gz or zip, by content) or folder within it.
 
     They come in stored order, with their names within `place`. A leading folder named like the
-    archive is left out, as is, unless names must be `whole`, one that is all that a folder of its
-    name holds. A member can be read once, until the next one is taken. Archives in a folder are
+    archive is left out and so, unless names must be `whole`, is one that is all that a folder of
+    its name holds. A member can be read once, until the next one is taken. Archives in a folder are
     read, too, as if unpacked into a folder of their name. What operating systems leave behind, such
     as dot files, is skipped. Raises UnreadableError where a folder or archive can't be read any
     further, or exceeds a limit.

@@ -1,4 +1,4 @@
-"""Groups and folds of the user's own, from columns of the tables."""
+"""Groups of connected samples; groups and folds of the user's own, from columns of the tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,19 +16,25 @@ def group_samples(
     """
     if not members:
         return None
+    samples = [(part, sample) for part, ids in parts.items() for sample in ids]
+    row = {sample: at for at, sample in enumerate(samples)}
+    there = [(row[part, sample], value) for part, sample, value in members if (part, sample) in row]
+    first: dict[str, int] = {}  # the first row of each value
+    edges = [(first.setdefault(value, at), at) for at, value in there]
+    return connect(len(row), np.array(edges, np.int64).reshape(-1, 2))
+
+
+def connect(n: int, *edges: np.ndarray) -> np.ndarray:
+    """Smallest node, int64 [n], of each node's connected component; edges are int64 [k, 2]."""
     # Imported where it is used: it takes a quarter of a second.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    samples = [(part, sample) for part, ids in parts.items() for sample in ids]
-    row = {sample: at for at, sample in enumerate(samples)}
-    there = [(row[part, sample], value) for part, sample, value in members if (part, sample) in row]
-    of_value = {value: at for at, value in enumerate(dict.fromkeys(v for _, v in there), len(row))}
-    ends = np.array([(at, of_value[value]) for at, value in there], np.int64).reshape(-1, 2)
-    size = len(row) + len(of_value)
-    graph = coo_array((np.ones(len(ends), bool), ends.T), shape=(size, size))
-    group: np.ndarray = connected_components(graph, directed=False)[1][: len(row)]
-    return group.astype(np.int64)
+    both = np.concatenate(edges).T
+    graph = coo_array((np.ones(both.shape[1]), both), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return np.asarray(first[component])
 
 
 def number_folds(of_sample: Mapping[Id, str], ids: Sequence[Id]) -> np.ndarray | None:

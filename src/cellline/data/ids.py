@@ -90,7 +90,7 @@ def find_depth(written: Collection[str]) -> int:
 
 
 def find_rows(written: Iterable[str], ids: np.ndarray) -> np.ndarray:
-    """Return the rows, int64 [m], of written ids among ids [n], which ascend."""
+    """Return the rows, int64 [m], of written ids among ids [n], which ascend and have them all."""
     numeric = are_numbers(ids)
     depth = 1 if numeric else 1 + max((str(one).count("/") for one in ids.tolist()), default=0)
     parsed = (parse_id(cut_path(text, depth), numeric=numeric) for text in written)

@@ -51,15 +51,13 @@ _TWICE = Fault("image", "stored twice")
 _TEXT = (
     "Not all ids are whole numbers, so they are compared as text, including case and leading zeros."
 )
+_HIDDEN = 'If the test images are not to be had, go without a test set: --template "".'
+_OMIT = "To leave images without a row out, give --extra-images omit."
 
 
 def name_channel(channel: str) -> str:
     """Name a channel for a message: the one that file names don't mention is the image."""
     return channel or "image"
-
-
-_HIDDEN = 'If the test images are not to be had, go without a test set: --template "".'
-_OMIT = "To leave images without a row out, give --extra-images omit."
 
 
 class _Encoded(NamedTuple):
@@ -129,7 +127,7 @@ class SplitReader:
         """Number of the image files that the table asks for."""
         return len(self._rows) * len(self.names.channels)
 
-    def match(self, ids: Collection[Id]) -> None:
+    def _match(self, ids: Collection[Id]) -> None:
         """Note the ids of images without a row in the table, and the reverse."""
         without = self._rows.keys() - set(ids)
         advice = _TEXT if without and not self.names.numeric else ""
@@ -303,7 +301,7 @@ class SplitReader:
             for folder, ids in self._strangers.items()
             if folder in self._folders or not self._folders
         ]
-        self.match(set(self._seen).union(*strangers))
+        self._match(set(self._seen).union(*strangers))
 
     def _count(self, fault: Fault, which: Collection[Id]) -> None:
         self._problems.count(self.name, fault, which)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cellline.config import Reading
 from cellline.data.ids import Id, cut_path, drop_suffix, find_depth, is_image
-from cellline.data.listing import Listing
+from cellline.data.listing import TABLE, Listing
 from cellline.data.naming import find_channels
 from cellline.data.places import WORDS, Places
 from cellline.data.problems import NAMED, Fault, Problems, brief, name_first
@@ -76,7 +76,7 @@ class Layout:
     repeated: Sequence[Id]
     """Training samples with another row of the same label."""
     groups: Sequence[tuple[str, Id, str]]
-    """Members of the user's groups: part (train or test), id, column and value."""
+    """Members of the user's groups: part (train or test), id, and column=value."""
     folds: Mapping[Id, str]
     """Id -> the user's fold; empty without their column."""
     notes: Sequence[str] = ()
@@ -259,7 +259,7 @@ class Finder:
     def read_labels(self) -> tuple[Reading, list[tuple[str, str]]] | None:
         """Return the settings, with the labels' place, and the ids and labels as written."""
         wanted, before = self.reading.labels, self.problems.count_noted()
-        if wanted is None or wanted.lower().endswith(".csv"):
+        if wanted is None or TABLE.search(wanted):
             found = self.find_labels()
             if found is not None and wanted is None and self.may_be_folders(*found):
                 return None

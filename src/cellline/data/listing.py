@@ -18,8 +18,8 @@ _NO_CSV = re.compile(r"\.(json|jsonl|xlsx?|ods|parquet|feather|pkl|sqlite)$", re
 _OTHER_IMAGE = re.compile(
     r"\.(gif|dcm|dicom|heic|svg|pgm|ppm|npy|nii|mhd|czi|nd2|lif)$", re.IGNORECASE
 )
-_TABLE = re.compile(r"\.(csv|tsv)$", re.IGNORECASE)
-MOST_TABLES = 50  # to read, besides those at the top
+TABLE = re.compile(r"\.(csv|tsv)$", re.IGNORECASE)
+MOST_TABLES = 50  # beyond these, only tables at the top are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def list_input(input_dir: Path) -> Listing:
         top, before = entry.name, len(images)
         if top.startswith("."):
             continue
-        if _TABLE.search(top):
+        if TABLE.search(top):
             add(top, partial(read_table, entry, top))
         elif entry.is_dir() or is_packed(top):
             try:
@@ -88,7 +88,7 @@ def list_input(input_dir: Path) -> Listing:
                     path = f"{top}/{member.name}"
                     if is_image(path):
                         images.append(path)
-                    elif _TABLE.search(path) and member.regular and len(tables) < MOST_TABLES:
+                    elif TABLE.search(path) and member.regular and len(tables) < MOST_TABLES:
                         add(path, partial(read_packed, member, path))
                     elif found := _OTHER_IMAGE.search(path):
                         others[found[0].lower()] += 1

@@ -6,7 +6,7 @@ Fields stay as they are, except for surrounding spaces: markup and formulas are 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 
@@ -98,15 +98,15 @@ def parse_table(data: bytes, name: str) -> Table:
         head, end, _ = text.lstrip()[:MAX_HEADER].partition("\n")
         if not end and len(head) == MAX_HEADER:
             raise TableError(f"not a table: its first line has more than {MAX_HEADER:,} characters")
-        read = partial(
-            pd.read_csv,
+        frame = pd.read_csv(
+            StringIO(text),
             sep=max(SEPARATORS, key=head.count),
             header=None,
             dtype=str,
             na_filter=False,
             skipinitialspace=True,
+            nrows=MAX_ENTRIES + 2,
         )
-        frame = read(StringIO(text), nrows=MAX_ENTRIES + 2)
     except UnicodeDecodeError:
         raise TableError("not UTF-8 text", "Save it as CSV in the encoding UTF-8.") from None
     except pd.errors.EmptyDataError:

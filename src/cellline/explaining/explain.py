@@ -17,7 +17,7 @@ from cellline.host.device import Device, choose_device
 from cellline.host.locking import one_writer
 from cellline.host.names import align
 from cellline.host.progress import progress_bar, say
-from cellline.model.views import Predictor, choose_views
+from cellline.model.views import Predictor
 from cellline.report.explanations import name_harm, tabulate_falls
 from cellline.report.page import open_finished
 from cellline.report.samples import list_shown
@@ -29,7 +29,7 @@ from cellline.runs.explained import (
     write_permuted,
 )
 from cellline.runs.run import Run
-from cellline.submitting.inference import open_model, restore_network
+from cellline.submitting.inference import Placed, open_model, place_network
 from cellline.training.memory import explain_full_memory
 
 
@@ -85,14 +85,12 @@ def explain_fold(run: Run, fold: int, rows: Sequence[int], device: Device) -> No
             return
         opened = open_model(run, fold)
         assert opened is not None  # it is finished
-        shape = run.competition.train_images.shape[1:]
-        network = device.place(restore_network(opened[0], shape))
-        predictor = Predictor(network, device, run.config.training.batch_size or 1)
+        placed = place_network(opened[0], run.competition.train_images.shape[1:], device)
         with explain_full_memory():
             if permuting:
-                write_permuted(run, fold, permute_channels(run, fold, predictor))
+                write_permuted(run, fold, permute_channels(run, fold, placed.predictor))
             if new:
-                attributions |= attribute_rows(run, fold, new, predictor)
+                attributions |= attribute_rows(run, fold, new, placed)
                 write_attributed(run, fold, attributions)
 
 
@@ -109,16 +107,15 @@ def permute_channels(run: Run, fold: int, predictor: Predictor) -> np.ndarray:
 
 
 def attribute_rows(
-    run: Run, fold: int, rows: Sequence[int], predictor: Predictor
+    run: Run, fold: int, rows: Sequence[int], placed: Placed
 ) -> dict[int, np.ndarray]:
     """Attributions [channel, height, width] to the predicted class, by row."""
     images = run.competition.train_images
-    views = choose_views(images.shape, run.config.training.symmetry)
     predicted = dict(zip(run.oof.rows.tolist(), run.oof.predicted.tolist(), strict=True))
     found = {}
     with progress_bar(f"{run.name}, fold {fold}, where it looked", len(rows), "sample") as advance:
         for row in rows:
-            found[row] = attribute(predictor, images[row], predicted[row], views)
+            found[row] = attribute(placed.predictor, images[row], predicted[row], placed.views)
             advance(1)
     return found
 

@@ -45,8 +45,6 @@ def distill_runs(
     folder. Raises UserError if the runs have different symmetries; Stopped.
     """
     first = runs[0]
-    if epochs < 1:
-        raise UserError(f"--distill {epochs}: must be at least 1")
     if len({run.config.training.symmetry for run in runs}) > 1:
         raise UserError("--distill: these runs have different symmetries; name runs with the same")
     usual = first.config.training

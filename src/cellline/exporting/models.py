@@ -40,7 +40,7 @@ INPUT, OUTPUT = "images", "probabilities"
 OPSET = 18
 # Bytes of weights: protobuf holds 2 GiB, and the graph needs some of them.
 LARGEST_ONNX = (2 << 30) - (16 << 20)
-PACKAGES = ("onnx", "onnxruntime", "onnxscript", "timm")
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 # Training images that the files are tried on, a few at once: as many views of each are computed.
 TRIED, AT_ONCE = 32, 4
@@ -80,15 +80,15 @@ def export_models(config: Config, names: Sequence[str], output: Path, distill: i
 
     described, teachers = [], []
     for run in runs:
-        models: dict[str, str] = {}
-        for checkpoint, digest in open_models(run):
-            models[str(checkpoint.fold)] = digest
-            if distill:
-                teachers.append((checkpoint, digest))
-            else:
-                add(checkpoint, f"{run.name}, fold {checkpoint.fold}")
+        opened = list(open_models(run))
+        models = {str(checkpoint.fold): digest for checkpoint, digest in opened}
         views = choose_views(shape, run.config.training.symmetry)
         described.append({**describe_models(run, models), "views": views})
+        if distill:
+            teachers += opened
+        else:
+            for checkpoint, _ in opened:
+                add(checkpoint, f"{run.name}, fold {checkpoint.fold}")
     name, correction = join_names([run.name for run in runs]), fit_calibration(samples)
     record: dict[str, Any] = {"runs": described}
     of = "out-of-fold samples, each by itself, by its fold's network of every run"
@@ -109,13 +109,7 @@ def export_models(config: Config, names: Sequence[str], output: Path, distill: i
     record |= {
         **describe_interface(competition),
         "correction": asdict(correction),
-        "oof": {
-            "of": f"{of}; calibrated on the other folds. Interval: 95 %, over groups",
-            "metric": samples.metric.name,
-            "score": score.value,
-            "interval": score.interval,
-            "samples": len(samples.labels),
-        },
+        "oof": describe_score(samples, score, of),
         "largest_difference": difference,
         "input_digest": competition.digest,
         "exported_with": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -150,6 +144,17 @@ def score_alone(samples: HeldOut) -> Estimate:
     plain = plain_rule(len(samples.prob))
     decided = cross_fit(lambda others: replace(plain, correction=fit_calibration(others)), samples)
     return samples.metric.estimate(samples.labels, decided, samples.bootstrap)
+
+
+def describe_score(samples: HeldOut, score: Estimate, of: str) -> dict[str, Any]:
+    """A score of `samples`, for the record."""
+    return {
+        "of": f"{of}; calibrated on the other folds. Interval: 95 %, over groups",
+        "metric": samples.metric.name,
+        "score": score.value,
+        "interval": score.interval,
+        "samples": len(samples.labels),
+    }
 
 
 def render_models(ensemble: Ensemble, shape: tuple[int, int, int]) -> dict[str, bytes]:

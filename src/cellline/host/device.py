@@ -160,7 +160,8 @@ def native_precision(device: torch.device) -> str:
     else was measured there.
     """
     if device.type == "cuda":
-        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bfloat16" if bfloat16 else "float16"
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()

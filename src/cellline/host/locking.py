@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cellline.errors import UserError
 from cellline.host.files import TEMPORARY, name_in_errors, open_unlinked
@@ -82,10 +82,10 @@ def read_holder(file: IO[bytes]) -> str:
     return os.pread(file.fileno(), LONGEST, 0).decode(errors="replace")
 
 
-def try_lock(file: IO[bytes]) -> bool:
-    """Take the lock on an open file; False if another process holds it."""
+def try_lock(file: IO[Any], length: int = 0, start: int = 0) -> bool:
+    """Lock an open file, or `length` of its bytes; False if another process holds them."""
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
     except (BlockingIOError, PermissionError):  # the standard allows either
         return False
     return True

@@ -46,7 +46,7 @@ class Lines:
         """Count units, and print a line if the last one is long ago; none at the end."""
         self.done += units
         now = time.monotonic()
-        if now - self.printed < LINE_SECONDS or self.done >= self.total:
+        if now - self.printed < LINE_SECONDS or not self.before < self.done < self.total:
             return
         self.printed = now
         left = (now - self.started) * (self.total - self.done) / (self.done - self.before)

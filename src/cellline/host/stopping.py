@@ -109,7 +109,7 @@ def stop_at_signals() -> Iterator[None]:
         yield
 
 
-def leave_to_parent(worker: int = 0) -> None:
+def leave_to_parent(worker: int) -> None:
     """Leave signals to the parent, in a worker process: a terminal, or Slurm, sends them to all.
 
     SIGTERM from the parent still ends the worker: multiprocessing ends its workers that way when

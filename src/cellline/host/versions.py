@@ -7,7 +7,7 @@ from functools import cache
 
 from cellline.host.sources import source_files
 
-PACKAGES = ["torch", "torchvision", "numpy", "pandas", "albumentations", "optuna"]
+PACKAGES = ["torch", "torchvision", "timm", "numpy", "pandas", "pillow", "albumentations", "optuna"]
 PACKAGES += ["scikit-learn", "scipy", "matplotlib"]
 
 

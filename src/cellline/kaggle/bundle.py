@@ -34,9 +34,10 @@ NAME = "cellline-kaggle"
 # Omitted, because they are large, and Colab's image (https://github.com/googlecolab/backend-info,
 # June 2026), from which Kaggle's is made, has versions that pyproject.toml allows. Scikit-learn and
 # matplotlib are included: Kaggle's have long been older (https://github.com/Kaggle/docker-python).
-IN_IMAGE = frozenset(
-    ("torch", "torchvision", "triton", "filelock", "fsspec", "mpmath", "networkx", "setuptools")
-) | {"sympy", "numpy", "scipy", "pandas", "pillow", "opencv-python-headless"}
+IN_IMAGE = {
+    *("torch", "torchvision", "triton", "filelock", "fsspec", "mpmath", "networkx", "setuptools"),
+    *("sympy", "numpy", "scipy", "pandas", "pillow", "opencv-python-headless"),
+}
 IN_IMAGE_PREFIXES = ("nvidia-", "cuda-")
 
 # Linux with glibc from 2.17 to 2.28; the images' is newer.

@@ -8,8 +8,9 @@ has pictures: crops of one picture say little more than one of them.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class Culture:
     def refused(self) -> bool:
         """True if the culture as a whole doesn't look like the claimed class."""
         return self.p_value <= ERROR
+
+    def describe(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The fields, with classes by name, for a record."""
+        named = {"claimed": classes[self.claimed], "likeliest": classes[self.likeliest]}
+        return {**asdict(self), **named, "refused": self.refused}
 
 
 def read_claims(path: Path, ids: Sequence[str], classes: Sequence[str]) -> Claims:

@@ -106,15 +106,7 @@ def predict(config: Config, names: Sequence[str], new: NewImages, output: Path) 
         cultures = list(judge_cultures(claims, decided.prob, ranks, picture, known.held))
         columns |= list_claims(classes, claims, ranks)
         record["claims_digest"] = claims.digest
-        record["cultures"] = [
-            {
-                **asdict(of),
-                "claimed": classes[of.claimed],
-                "likeliest": classes[of.likeliest],
-                "refused": of.refused,
-            }
-            for of in cultures
-        ]
+        record["cultures"] = [of.describe(classes) for of in cultures]
         lines += describe_cultures(classes, cultures)
     name = join_names([new.place.resolve().stem, *(run.name for run in runs)])
     data = render_columns({"id": images.ids.tolist(), **columns})

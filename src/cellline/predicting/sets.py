@@ -66,10 +66,10 @@ def rank(values: np.ndarray, group: np.ndarray, new: np.ndarray) -> np.ndarray:
     return lowest
 
 
-def fit_sets(prob: np.ndarray, labels: np.ndarray, group: np.ndarray, error: float = ERROR) -> Sets:
+def fit_sets(prob: np.ndarray, labels: np.ndarray, group: np.ndarray) -> Sets:
     """Thresholds from held-out probabilities [n, class], labels [n] and groups [n].
 
-    A class with fewer groups than 1 / `error` - 1 is in every set: so few can't exclude it.
+    A class with fewer groups than 1 / ERROR - 1 is in every set: so few can't exclude it.
     """
     thresholds, counts = [], []
     for label in range(prob.shape[1]):
@@ -80,7 +80,7 @@ def fit_sets(prob: np.ndarray, labels: np.ndarray, group: np.ndarray, error: flo
         weight = 1 / count_members(group[of_class])[order]
         # What is below each sample, and a new group that may be lower than all.
         below = 1 + np.cumsum(weight) - weight
-        allowed = own[order][below <= error * (n_groups + 1)]
+        allowed = own[order][below <= ERROR * (n_groups + 1)]
         thresholds.append(float(allowed[-1]) if len(allowed) else 0.0)
         counts.append(n_groups)
     return Sets(tuple(thresholds), tuple(counts))

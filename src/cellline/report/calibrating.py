@@ -9,7 +9,7 @@ from cellline.report.content import Block, Columns, Figure, Section
 from cellline.report.figures import draw_reliability
 from cellline.runs.run import Run
 from cellline.scoring.bootstrap import Estimate
-from cellline.scoring.calibration import binned, calibration_error, error_by_chance, log_loss_gain
+from cellline.scoring.calibration import binned, calibration_error, error_by_chance
 from cellline.scoring.metrics import METRICS, Metric
 from cellline.scoring.words import percent, with_interval
 from cellline.submitting.decision import Part, Rule, cross_fit, fit_parts, fit_rule, hold_out
@@ -34,7 +34,8 @@ def calibration_section(run: Run) -> Section:
         by_log_loss = replace(samples, metric=METRICS["log_loss"])
         fitted = cross_fit(partial(fit_parts, frozenset({Part.CORRECTION})), by_log_loss)
         stages["calibrated"] = ("Each fold by a fit on the others.", fitted.prob)
-        gain = log_loss_gain(run.oof.labels, run.oof.prob, fitted.prob, run.oof.bootstrap)
+        both = run.oof.decided, fitted
+        gain = by_log_loss.metric.gain(run.oof.labels, both, run.oof.bootstrap)
         gains = [
             f"Calibration changes log loss by {-gain.value:+.3f} [{-gain.high:.3f}, "
             f"{-gain.low:.3f}] (less is better)."
@@ -49,18 +50,18 @@ def calibration_section(run: Run) -> Section:
     blocks: list[Block] = [
         Columns(figures),
         *gains,
-        describe_rule(fit_rule(samples), samples.metric),
+        *describe_rule(fit_rule(samples), samples.metric),
     ]
     submitted, cautions = show_submissions(run)
     return Section("calibration", "Calibration and decision", [*blocks, *submitted], cautions)
 
 
-def describe_rule(rule: Rule, metric: Metric) -> str:
-    """One sentence on the rule that a submission of the run would use."""
+def describe_rule(rule: Rule, metric: Metric) -> list[Block]:
+    """One sentence on the rule that a submission of the run would use; none without parts."""
     parts = "; ".join(
         f"{name_part(trial.part, metric)} is {explain(trial, metric)}" for trial in rule.trials
     )
-    return f"In a submission of this run alone, {parts}."
+    return [f"In a submission of this run alone, {parts}."] if parts else []
 
 
 def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
@@ -70,6 +71,8 @@ def show_submissions(run: Run) -> tuple[list[Block], list[str]]:
     for path, record in read_submissions(run.config.folders.submissions_dir):
         if isinstance(record, UserError):
             cautions.append(f"{record}. This page leaves it out.")
+            continue
+        if "rule" not in record:  # of `predict` or `export`, told to write here
             continue
         names = [made["run"] for made in record["runs"]]
         digests = record["input_digest"], record["folds_digest"]

@@ -220,8 +220,6 @@ def compare_runs(
         raise UserError(
             f"--runs {' '.join(names)}: name two different runs to compare; there are {there}"
         )
-    if seeds < 1:
-        raise UserError(f"--seeds {seeds}: must be at least 1")
     sides = open_seeds(open_runs(config, names, open_folds(config.folders, config.reading)), seeds)
     runs = [run for side in sides for run in side]
     common = common_folds(runs)

@@ -32,7 +32,7 @@ def draw_intervals(
     name: str,
     rows: Mapping[str, Estimate],
     axis: str,
-    line: float | None = None,
+    line: float,
     factor: float = 100,
 ) -> str:
     """A row for each named estimate: a dot with its 95 % interval; and a dashed line at a value.
@@ -45,8 +45,7 @@ def draw_intervals(
         value, low, high = factor * np.array([(x.value, x.low, x.high) for x in rows.values()]).T
         axes.hlines(at, low, high, colors=BLUE, linewidth=1.6)
         axes.plot(value, at, "o", color=BLUE, markersize=5.5)
-        if line is not None:
-            axes.axvline(factor * line, color=INK, linewidth=1, linestyle="--")
+        axes.axvline(factor * line, color=INK, linewidth=1, linestyle="--")
         axes.set_yticks(at, [shorten_name(row, LONGEST) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.locator_params(axis="x", nbins=6)
@@ -90,21 +89,16 @@ def draw_curves(run: Run, what: str, axis: str, factor: float = 1) -> str:
             axes.plot([], [], "D", color=MUTED, ms=8, mfc="none", mew=1.4, label="best epoch")
             chance = factor * run.metric.guess(run.oof.labels)
             axes.axhline(chance, color=MUTED, lw=1, ls="-.", label="guessing")
-        if (change := size_change(run)) is not None:
-            axes.axvline(change + 0.5, color=MUTED, lw=1, ls=":", label="larger images")
+        training = run.config.training
+        if training.first_epochs and training.first_size != training.image_size:
+            after = training.first_epochs + 0.5
+            axes.axvline(after, color=MUTED, lw=1, ls=":", label="larger images")
         axes.set_xlabel("epoch")
         axes.set_ylabel(axis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend_above(axes)
 
     return draw(what, paint)
-
-
-def size_change(run: Run) -> int | None:
-    """Number of epochs at the first image size; None if all are."""
-    training = run.config.training
-    sizes = [training.size_of(epoch) for epoch in range(training.epochs)]
-    return sizes.index(sizes[-1]) or None
 
 
 def draw_trials(name: str, study: "TuningHistory") -> str:

@@ -192,7 +192,7 @@ def show_matrix(run: Run, counts: np.ndarray) -> Matrix:
         "A row is a class, a column a prediction; the fuller a cell's colour, the larger its share "
         "of the class. Full cells off the diagonal are the pairs to work on.",
         run.class_names,
-        [[(int(n), n / max(row.sum(), 1)) for n in row] for row in counts],
+        [[(int(n), n / row.sum()) for n in row] for row in counts],
     )
 
 
@@ -214,8 +214,7 @@ def show_pairs(run: Run, counts: np.ndarray) -> Table:
 
 def hardest_pairs(counts: np.ndarray) -> list[tuple[int, int, float]]:
     """Class, predicted class and lost recall of confusions, by the recall that they cost."""
-    # A class may be absent from the finished folds.
-    lost = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    lost = counts / counts.sum(axis=1, keepdims=True)
     np.fill_diagonal(lost, 0)
     order = np.argsort(-lost, axis=None, kind="stable")[: np.count_nonzero(lost)]
     pairs = np.stack(np.unravel_index(order, lost.shape), axis=1)

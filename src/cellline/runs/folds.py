@@ -13,6 +13,7 @@ import numpy as np
 
 from cellline.config import Folders, Reading, describe_differences
 from cellline.data.competition import Competition, load_competition
+from cellline.data.groups import connect
 from cellline.data.ids import are_numbers, to_array
 from cellline.data.problems import name_first
 from cellline.errors import Caution, UserError
@@ -94,19 +95,6 @@ class Folds(Dealt):
     def held_out_rows(self, fold: int) -> np.ndarray:
         """Rows that fold `fold` predicts."""
         return np.flatnonzero(self.fold == fold)
-
-
-def connect(n: int, *edges: np.ndarray) -> np.ndarray:
-    """Smallest node, int64 [n], of each node's connected component; edges are int64 [k, 2]."""
-    # Imported here, because it takes time.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    both = np.concatenate(edges).T
-    graph = coo_array((np.ones(both.shape[1]), both), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    _, first = np.unique(component, return_index=True)
-    return np.asarray(first[component])
 
 
 def record_input(competition: Competition) -> dict[str, Any]:
@@ -218,13 +206,13 @@ def check_asked(record: Mapping[str, Any], asked: Reading, own: OwnSettings) -> 
 
     Verbs after `folds` take these from its record. Those of competition.toml have a Caution.
     """
-    usual = asdict(Reading())
+    usual, of_file = asdict(Reading()), asdict(own.apply(Reading()))
     for name, value in asdict(asked).items():
-        plain = list(value) if isinstance(value, tuple) else value
-        if value == usual[name] or plain == own.values.get(name, usual[name]):
+        if value in (usual[name], of_file[name]):
             continue
+        plain = list(value) if isinstance(value, tuple) else value
         then = record["reading"][name]
-        if then != (normpath(str(plain)) if isinstance(then, str) else plain):
+        if then not in (plain, normpath(str(plain))):
             raise UserError(
                 f"--{name.replace('_', '-')} {plain}: the folds were dealt with {then}. To change "
                 "that, run `folds` with it"
@@ -239,15 +227,10 @@ def open_folds(
     `for_training`, see `read_folds`.
     """
     record = read_folds_record(folders.oof_dir)
-    if "reading" not in record:
-        raise UserError(
-            f"{folders.oof_dir / FOLDS} was dealt by an earlier version: deal new folds into "
-            "another folder (--oof-dir)"
-        )
     reading = read_reading(record)
     own = read_own(folders.input_dir)
     check_asked(record, asked or Reading(), own)
-    if changes := describe_differences(record.get("settings_file", {}), own.of_reading):
+    if changes := describe_differences(record["settings_file"], own.of_reading):
         # Folds and runs stay as they are: the recorded reading made them.
         say(Caution(f"{own.path} has changed: {changes}; run `folds` to read the input anew"))
     competition = load_competition(
@@ -286,14 +269,9 @@ def recall_folds(oof_dir: Path) -> Folds:
     """The folds without their input: of the competition only what the OOF folder holds.
 
     It has the training samples' ids and labels, but no image, test sample or pair. Raises UserError
-    for missing folds, and for those of an earlier version.
+    if there are none.
     """
     record = read_folds_record(oof_dir)
-    if "image_shape" not in record:
-        raise UserError(
-            f"{oof_dir / RECORD} was written by an earlier version, without the images' shape: run "
-            "`folds` again (trained folds stay valid)"
-        )
     check_written(oof_dir, record)
     path = oof_dir / FOLDS
     rows, classes, numeric = parse_csv(path.read_bytes()), record["classes"], record["numeric_ids"]

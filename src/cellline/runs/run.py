@@ -2,8 +2,8 @@
 
 `oof/<run>/` holds `config.json`, `tuned.json` if settings came from a tuning, `fitted.json` if they
 were chosen to fit a time, and for each fold `fold<k>/` with checkpoints, `history.csv`,
-`clock.json`, `oof.npz` and `test.npz`. Networks that were distilled from it are in
-`distilled-<digest>/`.
+`clock.json`, `oof.npz` and `test.npz`, and `permuted.npz` and `attributed.npz` of `explain`.
+Networks that were distilled from it are in `distilled-<digest>/`, its page is `report.html`.
 """
 
 from collections.abc import Sequence
@@ -106,7 +106,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The training settings as config.json records them, with the digest of the weights."""
-        return {**self.record["settings"], "weights_digest": self.record.get("weights_digest")}
+        return {**self.record["settings"], "weights_digest": self.record["weights_digest"]}
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -141,10 +141,7 @@ class Run:
         return self.fold_folder(fold) / "oof.npz"
 
     def clock_path(self, fold: int) -> Path:
-        """The file that says when a fold's training ended, how long it took, and on which device.
-
-        Folds of earlier versions lack it.
-        """
+        """The file that says when a fold's training ended, how long it took and on which device."""
         return self.fold_folder(fold) / "clock.json"
 
     def provenance(self, fold: int) -> dict[str, Any]:

@@ -112,9 +112,3 @@ class Bootstrap:
         """A statistic of sums of values [n, ...]; it maps sums [draw, ...] to figures [draw]."""
         value = statistic(values.sum(axis=0, keepdims=True))[0]
         return estimate(value, statistic(self.sums(values)))
-
-    def mean(self, values: np.ndarray) -> Estimate:
-        """The mean of values [n]."""
-        # Draws of groups differ in their number of samples.
-        counted = np.stack([values, np.ones(len(values))], axis=1)
-        return self.estimate(lambda sums: sums[:, 0] / sums[:, 1], counted)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from cellline.scoring.bootstrap import Bootstrap, Estimate
-from cellline.scoring.decisions import surprise
 
 # Guo et al. 2017, section 2.
 BINS = 15
@@ -28,13 +27,6 @@ def calibration_error(labels: np.ndarray, prob: np.ndarray, bootstrap: Bootstrap
     found = bootstrap.estimate(error, binned(labels, prob))
     low, high = (max(0.0, 2 * found.value - end) for end in (found.high, found.low))
     return Estimate(found.value, low, high, found.error)
-
-
-def log_loss_gain(
-    labels: np.ndarray, before: np.ndarray, after: np.ndarray, bootstrap: Bootstrap
-) -> Estimate:
-    """Mean log loss of probabilities `before` minus that of `after`, both [n, class], paired."""
-    return bootstrap.mean(surprise(labels, before) - surprise(labels, after))
 
 
 def error_by_chance(labels: np.ndarray, prob: np.ndarray, groups: np.ndarray) -> float:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellline.errors import UserError
 from cellline.scoring.bootstrap import Estimate, estimate
 from cellline.scoring.decisions import Decided
 from cellline.scoring.metrics import Metric
@@ -56,7 +55,7 @@ class SimulatedTests:
 
     A test set has as many groups, thinned at random to the rates, and its samples are split at
     random. What the out-of-fold score itself doesn't know is included: each test set is drawn from
-    a bootstrap draw of the groups. Raises UserError unless `public_share` is between 0 and 1.
+    a bootstrap draw of the groups.
     """
 
     group: np.ndarray
@@ -64,13 +63,6 @@ class SimulatedTests:
     rate: np.ndarray
     """float64 [n]: expected count of each sample in a test set"""
     public_share: float = PUBLIC_SHARE
-
-    def __post_init__(self) -> None:
-        """Check the share."""
-        if not 0 < self.public_share < 1:
-            raise UserError(
-                f"--public-share {self.public_share:g}: must be more than 0 and less than 1"
-            )
 
     def draw(self) -> Iterator[tuple[Weighted, Weighted]]:
         """Public and private parts, a few draws at a time."""
@@ -101,7 +93,7 @@ def simulate_leaderboard(
         tuple(estimate(value, of) for value, of in zip(values, part, strict=True)) for part in draws
     )
     # Nobody is ahead where a part has no score, such as the ROC AUC of a single class.
-    ahead = np.sign(draws[:, -1] - draws[:, 0]) * (1 if metric.higher_is_better else -1)
+    ahead = np.sign(draws[:, -1] - draws[:, 0]) * metric.sign
     on_public, on_private = np.mean(ahead > 0, axis=1).tolist()
     swap = float(np.mean(ahead.prod(axis=0) < 0))
     return Leaderboard(public, private, on_public, on_private, swap)

@@ -1,19 +1,16 @@
 """Scores in words."""
 
-from collections.abc import Sequence
-
 from cellline.scoring.bootstrap import Estimate
 
 
-def percent(score: float, interval: Sequence[float] | None = None) -> str:
-    """Format a share, such as '84.2 % [82.1, 86.0]'."""
-    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    return f"{100 * score:.1f} %{ends}"
+def percent(score: float) -> str:
+    """Format a share, such as '84.2 %'."""
+    return f"{100 * score:.1f} %"
 
 
 def with_interval(score: Estimate) -> str:
     """Format a score, such as '84.2 % [82.1, 86.0]'."""
-    return percent(score.value, score.interval)
+    return f"{percent(score.value)} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
 def points(difference: Estimate) -> str:

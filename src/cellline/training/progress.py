@@ -104,7 +104,5 @@ class Progress:
 
 def synchronize(device: Device) -> None:
     """Wait until the device has done its work, so that the clock sees it."""
-    if device.device.type == "cuda":
-        torch.cuda.synchronize(device.device)
-    elif device.device.type == "mps":
-        torch.mps.synchronize()
+    if device.device.type != "cpu":
+        torch.accelerator.synchronize(device.device)

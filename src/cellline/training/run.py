@@ -114,14 +114,17 @@ def train_folds(ranks: Ranks, stop: Stop, config: Config, processes: int) -> Non
         # A call of its own frees the network before the next fold's is built.
         say(f"fold {fold} is finished: {describe(train_one(fold))}")
     if ranks.first and len(run.finished) > 1:
-        named = ", ".join(map(str, run.finished))
-        score = run.oof.score()
-        say(
-            f"folds {named}: {describe(run.oof)}; 95 % interval {folds.metric.show(score.low)} to "
-            f"{folds.metric.show(score.high)}"
-        )
-        for line in describe_choice(config.folders.oof_dir, folds):
-            say(line)
+        say_whole(run)
+
+
+def say_whole(run: Run) -> None:
+    """Print the score of all finished folds."""
+    named, score, show = ", ".join(map(str, run.finished)), run.oof.score(), run.folds.metric.show
+    say(
+        f"folds {named}: {describe(run.oof)}; 95 % interval {show(score.low)} to {show(score.high)}"
+    )
+    for line in describe_choice(run.config.folders.oof_dir, run.folds):
+        say(line)
 
 
 def choose_start(

@@ -153,12 +153,10 @@ def describe_fitted(fitted: Fitted) -> str:
 
 def describe_resizing(training: Training, image_shape: tuple[int, ...]) -> str:
     """', images of 64x80 pixels resized to 64x64, then 96x96', for example; empty if they stay."""
-    height, width = image_shape
-    sides = [side for side in dict.fromkeys((training.first_size, training.image_size)) if side]
-    if {(side, side) for side in sides} <= {(height, width)}:
-        return ""
-    resized = ", then ".join(f"{side}x{side}" for side in sides)
-    return f", images of {width}x{height} pixels resized to {resized}"
+    own = f"{image_shape[1]}x{image_shape[0]}"
+    sides = (training.first_size, training.image_size)
+    seen = list(dict.fromkeys(f"{side}x{side}" if side else own for side in sides))
+    return "" if seen == [own] else f", images of {own} pixels resized to {', then '.join(seen)}"
 
 
 def describe_enlarging(training: Training, competition: Competition) -> list[Caution]:

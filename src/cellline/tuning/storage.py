@@ -26,6 +26,7 @@ from sqlalchemy import exc
 
 from cellline.errors import UserError, first_line
 from cellline.host.files import damaged, name_in_errors, open_regular, open_unlinked
+from cellline.host.locking import try_lock
 from cellline.host.progress import say
 
 STUDY = "lr-and-batch-size"
@@ -81,11 +82,8 @@ class JournalLock(BaseJournalFileLock):
 
     def take_trial(self, trial_id: int) -> bool:
         """Lock a trial until this process ends; False if it is locked already."""
-        if trial_id in self.own_trials:  # a record lock never excludes its own process
-            return False
-        try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + trial_id)
-        except (BlockingIOError, PermissionError):  # POSIX allows either
+        # A record lock never excludes its own process.
+        if trial_id in self.own_trials or not try_lock(self.file, 1, 1 + trial_id):
             return False
         self.own_trials.add(trial_id)
         return True

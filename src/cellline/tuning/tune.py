@@ -285,8 +285,6 @@ def tune_run(config: Config, trials: int, storage: str | None = None) -> Tuned:
     fold = config.fold or 0
     if fold not in folds.numbers:
         raise UserError(f"--fold {fold}: folds are 0 to {folds.n_folds - 1}")
-    if trials < 1:
-        raise UserError(f"--trials {trials}: at least 1 is needed")
     start = find_start(config.training.network, config.training.weights)
     task = Task(folds, fold, config.training, choose_device(config.machine), start=start)
     folder = config.folders.oof_dir / "tuning"
