@@ -85,7 +85,7 @@ def anchors(svg: str) -> dict[str, float]:
 
 def test_a_long_name_leaves_room_for_the_figure() -> None:
     names = ["y" * 300, "W" * LONGEST]
-    shown = anchors(draw_intervals("long", dict.fromkeys(names, RECALL), "recall, %"))
+    shown = anchors(draw_intervals("long", dict.fromkeys(names, RECALL), "recall, %", 0.5))
     assert {"y" * 9 + "..." + "y" * 9, "W" * LONGEST} <= shown.keys()
     # The lines of the grid still have the width that the axis' labels need.
     starts = [x for text, x in shown.items() if text.isdigit()]
