@@ -16,6 +16,7 @@ from small_run import CONFIG
 
 from cellline import load_run
 from cellline.errors import UserError
+from cellline.host.files import read_json, write_json
 from cellline.predicting.predict import NewImages, predict
 from cellline.predicting.trained import TrainedRun
 from cellline.runs.folds import open_folds
@@ -97,6 +98,12 @@ def test_what_can_not_be_loaded_is_explained(oof: Path) -> None:
         load(oof / "other")
     with pytest.raises(UserError, match=r"no folds in .*: run `folds` first"):
         load(oof)
+    record = read_json(oof / "folds.json")
+    old = {name: value for name, value in record.items() if name != "image_shape"}
+    write_json(oof / "folds.json", old)
+    with pytest.raises(UserError, match="by an earlier version"):
+        load(oof / "tiny")
+    write_json(oof / "folds.json", record)
     folds = (oof / "folds.csv").read_text()
     (oof / "folds.csv").write_text(folds.replace("HeLa", "RT4"))
     with pytest.raises(UserError, match="are not as they were dealt"):

@@ -11,7 +11,6 @@ from cellline.audit.reference import Leak, Reference
 from cellline.audit.shift import Shift
 from cellline.config import Config, MetricName, Reading, Training
 from cellline.data.competition import Competition
-from cellline.host.files import write_json
 from cellline.runs.folds import NO_PAIRS, Folds, Pairs
 from cellline.runs.predictions import OutOfFold, write_out_of_fold
 from cellline.runs.run import Run, Tuning, new_run
@@ -81,8 +80,6 @@ def make_run(
         own = prob[rows].astype(np.float32)
         provenance = {**run.provenance(fold), "history": history}
         write_out_of_fold(run.oof_path(fold), OutOfFold(folds, rows, own, own), provenance)
-        clock = {"ended": "2026-11-30 20:00 UTC", "seconds": 60, "device": "cpu", "processes": 1}
-        write_json(run.clock_path(fold), clock)
     return run
 
 

@@ -39,7 +39,6 @@ def deal(
     fold = np.empty(90, dtype=np.int64)
     fold[np.argsort(competition.labels, kind="stable")] = in_order
     record = {
-        "settings_file": {},
         "n_folds": 3,
         "image_size": None,
         "input_digest": competition.digest,

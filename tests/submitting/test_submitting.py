@@ -42,7 +42,6 @@ def dealt(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "input").symlink_to(drawn)
     competition = load_competition(folder / "input", folder / ".cache")
     record = {
-        "settings_file": {},
         "n_folds": 3,
         "classes": competition.classes,
         "channels": competition.channels,

@@ -53,7 +53,6 @@ def place(own_folder: None) -> None:
     draw_competition(Path("input"), Drawing(90, 18, size=16))
     competition = load_competition(Path("input"), Folders().cache_dir)
     record = {
-        "settings_file": {},
         "image_size": None,
         "n_folds": 3,
         "input_digest": competition.digest,

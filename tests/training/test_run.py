@@ -30,7 +30,6 @@ def config(drawn: Path, training: Training) -> Config:
     """The settings of a training on two folds of the drawn competition."""
     competition = load_competition(drawn, Path(".cache"))
     record = {
-        "settings_file": {},
         "image_size": None,
         "n_folds": 2,
         "input_digest": competition.digest,

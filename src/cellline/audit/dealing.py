@@ -73,8 +73,9 @@ def make_folds(folders: Folders, plan: Plan) -> Folds:
 
 def keep_metric(oof_dir: Path, reading: Reading) -> Reading:
     """The settings, with the recorded metric if none is given and runs were scored by it."""
-    if reading.metric is None and find_dependents(oof_dir) and (oof_dir / RECORD).exists():
-        return replace(reading, metric=read_folds_record(oof_dir)["metric"])
+    recorded = read_folds_record(oof_dir) if (oof_dir / RECORD).exists() else {}
+    if reading.metric is None and find_dependents(oof_dir) and "metric" in recorded:
+        return replace(reading, metric=recorded["metric"])
     return reading
 
 

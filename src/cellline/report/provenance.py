@@ -36,10 +36,12 @@ def show_training(run: Run) -> list[Table]:
     """End, duration and device of each finished fold's training; empty if not recorded."""
     rows = []
     for fold in run.finished:
-        clock = read_json(run.clock_path(fold))
-        many = f", {clock['processes']} together" if clock["processes"] > 1 else ""
-        took = duration(clock["seconds"])
-        rows.append((f"fold {fold}", clock["ended"], took, clock["device"] + many))
+        path = run.clock_path(fold)
+        if path.exists():
+            clock = read_json(path)
+            many = f", {clock['processes']} together" if clock["processes"] > 1 else ""
+            took = duration(clock["seconds"])
+            rows.append((f"fold {fold}", clock["ended"], took, clock["device"] + many))
     head = ("", "ended", "took", "device")
     note = "The training of each fold."
     return [Table(note, head, rows, text_columns=frozenset(range(4)))] if rows else []

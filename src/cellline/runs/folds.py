@@ -227,10 +227,15 @@ def open_folds(
     `for_training`, see `read_folds`.
     """
     record = read_folds_record(folders.oof_dir)
+    if "reading" not in record:
+        raise UserError(
+            f"{folders.oof_dir / FOLDS} was dealt by an earlier version: deal new folds into "
+            "another folder (--oof-dir)"
+        )
     reading = read_reading(record)
     own = read_own(folders.input_dir)
     check_asked(record, asked or Reading(), own)
-    if changes := describe_differences(record["settings_file"], own.of_reading):
+    if changes := describe_differences(record.get("settings_file", {}), own.of_reading):
         # Folds and runs stay as they are: the recorded reading made them.
         say(Caution(f"{own.path} has changed: {changes}; run `folds` to read the input anew"))
     competition = load_competition(
@@ -269,9 +274,14 @@ def recall_folds(oof_dir: Path) -> Folds:
     """The folds without their input: of the competition only what the OOF folder holds.
 
     It has the training samples' ids and labels, but no image, test sample or pair. Raises UserError
-    if there are none.
+    for missing folds, and for those of an earlier version.
     """
     record = read_folds_record(oof_dir)
+    if "image_shape" not in record:
+        raise UserError(
+            f"{oof_dir / RECORD} was written by an earlier version, without the images' shape: run "
+            "`folds` again (trained folds stay valid)"
+        )
     check_written(oof_dir, record)
     path = oof_dir / FOLDS
     rows, classes, numeric = parse_csv(path.read_bytes()), record["classes"], record["numeric_ids"]

@@ -106,7 +106,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The training settings as config.json records them, with the digest of the weights."""
-        return {**self.record["settings"], "weights_digest": self.record["weights_digest"]}
+        return {**self.record["settings"], "weights_digest": self.record.get("weights_digest")}
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -141,7 +141,10 @@ class Run:
         return self.fold_folder(fold) / "oof.npz"
 
     def clock_path(self, fold: int) -> Path:
-        """The file that says when a fold's training ended, how long it took and on which device."""
+        """The file that says when a fold's training ended, how long it took, and on which device.
+
+        Folds of earlier versions lack it.
+        """
         return self.fold_folder(fold) / "clock.json"
 
     def provenance(self, fold: int) -> dict[str, Any]:
