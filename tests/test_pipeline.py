@@ -196,7 +196,13 @@ def test_runs_are_blended(drawn: Path, verbs: Verbs) -> None:
         ("train --no-such-setting", "no-such-setting"),
         ("submit --run never", "train it first"),
         ("tune --trials 0", "--trials 0: must be at least 1"),
-        ("compare --runs a b --public-share 1", "--public-share 1: must be 0 or more and less"),
+        *(
+            (
+                f"compare --runs a b --public-share {share}",
+                f"--public-share {share}: must be more than 0 and less than 1",
+            )
+            for share in (0, 1, 30)
+        ),
         ("export --distill -1", "--distill -1: must be at least 0"),
         ("folds --seed 5 --input-dir nowhere", "nowhere"),
     ],

@@ -245,9 +245,8 @@ class Config:
 # Of all verbs' settings.
 _BELOW_ONE = (
     *("dropout", "drop_path", "warmup", "start_share", "scale", "translate", "gain", "offset"),
-    "public_share",
 )
-_POSITIVE = ("lr", "averaging", "fit_minutes", "max_minutes", "public_share")
+_POSITIVE = ("lr", "averaging", "fit_minutes", "max_minutes")
 _AT_LEAST = {
     "folds": 2,
     "batch_size": 2,  # batch normalization can't average over a single sample
@@ -273,6 +272,8 @@ def broken_rule(name: str, value: Any) -> str:
         return "0 or more and less than 1"
     if name == "cutmix" and not 0 <= value <= 1:
         return "0 to 1"
+    if name == "public_share" and not 0 < value < 1:
+        return "more than 0 and less than 1"
     if name == "seed" and value > LARGEST_SEED:
         return f"at most {LARGEST_SEED}"
     if name in _AT_LEAST and not _AT_LEAST[name] <= value < float("inf"):

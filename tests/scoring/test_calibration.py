@@ -46,5 +46,7 @@ def test_correction_brings_the_calibration_error_down() -> None:
     after = calibration_error(labels, corrected, bootstrap)
     both = likeliest(prob), likeliest(corrected)
     assert METRICS["log_loss"].gain(labels, both, bootstrap).low > 0
+    same = likeliest(true), likeliest(true)
+    assert METRICS["log_loss"].gain(labels, same, bootstrap).interval == (0, 0)
     assert after.high < before.low
     assert after.value == pytest.approx(calibration_error(labels, true, bootstrap).value, abs=0.015)

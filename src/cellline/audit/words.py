@@ -284,7 +284,8 @@ def describe_shift(shift: Shift | None) -> list[str]:
 
 def describe_folds(folds: Folds) -> list[str]:
     """A table of classes by folds, one line each, and a Caution for what they can't measure."""
-    lines = tabulate_folds(folds)
+    groups = count_groups(folds.competition.labels, folds.group)
+    lines = tabulate_folds(folds, groups)
     if folds.n_folds < (asked := folds.record["folds"]):
         lines.append(
             Caution(
@@ -293,16 +294,15 @@ def describe_folds(folds: Folds) -> list[str]:
                 "--group-column)"
             )
         )
-    return [*lines, *describe_absent(folds), *describe_unequal(folds)]
+    return [*lines, *describe_absent(folds, groups), *describe_unequal(folds)]
 
 
-def tabulate_folds(folds: Folds) -> list[str]:
-    """Samples of each class in each fold, samples and groups in all; of many classes the ends."""
+def tabulate_folds(folds: Folds, groups: np.ndarray) -> list[str]:
+    """Samples of a class by fold, in all, and its `groups` [class]; of many classes the ends."""
     competition = folds.competition
     heads = [*(f"fold {k}" for k in folds.numbers), "samples", "groups"]
     margin, *names = align(["", *name_classes(competition.classes)])
     lines = [margin + "".join(f"{head:>9}" for head in heads)]
-    groups = count_groups(competition.labels, folds.group)
     of_class = np.bincount(competition.labels)
     shown = np.arange(len(of_class))
     if len(shown) > MOST_LINES:
@@ -316,10 +316,9 @@ def tabulate_folds(folds: Folds) -> list[str]:
     return lines
 
 
-def describe_absent(folds: Folds) -> list[Caution]:
-    """A Caution for classes of too few groups, and one for others that folds lack."""
+def describe_absent(folds: Folds, groups: np.ndarray) -> list[Caution]:
+    """A Caution for classes of too few `groups` [class], and one for others that folds lack."""
     competition = folds.competition
-    groups = count_groups(competition.labels, folds.group)
     names = name_classes(competition.classes)
     cautions = []
     small = groups < folds.n_folds
