@@ -169,6 +169,11 @@ def join_ranks() -> Iterator[Ranks]:
             # Give the launcher the time to end this process.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(LONG_SECONDS if isinstance(error, DifferError) else GRACE_SECONDS)
+        elif dist.is_initialized() and not torch.cuda.is_available():
+            # A thread of gloo's that still holds a tensor while the interpreter ends would abort
+            # the process (github.com/pytorch/pytorch/issues/190489). NCCL would wait for the other
+            # ranks.
+            dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
