@@ -11,7 +11,7 @@ from tiny_input import CHANNELS, Input, make_input, png, refusal
 
 from cellline.config import Reading
 from cellline.data.competition import Competition, load_competition
-from cellline.data.layout import EXPECTED
+from cellline.data.labels import EXPECTED
 from cellline.errors import UserError
 
 SMALL = Path(__file__).resolve().parents[2].parent / "shared/data/cell-lines-small"

@@ -14,7 +14,8 @@ from cellline.data.decoding import Form, Scale
 from cellline.data.groups import group_samples, number_folds
 from cellline.data.ids import to_array
 from cellline.data.images import SplitReader
-from cellline.data.layout import EXPECTED, Layout, find_layout
+from cellline.data.labels import EXPECTED
+from cellline.data.layout import Layout, find_layout
 from cellline.data.lookalikes import describe_alike, describe_placeholder
 from cellline.data.naming import ImageNames
 from cellline.data.problems import Fault, Problems, describe_fault
