@@ -96,9 +96,10 @@ def make_parts(
     template: Template | None,
     problems: Problems,
 ) -> tuple[Rows, Rows | None, Sequence[Id]]:
-    """The training samples, given with their labels, the template's, and the repeated training ids.
+    """Return the training samples, the test samples, and the training ids that are repeated.
 
-    Notes problems.
+    `samples` are training ids and labels as written. Without a template there are no test samples:
+    None. Notes problems.
     """
     written, test_written = [name for name, _ in samples], template.ids if template else []
     depth = find_depth([*written, *test_written])

@@ -1,7 +1,8 @@
 """The formulas of the metrics, each for all draws of a bootstrap at once.
 
-scikit-learn has them for one set of samples; the tests compare. Classes must be in their order for
-quadratic kappa, which takes a class's index for its rank.
+Those of balanced accuracy and log loss are in recalls.py and decisions.py. The tests compare with
+scikit-learn, which scores one set of samples at a time, and MAP@5 with its definition. Classes must
+be in their order for quadratic kappa, which takes a class's index for its rank.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The metrics of competitions: score, interval, and the decision that suits each.
 
 `METRICS[name]` has all that another room needs. Balanced accuracy has its interval by a formula
-(recalls.py), the others by a bootstrap over groups of what they measure (measures.py).
+(recalls.py), the others by a bootstrap over groups. The formulas of the scores are in measures.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -160,6 +160,7 @@ def join_ranks() -> Iterator[Ranks]:
             )
             yield ranks
     except Stopped as stopped:
+        leave_gloo()
         if ranks.first and stopped.number is None:
             raise
         # The launcher has received the signal too, and reports it.
@@ -169,13 +170,20 @@ def join_ranks() -> Iterator[Ranks]:
             # Give the launcher the time to end this process.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(LONG_SECONDS if isinstance(error, DifferError) else GRACE_SECONDS)
-        elif dist.is_initialized() and not torch.cuda.is_available():
-            # A thread of gloo's that still holds a tensor while the interpreter ends would abort
-            # the process (github.com/pytorch/pytorch/issues/190489). NCCL would wait for the other
-            # ranks.
-            dist.destroy_process_group()
+        else:
+            leave_gloo()
         raise
     dist.destroy_process_group()
+
+
+def leave_gloo() -> None:
+    """Destroy the process group, unless it has NCCL, which would wait for the other ranks.
+
+    A gloo thread that still holds a tensor while the interpreter ends would abort the process
+    (github.com/pytorch/pytorch/pull/179291).
+    """
+    if dist.is_initialized() and not torch.cuda.is_available():
+        dist.destroy_process_group()
 
 
 @contextmanager
