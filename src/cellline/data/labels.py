@@ -25,6 +25,7 @@ class LabelFinder:
 
     def __init__(self, tables: InputTables) -> None:
         self.tables = tables
+        self.template = tables.template
         self.places = tables.places
         self.reading = tables.reading
         self.problems = tables.problems
@@ -34,8 +35,8 @@ class LabelFinder:
         wanted = self.reading.id_column
         if wanted is not None:
             return wanted if wanted in table.columns else None
-        if self.tables.template is not None and self.tables.template.id_column in table.columns:
-            return self.tables.template.id_column
+        if self.template is not None and self.template.id_column in table.columns:
+            return self.template.id_column
         return self.tables.find_ids(table)
 
     def find_label_columns(self, table: Table, id_column: str) -> list[tuple[str, ...]]:
@@ -45,8 +46,8 @@ class LabelFinder:
             return [(wanted,)] if wanted in table.columns else []
         of_groups = (*self.reading.group_column, self.reading.folds_column)
         others = [name for name in table.columns if name not in (id_column, *of_groups, "")]
-        if self.tables.template is not None:
-            outputs = self.tables.template.outputs
+        if self.template is not None:
+            outputs = self.template.outputs
             if outputs and set(outputs) <= set(others):
                 return [outputs]
             if len(outputs) > 1:
@@ -55,7 +56,7 @@ class LabelFinder:
                     return [(name,) for name in named]
             # The column that has the template's placeholders among its labels.
             for output in outputs:
-                placeholders = self.tables.template.table.distinct[output]
+                placeholders = self.template.table.distinct[output]
                 words = placeholders.union(*(text.split() for text in placeholders))
                 likely = [name for name in others if words & table.distinct[name]]
                 if len(likely) == 1:
@@ -69,11 +70,11 @@ class LabelFinder:
 
     def is_about_test(self, table: Table) -> bool:
         """Tell if a table is the template, or has all of its ids and no labels."""
-        if self.tables.template is None or table is self.tables.template.table:
-            return self.tables.template is not None
-        if set(self.tables.template.outputs) <= set(table.columns) and not is_unfilled(table):
+        if self.template is None or table is self.template.table:
+            return self.template is not None
+        if set(self.template.outputs) <= set(table.columns) and not is_unfilled(table):
             return False
-        known = set(self.tables.template.ids)
+        known = set(self.template.ids)
         return any(
             len(fields & known) > NEARLY_ALL * max(len(fields), len(known))
             for fields in table.distinct.values()
@@ -98,7 +99,7 @@ class LabelFinder:
             id_column = self.find_id_column(table)
             if id_column is not None and (columns := self.find_label_columns(table, id_column)):
                 found.append((table, id_column, columns))
-        outputs = set(self.tables.template.outputs) if self.tables.template is not None else set()
+        outputs = set(self.template.outputs) if self.template is not None else set()
         found = [each for each in found if outputs and outputs <= {*each[0].columns}] or found
         if len(found) > 1:  # where only one has images, there is no doubt
             fields = [table.distinct[id_column] for table, id_column, _ in found]
@@ -150,14 +151,14 @@ class LabelFinder:
             self.problems.doubt("labels", [*large, f"folders and names in {folder}"], "--labels")
             return None
         reading = replace(self.reading, labels=folder, train_images=folder)
-        if self.tables.template is not None and len(self.tables.template.outputs) == 1:
-            reading = replace(reading, label_column=self.tables.template.outputs[0])
+        if self.template is not None and len(self.template.outputs) == 1:
+            reading = replace(reading, label_column=self.template.outputs[0])
         return reading, label_by_name(images)
 
     def may_be_folders(self, table: Table, id_column: str, columns: tuple[str, ...]) -> bool:
         """Note a doubt if folders tell other labels than a column that nothing else points to."""
         pointed = self.reading.label_column is not None or (
-            self.tables.template is not None and bool(self.tables.template.outputs)
+            self.template is not None and bool(self.template.outputs)
         )
         if pointed or len(columns) > 1 or columns[0].lower() in _LABEL_NAMES:
             return False
@@ -207,7 +208,7 @@ class LabelFinder:
             self.problems.note(wanted, "missing", "--labels names it.")
             return
         for name, table in listing.tables.items():
-            if self.tables.template is not None and table is self.tables.template.table:
+            if self.template is not None and table is self.template.table:
                 continue
             columns = f"its columns are {brief(', '.join(table.columns))}"
             for setting in ("id_column", "label_column"):
